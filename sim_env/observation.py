@@ -1,0 +1,212 @@
+"""What an agent sees when it has to decide: raw quantities, and features for a network.
+
+A row is one decision: one agent of one world with an undecided task. A column of the
+destinations is a slot: 0 the node itself, k > 0 its k-th neighbour. Neighbours' queues are known
+with the delay of the physics, the agent's own backlog exactly.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim_env.compiled import compiled
+from sim_env.kernel import load, travel
+from sim_env.reward import delay_reward
+
+# Raw columns of a row and of a destination; times in ticks.
+PENDING, READY, LOAD, BACKLOG, WORK, MEGABYTES, SLACK, HOPS, INCOMING = range(9)
+QUEUE, CAPACITY, SPEED, WAIT, EXECUTE, SEND, BACK, IS_SENDER = range(8)
+NUM_LOCAL, NUM_DESTINATION = 9, 8
+# Columns of the ``full`` features.
+LOCAL_FEATURES, DESTINATION_FEATURES = 12, 10
+REFERENCE_SPEED = 2e7  # instructions per tick: fixed, so that features mean the same everywhere
+
+
+@dataclass
+class Observation:
+    """R decisions; K is the largest number of slots of any node in the network.
+
+    Parameters
+    ----------
+    world, node : array of int32, shape (R,)
+    local : array of float64, shape (R, 9)
+        Undecided, decided and all tasks at the node; its backlog in ticks; instructions,
+        megabytes, ticks to the deadline and hops of the task; moving average of tasks accepted
+        per tick.
+    destination : array of float64, shape (R, K, 8)
+        Known queue, capacity, instructions per tick, expected wait, execution, transfer there
+        and back in ticks, and whether the task came from there.
+    mask : array of bool, shape (R, K)
+        Legal actions.
+    reward : array of float64, shape (R, K)
+        What each action would earn.
+    """
+
+    world: np.ndarray
+    node: np.ndarray
+    local: np.ndarray
+    destination: np.ndarray
+    mask: np.ndarray
+    reward: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.world)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "Observation":
+        """The rows that an index, slice or mask selects."""
+        return Observation(
+            self.world[rows],
+            self.node[rows],
+            self.local[rows],
+            self.destination[rows],
+            self.mask[rows],
+            self.reward[rows],
+        )
+
+    @property
+    def delay(self) -> np.ndarray:
+        """Expected wait + execution + transfer there and back, in ticks, shape (R, K)."""
+        return np.asarray(self.destination[:, :, WAIT : BACK + 1].sum(axis=2))
+
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ``full`` features of :func:`encode`.
+
+        Returns
+        -------
+        local : array of float32, shape (R, 12)
+        destination : array of float32, shape (R, K, 10)
+            Zero where the mask is.
+        """
+        rows, slots = self.mask.shape
+        local = np.zeros((rows, LOCAL_FEATURES), np.float32)
+        destination = np.zeros((rows, slots, DESTINATION_FEATURES), np.float32)
+        encode(self.local, self.destination, self.mask, local, destination)
+        return local, destination
+
+
+def empty_observation(rows: int, slots: int) -> Observation:
+    """Room for `rows` decisions."""
+    return Observation(
+        world=np.zeros(rows, np.int32),
+        node=np.zeros(rows, np.int32),
+        local=np.zeros((rows, NUM_LOCAL)),
+        destination=np.zeros((rows, slots, NUM_DESTINATION)),
+        mask=np.zeros((rows, slots), np.bool_),
+        reward=np.zeros((rows, slots)),
+    )
+
+
+@compiled
+def work_at(st, b, n, head):
+    """Instructions left in service and in the list that begins at `head`."""
+    work = 0.0
+    if st.service[b, n] >= 0:
+        work += st.work[b, st.service[b, n]]
+    task = head
+    while task >= 0:
+        work += st.work[b, task]
+        task = st.next[b, task]
+    return work
+
+
+@compiled
+def observe(net, st, now, world, node, local, destination, mask, reward):
+    """Fill in one row for every agent with an undecided task; returns the number of rows."""
+    row = 0
+    known = now - 1 - net.information_delay
+    depth = st.published.shape[1]
+    for b in range(st.service.shape[0]):
+        for n in range(st.service.shape[1]):
+            task = st.pending_head[b, n]
+            if task < 0 or not net.is_agent[n]:
+                continue
+            own = load(st, b, n)
+            ahead = work_at(st, b, n, st.ready_head[b, n])
+            behind = 0.0
+            other = task
+            while other >= 0:
+                behind += st.work[b, other]
+                other = st.next[b, other]
+            job = st.job[b, task]
+            world[row] = b
+            node[row] = n
+            local[row, PENDING] = st.num_pending[b, n]
+            local[row, READY] = st.num_ready[b, n]
+            local[row, LOAD] = own
+            local[row, BACKLOG] = (ahead + behind) / net.speed[n]
+            local[row, WORK] = net.job_work[job]
+            local[row, MEGABYTES] = net.job_input[job] / 8e6
+            local[row, SLACK] = st.deadline[b, task] - now
+            local[row, HOPS] = st.hops[b, task]
+            local[row, INCOMING] = st.incoming[b, n]
+            for k in range(mask.shape[1]):
+                mask[row, k] = k < net.slots[n] and (k == 0 or st.hops[b, task] < net.hop_cap)
+                destination[row, k, :] = 0.0
+                reward[row, k] = 0.0
+                if k >= net.slots[n]:
+                    continue
+                m = net.neighbour[n, k]
+                if k == 0:
+                    queue = own
+                    wait = ahead / net.speed[n]
+                else:
+                    queue = st.published[b, known % depth, m] if known >= 0 else 0
+                    wait = queue * net.mean_work / net.speed[m]
+                    destination[row, k, SEND] = travel(net, n, k, net.job_input[job])
+                    destination[row, k, BACK] = travel(net, n, k, net.job_output[job])
+                    destination[row, k, IS_SENDER] = m == st.sender[b, task]
+                execute = net.job_work[job] / net.speed[m]
+                destination[row, k, QUEUE] = queue
+                destination[row, k, CAPACITY] = net.capacity[m]
+                destination[row, k, SPEED] = net.speed[m]
+                destination[row, k, WAIT] = wait
+                destination[row, k, EXECUTE] = execute
+                delay = wait + execute + destination[row, k, SEND] + destination[row, k, BACK]
+                free = (net.capacity[m] - queue - (k > 0)) / net.capacity[m]
+                reward[row, k] = delay_reward(net, delay, free)
+            row += 1
+    return row
+
+
+@compiled
+def encode(local, destination, mask, out_local, out_destination):
+    """Features of order one, with fixed constants so that they transfer between networks.
+
+    Local (12): 1; tasks / capacity; log1p(undecided) / 4; log2(speed / 2e7) / 4;
+    log1p(execution here) / 4; log1p(megabytes) / 4; ticks to deadline / 300; hops / 4;
+    decided / capacity; incoming tasks per tick; slots / 10; log1p(backlog) / 5.
+    Destination (10): queue / capacity; log1p(queue) / 4; log2(speed / 2e7) / 4;
+    log1p(execution) / 4; log1p(wait) / 4; log1p(transfers) / 4; is this node; log1p(delay) / 4;
+    came from there; min(delay / 100, 6) / 2. Times in ticks.
+    """
+    for r in range(len(local)):
+        capacity = destination[r, 0, CAPACITY]
+        out_local[r, 0] = 1.0
+        out_local[r, 1] = local[r, LOAD] / capacity
+        out_local[r, 2] = np.log1p(local[r, PENDING]) / 4
+        out_local[r, 3] = np.log2(destination[r, 0, SPEED] / REFERENCE_SPEED) / 4
+        out_local[r, 4] = np.log1p(destination[r, 0, EXECUTE]) / 4
+        out_local[r, 5] = np.log1p(local[r, MEGABYTES]) / 4
+        out_local[r, 6] = min(local[r, SLACK] / 300, 3.0)
+        out_local[r, 7] = local[r, HOPS] / 4
+        out_local[r, 8] = local[r, READY] / capacity
+        out_local[r, 9] = local[r, INCOMING]
+        slots = 0
+        for k in range(mask.shape[1]):
+            d = destination[r, k]
+            if not mask[r, k]:
+                continue
+            slots += 1
+            delay = d[WAIT] + d[EXECUTE] + d[SEND] + d[BACK]
+            out_destination[r, k, 0] = d[QUEUE] / d[CAPACITY]
+            out_destination[r, k, 1] = np.log1p(d[QUEUE]) / 4
+            out_destination[r, k, 2] = np.log2(d[SPEED] / REFERENCE_SPEED) / 4
+            out_destination[r, k, 3] = np.log1p(d[EXECUTE]) / 4
+            out_destination[r, k, 4] = np.log1p(d[WAIT]) / 4
+            out_destination[r, k, 5] = np.log1p(d[SEND] + d[BACK]) / 4
+            out_destination[r, k, 6] = k == 0
+            out_destination[r, k, 7] = np.log1p(delay) / 4
+            out_destination[r, k, 8] = d[IS_SENDER]
+            out_destination[r, k, 9] = min(delay / 100, 6.0) / 2
+        out_local[r, 10] = slots / 10
+        out_local[r, 11] = np.log1p(local[r, BACKLOG]) / 5

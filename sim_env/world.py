@@ -1,0 +1,222 @@
+"""B parallel worlds of one scenario, and what they measure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim_env import kernel
+from sim_env.observation import Observation, empty_observation, observe
+from sim_env.scenario import Scenario
+
+FIRST_POOL = 512
+OUTCOMES = {
+    "overflow": kernel.OVERFLOW,
+    "deadline": kernel.DEADLINE,
+    "client": kernel.CLIENT,
+}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Counts over the cohort (tasks born in the measured window) of each of B worlds.
+
+    A task is lost by *overflow* (it met a full queue), by its *deadline* (cancelled while waiting,
+    travelling or in service) or at the *client* (its output came home too late).
+
+    Parameters
+    ----------
+    created, finished, overflow, deadline, client, inside : array of int64, shape (B,)
+        ``created = finished + overflow + deadline + client + inside``.
+    response_sum : array of int64, shape (B,)
+        Ticks from birth to the output's return, over finished tasks.
+    histogram : array of int64, shape (B, 4096)
+        Responses by tick.
+    born_at, finished_at, served_by : array of int64, shape (B, N)
+        By origin, by origin, and by the node that served.
+    tick : float
+        Seconds of a tick.
+    """
+
+    created: np.ndarray
+    finished: np.ndarray
+    overflow: np.ndarray
+    deadline: np.ndarray
+    client: np.ndarray
+    inside: np.ndarray
+    response_sum: np.ndarray
+    histogram: np.ndarray
+    born_at: np.ndarray
+    finished_at: np.ndarray
+    served_by: np.ndarray
+    tick: float
+
+    @property
+    def finished_ratio(self) -> np.ndarray:
+        """Finished / created of each world; NaN where nothing was born."""
+        return np.divide(self.finished, self.created, out=_nan(self.created), where=self.created > 0)
+
+    @property
+    def mean_response(self) -> np.ndarray:
+        """Mean response of finished tasks of each world, in seconds; NaN where none finished."""
+        total = self.response_sum * self.tick
+        return np.divide(total, self.finished, out=_nan(total), where=self.finished > 0)
+
+    def response_quantile(self, q: float) -> float:
+        """Quantile of the response of all finished tasks of all worlds, in seconds."""
+        counts = self.histogram.sum(axis=0)
+        if counts.sum() == 0:
+            return float("nan")
+        return float(np.searchsorted(counts.cumsum(), q * counts.sum()) * self.tick)
+
+    @property
+    def fairness(self) -> float:
+        """Jain's index of the finished ratio over the origins, all worlds together."""
+        born = self.born_at.sum(axis=0)
+        ratio = self.finished_at.sum(axis=0)[born > 0] / born[born > 0]
+        return float(ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum())) if ratio.any() else 0.0
+
+
+def _nan(like: np.ndarray) -> np.ndarray:
+    return np.full(like.shape, np.nan)
+
+
+class World:
+    """B worlds that tick together.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    seeds : sequence of int
+        One per world; the arrivals of a world depend on its seed and nothing else.
+    """
+
+    def __init__(self, scenario: Scenario, seeds: Sequence[int]) -> None:
+        self.scenario = scenario
+        self.net = scenario.net
+        self.reset(seeds)
+
+    @property
+    def num_worlds(self) -> int:
+        """Number of parallel worlds, B."""
+        return len(self.state.service)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes, N."""
+        return len(self.net.speed)
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Empty all worlds and start their arrivals anew."""
+        self.now = 0
+        self.state = kernel.new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL)
+        # Room that one tick cannot use up: ten times the mean number of births.
+        self._spare = 64 + int(10 * self.net.arrivals.sum())
+        rows = len(seeds) * int(self.net.is_agent.sum())
+        self._rows = empty_observation(rows, self.net.neighbour.shape[1])
+
+    def measure(self, start: int, stop: int) -> None:
+        """Measure the tasks born in the ticks ``start <= tick < stop``; call it before `start`."""
+        self.state.window[:] = start, stop
+        for name in ("cohort", "histogram", "born_at", "finished_at", "served_by"):
+            getattr(self.state, name)[:] = 0
+
+    def step(self, actions: np.ndarray) -> None:
+        """Advance one tick.
+
+        Parameters
+        ----------
+        actions : array of int32, shape (B, N)
+            Slot for the first undecided task of each agent: 0 keeps it, k > 0 sends it to the
+            k-th neighbour. An illegal action keeps the task and is counted.
+        """
+        while self.state.num_free.min() < self._spare:
+            self.state = kernel.grow(self.state)
+        kernel.tick(self.net, self.state, self.now, actions)
+        self.now += 1
+
+    def observe(self) -> Observation:
+        """One row per agent with an undecided task; the arrays are overwritten by the next call."""
+        rows = self._rows
+        count = observe(
+            self.net,
+            self.state,
+            self.now,
+            rows.world,
+            rows.node,
+            rows.local,
+            rows.destination,
+            rows.mask,
+            rows.reward,
+        )
+        return rows[:count]
+
+    def metrics(self) -> Metrics:
+        """Counts of the measured cohort so far."""
+        st, cohort = self.state, self.state.cohort
+        lost = {name: cohort[:, column].copy() for name, column in OUTCOMES.items()}
+        created, finished = cohort[:, kernel.CREATED].copy(), cohort[:, kernel.FINISHED].copy()
+        return Metrics(
+            created=created,
+            finished=finished,
+            inside=created - finished - sum(lost.values()),
+            **lost,
+            response_sum=cohort[:, kernel.RESPONSE].copy(),
+            histogram=st.histogram.copy(),
+            born_at=st.born_at.copy(),
+            finished_at=st.finished_at.copy(),
+            served_by=st.served_by.copy(),
+            tick=self.scenario.spec.physics.tick,
+        )
+
+    def audit(self) -> dict[str, bool]:
+        """Named invariants that hold in every state of a correct world."""
+        st, total = self.state, self.state.total
+        alive = st.kind != kernel.FREE
+        inside = alive.sum(axis=1)
+        lost = sum(total[:, column] for column in OUTCOMES.values())
+        load = st.num_ready + st.num_pending + (st.service >= 0)
+        walked = self._walk()
+        return {
+            "created = finished + lost + inside": bool(
+                np.all(total[:, kernel.CREATED] == total[:, kernel.FINISHED] + lost + inside)
+            ),
+            "free places + inside = pool": bool(
+                np.all(st.num_free + inside == st.kind.shape[1])
+            ),
+            "every task is in exactly one place": walked["once"],
+            "queues are in order of arrival": walked["fifo"],
+            "no queue beyond its capacity": bool(np.all(load <= self.net.capacity)),
+            "no time and no work is negative": bool(
+                np.all(st.work[alive] >= 0)
+                and np.all(st.born[alive] < max(self.now, 1))
+                and np.all(st.total >= 0)
+                and np.all(st.back[alive] >= 0)
+            ),
+        }
+
+    def _walk(self) -> dict[str, bool]:
+        """Follow every list of every world."""
+        st = self.state
+        once = fifo = True
+        for b in range(self.num_worlds):
+            seen: list[int] = []
+            for n in range(self.num_nodes):
+                queue = [*self.chain(b, st.ready_head[b, n]), *self.chain(b, st.pending_head[b, n])]
+                own = [task for task in queue if st.hops[b, task] == 0]
+                serials = st.serial[b, own]
+                fifo &= bool(np.all(np.diff(serials) > 0))
+                seen += queue + ([int(st.service[b, n])] if st.service[b, n] >= 0 else [])
+            for head in st.wheel_head[b]:
+                seen += self.chain(b, head)
+            alive = np.flatnonzero(st.kind[b] != kernel.FREE)
+            once &= sorted(seen) == alive.tolist()
+        return {"once": once, "fifo": fifo}
+
+    def chain(self, world: int, head: int) -> list[int]:
+        """Tasks of the linked list of a world that begins at `head`."""
+        tasks = []
+        while head >= 0:
+            tasks.append(int(head))
+            head = self.state.next[world, head]
+        return tasks
