@@ -71,10 +71,10 @@ class ContentLocator(caching.UserProvidedCacheLocator):
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` with numba (``nopython``, no fast-math) and cache the result on disk."""
+    """Compile `function` with numba (IEEE arithmetic, no fast-math) and cache the result on disk."""
     before = numba.config.CACHE_LOCATOR_CLASSES
     numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.{ContentLocator.__name__}"
     try:
-        return numba.njit(cache=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
     finally:
         numba.config.CACHE_LOCATOR_CLASSES = before

@@ -213,8 +213,7 @@ def deliver(net, st, b, now):
 
 @compiled
 def arrive(net, st, b, n, now):
-    """Births at a source: a Poisson process, its gaps counted in expected arrivals."""
-    st.gap[b, n] -= net.arrivals[n]
+    """Births at a source: a Poisson process whose gaps are counted in expected arrivals."""
     while st.gap[b, n] <= 0.0:
         st.gap[b, n] -= np.log(uniform(st, b, n))
         job = min(int(uniform(st, b, n) * len(net.job_work)), len(net.job_work) - 1)
@@ -322,29 +321,40 @@ def tick(net, st, now, actions):
         Slot to which each node sends its first undecided task; 0 keeps it. Only the entries of
         agents are read.
     """
+    # Local names and the common cases spelled out: reading an array through the tuple, or handing
+    # the tuple to a function, costs numba a reference count per array.
+    is_agent, arrivals, speed = net.is_agent, net.arrivals, net.speed
+    gap, service, work, earliest = st.gap, st.service, st.work, st.earliest
+    num_ready, num_pending, published = st.num_ready, st.num_pending, st.published
+    incoming, accepted = st.incoming, st.accepted
+    row = now % published.shape[1]
     for b in range(actions.shape[0]):
         for n in range(actions.shape[1]):
-            if net.is_agent[n]:
+            if is_agent[n] and (num_pending[b, n] > 0 or actions[b, n] != 0):
                 decide(net, st, b, n, actions[b, n], now)
         deliver(net, st, b, now)
-        row = now % st.published.shape[1]
         for n in range(actions.shape[1]):
-            if net.arrivals[n] > 0.0:
+            gap[b, n] -= arrivals[n]
+            if gap[b, n] <= 0.0:
                 arrive(net, st, b, n, now)
-            process(net, st, b, n, now)
-            if st.earliest[b, n] <= now + 1:
+            task = service[b, n]
+            if task >= 0 and work[b, task] > speed[n]:
+                work[b, task] -= speed[n]
+            elif task >= 0 or num_ready[b, n] + num_pending[b, n] > 0:
+                process(net, st, b, n, now)
+            if earliest[b, n] <= now + 1:
                 expire(net, st, b, n, now + 1)
-            st.published[b, row, n] = load(st, b, n)
-            st.incoming[b, n] = 0.95 * st.incoming[b, n] + 0.05 * st.accepted[b, n]
-            st.accepted[b, n] = 0
+            published[b, row, n] = num_ready[b, n] + num_pending[b, n] + (service[b, n] >= 0)
+            incoming[b, n] = 0.95 * incoming[b, n] + 0.05 * accepted[b, n]
+            accepted[b, n] = 0
 
 
 @compiled
-def first_gaps(st):
+def first_gaps(net, st):
     """Draw the gap before the first arrival of every node."""
     for b in range(st.gap.shape[0]):
         for n in range(st.gap.shape[1]):
-            st.gap[b, n] = -np.log(uniform(st, b, n))
+            st.gap[b, n] = -np.log(uniform(st, b, n)) if net.arrivals[n] > 0 else np.inf
 
 
 def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
@@ -404,7 +414,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
         served_by=np.zeros((worlds, nodes), np.int64),
         window=np.array([0, NEVER], np.int64),
     )
-    first_gaps(st)
+    first_gaps(net, st)
     return st
 
 

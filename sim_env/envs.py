@@ -1,0 +1,210 @@
+"""One node of the network as a gymnasium environment; its peers follow a policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from sim_env.errors import require_choice, require_number
+from sim_env.observation import DESTINATION_FEATURES, LOCAL_FEATURES, Observation
+from sim_env.policies import POLICIES, Policy, random
+from sim_env.scenario import Scenario, load_scenario
+from sim_env.world import World
+
+SELF = "self"
+BOUND = 100.0  # no feature comes near
+
+
+class EdgeVectorEnv(VectorEnv):
+    """One agent in B parallel worlds.
+
+    One step is one tick. The action is about the node's first undecided task: 0 keeps it, k > 0
+    sends it to the k-th neighbour; it means nothing in a tick without one. An illegal action keeps
+    the task.
+
+    Observation (a dict of arrays with leading axis B)
+        ``local`` (12,) and ``destinations`` (K, 10): see :func:`sim_env.observation.encode`;
+        ``local[0]`` is 1 where there is something to decide, else all is zero.
+        ``action_mask`` (K,), int8: legal actions.
+    Reward
+        Of the decision taken in this step (:mod:`sim_env.reward`), 0 without one.
+    End of an episode
+        Truncation after `horizon` ticks; the task is a continuing one and never terminates.
+
+    Parameters
+    ----------
+    scenario : Scenario or str, default "ether2"
+        Compiled scenario or the name of one.
+    node : int, default: the first agent
+        The agent that is controlled.
+    num_envs : int, default 1
+        Parallel worlds, B.
+    peers : str, default "self"
+        What decides for the other agents: ``self``, the policy given to :meth:`set_actor`, random
+        until then (as an untrained actor is), or a heuristic by name.
+    horizon : int, default 1000
+        Ticks of an episode.
+    warmup : int, default 0
+        Ticks before an episode begins, in which the node does as its peers.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+
+    def __init__(
+        self,
+        scenario: Scenario | str = "ether2",
+        node: int | None = None,
+        num_envs: int = 1,
+        peers: str = SELF,
+        horizon: int = 1000,
+        warmup: int = 0,
+    ) -> None:
+        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        agents = self.scenario.agents
+        self.node = int(agents[0] if node is None else node)
+        if self.node not in agents:
+            raise ValueError(f"node is {node}: must be an agent, one of {agents.tolist()}")
+        require_choice("peers", peers, (SELF, *POLICIES))
+        require_number("num_envs", num_envs, at_least=1)
+        require_number("horizon", horizon, at_least=1)
+        require_number("warmup", warmup, at_least=0)
+        self.num_envs, self.horizon, self.warmup = num_envs, horizon, warmup
+        self._peer_policy: Policy = random if peers == SELF else POLICIES[peers]
+        self._takes_actor = peers == SELF
+        self.slots = int(self.scenario.net.slots[self.node])
+        self.single_action_space = spaces.Discrete(self.slots)
+        self.single_observation_space = spaces.Dict(
+            {
+                "local": spaces.Box(-BOUND, BOUND, (LOCAL_FEATURES,), np.float32),
+                "destinations": spaces.Box(
+                    -BOUND, BOUND, (self.slots, DESTINATION_FEATURES), np.float32
+                ),
+                "action_mask": spaces.Box(0, 1, (self.slots,), np.int8),
+            }
+        )
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.world: World | None = None
+        self._actions = np.zeros((num_envs, self.scenario.topology.num_nodes), np.int32)
+
+    def set_actor(self, actor: Policy) -> None:
+        """Let the peers follow `actor` from now on; nothing changes unless ``peers="self"``."""
+        if self._takes_actor:
+            self._peer_policy = actor
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start new worlds, seeded from `seed` or from the environment's own stream."""
+        if seed is not None:
+            self.np_random, self._np_random_seed = gym.utils.seeding.np_random(seed)
+        seeds = self.np_random.integers(0, 2**63, self.num_envs, dtype=np.uint64).tolist()
+        self.world = World(self.scenario, seeds)
+        self._over = False
+        self._look()
+        for _ in range(self.warmup):
+            self._decide(self._seen)
+            self.world.step(self._actions)
+            self._look()
+        self._end = self.world.now + self.horizon
+        return self._view(), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One tick; the step after a truncation resets (``AutoresetMode.NEXT_STEP``)."""
+        never = np.zeros(self.num_envs, np.bool_)
+        if self.world is None:
+            raise gym.error.ResetNeeded("call reset before step")
+        if self._over:
+            view, info = self.reset()
+            return view, np.zeros(self.num_envs), never, never, info
+        reward = np.zeros(self.num_envs)
+        chosen = np.asarray(actions)[self._mine.world]
+        rows = np.arange(len(self._mine))
+        legal = self._mine.mask[rows, chosen]
+        reward[self._mine.world] = self._mine.reward[rows, np.where(legal, chosen, 0)]
+        self._decide(self._others)
+        self._actions[self._mine.world, self.node] = chosen
+        self.world.step(self._actions)
+        self._over = self.world.now >= self._end
+        self._look()
+        return self._view(), reward, never, np.full(self.num_envs, self._over), {}
+
+    def _look(self) -> None:
+        assert self.world is not None
+        self._seen = self.world.observe()
+        mine = self._seen.node == self.node
+        self._mine, self._others = self._seen[mine], self._seen[~mine]
+
+    def _decide(self, rows: Observation) -> None:
+        self._actions[:] = 0
+        if len(rows):
+            self._actions[rows.world, rows.node] = self._peer_policy(rows, self.np_random)
+
+    def _view(self) -> dict[str, np.ndarray]:
+        view = {
+            "local": np.zeros((self.num_envs, LOCAL_FEATURES), np.float32),
+            "destinations": np.zeros(
+                (self.num_envs, self.slots, DESTINATION_FEATURES), np.float32
+            ),
+            "action_mask": np.zeros((self.num_envs, self.slots), np.int8),
+        }
+        view["action_mask"][:, 0] = 1
+        if len(self._mine):
+            local, destinations = self._mine.features()
+            where = self._mine.world
+            view["local"][where] = local
+            view["destinations"][where] = destinations[:, : self.slots]
+            view["action_mask"][where] = self._mine.mask[:, : self.slots]
+        return view
+
+
+class EdgeEnv(gym.Env):
+    """One agent in one world; the single-world face of :class:`EdgeVectorEnv`, same parameters."""
+
+    metadata: dict[str, Any] = {"render_modes": []}
+
+    def __init__(
+        self,
+        scenario: Scenario | str = "ether2",
+        node: int | None = None,
+        peers: str = SELF,
+        horizon: int = 1000,
+        warmup: int = 0,
+    ) -> None:
+        self._worlds = EdgeVectorEnv(scenario, node, 1, peers, horizon, warmup)
+        self.action_space = self._worlds.single_action_space
+        self.observation_space = self._worlds.single_observation_space
+        self.set_actor: Callable[[Policy], None] = self._worlds.set_actor
+
+    @property
+    def world(self) -> World | None:
+        """The world, None before the first reset."""
+        return self._worlds.world
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Start a new world."""
+        super().reset(seed=seed)
+        self._worlds.np_random = self.np_random
+        view, info = self._worlds.reset()
+        return {key: value[0] for key, value in view.items()}, info
+
+    def step(
+        self, action: int
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One tick."""
+        view, reward, terminated, truncated, info = self._worlds.step(np.array([action]))
+        return (
+            {key: value[0] for key, value in view.items()},
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            info,
+        )

@@ -1,0 +1,67 @@
+"""Small worlds for the tests, drawn by hypothesis."""
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from sim_env.scenario import PhysicsSpec, RewardSpec, Scenario, ScenarioSpec
+from sim_env.topology import Topology
+from sim_env.workload import JobTable, WorkloadSpec
+
+settings.register_profile(
+    "project",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("project")
+
+
+@st.composite
+def small_scenarios(draw: st.DrawFn) -> Scenario:
+    """A connected network of 2 to 6 nodes under stress: small queues, short deadlines, odd jobs."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    nodes = draw(st.integers(2, 6))
+    edges = {(i, int(rng.integers(i))) for i in range(1, nodes)}
+    edges |= {(i, j) for i in range(nodes) for j in range(i) if rng.random() < 0.3}
+    neighbours = [
+        sorted([b for a, b in edges if a == n] + [a for a, b in edges if b == n])
+        for n in range(nodes)
+    ]
+    is_agent = rng.random(nodes) < 0.8
+    is_source = rng.random(nodes) < 0.7
+    is_agent[0] = is_source[0] = True
+    topology = Topology(
+        names=[f"node_{n}" for n in range(nodes)],
+        roles=["server" if n == nodes - 1 else "rpi" for n in range(nodes)],
+        speed=rng.uniform(1e6, 2e7, nodes),
+        capacity=rng.integers(1, 8, nodes),
+        position=rng.uniform(0, 100, (nodes, 2)),
+        neighbours=neighbours,
+        is_agent=is_agent,
+        is_source=is_source,
+    )
+    count = draw(st.integers(1, 5))
+    jobs = JobTable(
+        instructions=rng.choice([0.0, 1e5, 1e6, 5e6, 4e7], count),
+        input_bits=rng.uniform(0, 4e7, count),
+        output_bits=rng.uniform(0, 4e7, count),
+    )
+    low = draw(st.sampled_from([0.0, 0.1, 0.5, 3.0]))
+    spec = ScenarioSpec(
+        workload=WorkloadSpec(
+            rate=draw(st.sampled_from([0.5, 3.0, 20.0])),
+            deadline_min=low,
+            deadline_max=draw(st.sampled_from([low, low + 0.2, low + 10.0])),
+        ),
+        physics=PhysicsSpec(
+            link=draw(st.sampled_from(["wireless", "fixed"])),
+            rate=1e8,
+            server_latency=draw(st.sampled_from([0.0, 0.2, 150.0])),
+            hop_cap=draw(st.sampled_from([0, 1, 8])),
+            information_delay=draw(st.sampled_from([0, 1, 4])),
+            cancel_in_service=draw(st.booleans()),
+        ),
+        reward=RewardSpec(overload_weight=draw(st.sampled_from([0.0, 3.0]))),
+    )
+    return Scenario(spec, topology=topology, jobs=jobs)

@@ -1,0 +1,125 @@
+"""The compiled kernel equals the plain-Python reference, tick by tick."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim_env import kernel, observation
+from sim_env.reference import ReferenceWorld
+from sim_env.scenario import Scenario, load_scenario
+from sim_env.world import World
+from tests.conftest import small_scenarios
+
+NAMES = {
+    "created": kernel.CREATED,
+    "finished": kernel.FINISHED,
+    "overflow": kernel.OVERFLOW,
+    "deadline": kernel.DEADLINE,
+    "client": kernel.CLIENT,
+    "response": kernel.RESPONSE,
+    "masked": kernel.MASKED,
+    "offloaded": kernel.OFFLOADED,
+}
+
+
+def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
+    """Every queue, every task on the way and every counter is the same."""
+    state = world.state
+
+    def fields(task: int) -> tuple:
+        names = ("serial", "job", "born", "deadline", "origin", "work", "sender", "hops", "back")
+        return tuple(getattr(state, name)[b, task].item() for name in names)
+
+    def reference_fields(task) -> tuple:
+        return tuple(vars(task).values())
+
+    for n, node in enumerate(reference.nodes):
+        for head, queue in (
+            (state.ready_head[b, n], node.ready),
+            (state.pending_head[b, n], node.pending),
+        ):
+            assert [fields(task) for task in world.chain(b, head)] == [
+                reference_fields(task) for task in queue
+            ]
+        served = state.service[b, n]
+        assert (fields(served) if served >= 0 else None) == (
+            reference_fields(node.service) if node.service else None
+        )
+        assert state.incoming[b, n] == node.incoming
+    travelling = [task for head in state.wheel_head[b] for task in world.chain(b, head)]
+    assert sorted(
+        (*fields(task), state.due[b, task].item(), state.kind[b, task] == kernel.RETURNING)
+        for task in travelling
+    ) == sorted((*reference_fields(j.task), j.due, j.home) for j in reference.journeys)
+    for name, column in NAMES.items():
+        assert state.total[b, column] == reference.counts[name], name
+
+
+def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
+    """Every agent sees the same in both."""
+    seen = world.observe()
+    columns = {
+        "queue": observation.QUEUE,
+        "wait": observation.WAIT,
+        "execute": observation.EXECUTE,
+        "send": observation.SEND,
+        "back": observation.BACK,
+    }
+    expected = [(b, n, slots) for b, r in enumerate(references) for n, slots in r.observe().items()]
+    assert [(b, n) for b, n, _ in expected] == list(zip(seen.world, seen.node, strict=True))
+    for row, (_, _, slots) in enumerate(expected):
+        for k, slot in enumerate(slots):
+            for name, column in columns.items():
+                assert seen.destination[row, k, column] == pytest.approx(slot[name], rel=1e-12)
+            assert seen.mask[row, k] == slot["legal"]
+            assert seen.reward[row, k] == pytest.approx(slot["reward"], rel=1e-12)
+        assert not seen.mask[row, len(slots) :].any()
+
+
+def run_both(scenario: Scenario, seeds: list[int], ticks: int, rng: np.random.Generator) -> World:
+    """Step kernel and reference with the same random actions, illegal ones among them."""
+    world = World(scenario, seeds)
+    references = [ReferenceWorld(scenario, seed) for seed in seeds]
+    slots = scenario.net.slots
+    for _ in range(ticks):
+        actions = rng.integers(-1, slots + 1, (len(seeds), len(slots))).astype(np.int32)
+        actions[rng.random(actions.shape) < 0.3] = 0
+        world.step(actions)
+        for b, reference in enumerate(references):
+            reference.step(actions[b].tolist())
+            assert_equal_tasks(world, b, reference)
+        assert_equal_views(world, references)
+    return world
+
+
+@settings(max_examples=250)
+@given(small_scenarios(), st.integers(0, 2**63), st.integers(0, 2**32 - 1))
+def test_kernel_equals_reference(scenario: Scenario, seed: int, actions: int) -> None:
+    world = run_both(scenario, [seed, seed + 1], 40, np.random.default_rng(actions))
+    assert all(world.audit().values()), world.audit()
+
+
+@pytest.mark.parametrize("name", ["ether2", "balanced"])
+def test_kernel_equals_reference_on_the_registered_scenarios(name: str) -> None:
+    """Long enough for results to come home and for deadlines to pass."""
+    world = run_both(load_scenario(name), [7], 700, np.random.default_rng(0))
+    assert world.state.total[0, kernel.FINISHED] > 100
+    assert world.state.total[0, kernel.DEADLINE] > 0
+
+
+def test_pool_grows_without_losing_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim_env.world.FIRST_POOL", 8)
+    world = run_both(load_scenario("balanced"), [1], 600, np.random.default_rng(3))
+    assert world.state.kind.shape[1] >= 256
+    assert all(world.audit().values()), world.audit()
+
+
+def test_a_world_depends_on_its_own_seed_only() -> None:
+    scenario = load_scenario("ether2")
+    together, alone = World(scenario, [3, 4, 5]), World(scenario, [4])
+    for _ in range(200):
+        together.step(np.ones((3, 23), np.int32))
+        alone.step(np.ones((1, 23), np.int32))
+    assert np.array_equal(together.state.total[1], alone.state.total[0])
+    assert not np.array_equal(together.state.total[0], together.state.total[1])
