@@ -1,0 +1,46 @@
+"""A client app on which everything can be worked out by hand."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+
+def target(partition_id: int) -> np.ndarray:
+    """Where node i is drawn to."""
+    return np.array([partition_id + 1.0, -2.0 * partition_id])
+
+
+def steps(partition_id: int) -> int:
+    """Training steps of node i."""
+    return 1 + partition_id
+
+
+@pytest.fixture
+def linear_app() -> ClientApp:
+    """Each message moves the arrays half way to the node's target."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        i = int(context.node_config["partition-id"])
+        theta = message.content["arrays"]["w"].numpy()
+        moved = theta + 0.5 * (target(i) - theta)
+        context.state["seen"] = MetricRecord(
+            {"messages": int(context.state.get("seen", {"messages": 0})["messages"]) + 1}
+        )
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord({"w": Array(moved)}),
+                "metrics": MetricRecord({"num-examples": steps(i), "loss": float(i)}),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    return app
+
+
+@pytest.fixture
+def zeros() -> ArrayRecord:
+    """Version 0."""
+    return ArrayRecord({"w": Array(np.zeros(2))})

@@ -1,0 +1,191 @@
+"""BufferedAsync reduces to what is known, keeps K exact and survives its nodes."""
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
+
+from strategies import BufferedAsync
+from strategies.grids import InMemoryGrid
+from strategies.staleness import polynomial
+from tests.strategies.conftest import steps, target
+
+
+def weights(record: ArrayRecord) -> np.ndarray:
+    return record["w"].numpy()
+
+
+def test_all_nodes_and_equal_times_is_fedavg(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+    ours = BufferedAsync(5).start(InMemoryGrid(linear_app, 5), zeros, num_rounds=12)
+    theirs = FedAvg(fraction_evaluate=0.0, min_train_nodes=5, min_available_nodes=5).start(
+        InMemoryGrid(linear_app, 5), zeros, num_rounds=12
+    )
+    np.testing.assert_allclose(weights(ours.arrays), weights(theirs.arrays), rtol=1e-12)
+    assert ours.train_metrics_clientapp.keys() == theirs.train_metrics_clientapp.keys()
+    for version, metrics in theirs.train_metrics_clientapp.items():
+        assert ours.train_metrics_clientapp[version]["loss"] == pytest.approx(metrics["loss"])
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+def test_one_reply_per_version_is_fedasync(
+    linear_app: ClientApp, zeros: ArrayRecord, exponent: float
+) -> None:
+    """FedAsync in the form of differences, written out with its own event queue."""
+    durations = [1.0, 1.7, 2.9]
+    theta, version = np.zeros(2), 0
+    due = {i: (durations[i], theta, 0) for i in range(3)}
+    while version < 20:
+        i = min(due, key=lambda node: (due[node][0], node))
+        t, base, _ = due[i]
+        theta = theta + 0.5 * (target(i) - base)
+        version += 1
+        due[i] = (t + durations[i], theta, version)
+    strategy = BufferedAsync(1, staleness=polynomial(exponent))
+    grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: durations[i])
+    result = strategy.start(grid, zeros, num_rounds=20)
+    np.testing.assert_allclose(weights(result.arrays), theta, rtol=1e-12)
+
+
+def test_one_node_is_plain_local_training(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+    result = BufferedAsync(1).start(InMemoryGrid(linear_app, 1), zeros, num_rounds=7)
+    theta = np.zeros(2)
+    for _ in range(7):
+        theta = theta + 0.5 * (target(0) - theta)
+    np.testing.assert_allclose(weights(result.arrays), theta, rtol=1e-12)
+
+
+def test_the_papers_rule_with_stale_and_repeated_updates(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    """Node 0 reports at 1, 2, ...; node 1 at 2.5: K = 2 flushes with both steps of node 0."""
+    events: list[dict] = []
+    grid = InMemoryGrid(linear_app, 2, duration=lambda i, k: (1.0, 2.5)[i])
+    result = BufferedAsync(2, on_event=events.append).start(grid, zeros, num_rounds=1)
+    n = np.array([2 * steps(0), steps(1)])
+    expected = sum(w * 0.5 * target(i) for i, w in enumerate(n / n.sum()))
+    np.testing.assert_allclose(weights(result.arrays), expected, rtol=1e-12)
+    (flush,) = [event for event in events if event["event"] == "flush"]
+    assert flush["steps"] == n.tolist()
+    assert [e["replaced"] for e in events if e["event"] == "reply"] == [False, True, False]
+
+
+def test_k_is_exact_even_when_all_replies_come_at_once(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    events: list[dict] = []
+    BufferedAsync(2, on_event=events.append).start(InMemoryGrid(linear_app, 7), zeros, num_rounds=9)
+    flushes = [event for event in events if event["event"] == "flush"]
+    assert [len(flush["nodes"]) for flush in flushes] == [2] * 9
+
+
+def test_nobody_waits_for_a_straggler(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+    grid = InMemoryGrid(linear_app, 5, duration=lambda i, k: 100.0 if i == 4 else 1.0)
+    strategy = BufferedAsync(0.5)
+    result = strategy.start(grid, zeros, num_rounds=30)
+    assert len(result.train_metrics_clientapp) == 30
+    assert grid.clock.monotonic() < 100
+    assert strategy.drain(grid, timeout=1000) == 0
+
+
+def test_an_old_update_is_merged_as_the_difference_to_its_own_base(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    """The slow node's reply changes the model by what it learned, not by where it once was."""
+    grid = InMemoryGrid(linear_app, 2, duration=lambda i, k: (1.0, 10.5)[i])
+    history: list[np.ndarray] = []
+    BufferedAsync(1).start(
+        grid, zeros, num_rounds=11, evaluate_fn=lambda v, arrays: history.append(weights(arrays))
+    )
+    before, after = history[10], history[11]
+    np.testing.assert_allclose(after - before, 0.5 * target(1), rtol=1e-12)
+
+
+def test_one_message_in_flight_per_node(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+    events: list[dict] = []
+    grid = InMemoryGrid(linear_app, 4, duration=lambda i, k: 0.3 + i)
+    BufferedAsync(2, on_event=events.append).start(grid, zeros, num_rounds=20)
+    flying: set[int] = set()
+    for event in events:
+        if event["event"] == "dispatch":
+            assert event["node"] not in flying
+            flying.add(event["node"])
+        elif event["event"] == "reply":
+            flying.remove(event["node"])
+
+
+@pytest.mark.parametrize("fault", ["raise", "drop"])
+def test_failing_nodes_are_left_alone_for_longer_and_longer(
+    linear_app: ClientApp, zeros: ArrayRecord, fault: str
+) -> None:
+    events: list[dict] = []
+    grid = InMemoryGrid(linear_app, 3, faults=lambda i, k: fault if i == 2 and k < 3 else None)
+    strategy = BufferedAsync(2, ttl=4.0, backoff=2.0, on_event=events.append)
+    result = strategy.start(grid, zeros, num_rounds=40)
+    assert len(result.train_metrics_clientapp) == 40
+    failures = [event for event in events if event["event"] == "error"]
+    assert [event["pause"] for event in failures] == [2.0, 4.0, 8.0]
+    assert any(e["event"] == "reply" and e["node"] == 1002 for e in events)
+
+
+def poison(kind: str) -> RecordDict:
+    good = ArrayRecord({"w": Array(np.ones(2))})
+    bad = {
+        "nan": {"w": np.array([np.nan, 0.0])},
+        "shape": {"w": np.ones(1)},
+        "dtype": {"w": np.ones(2, np.float32)},
+        "extra": {"w": np.ones(2), "v": np.ones(2)},
+        "name": {"v": np.ones(2)},
+    }
+    arrays = ArrayRecord({k: Array(v) for k, v in bad[kind].items()}) if kind in bad else good
+    count = {"zero": 0, "negative": -9, "infinite": float("inf")}.get(kind, 1)
+    metrics = MetricRecord({"num-examples": count, "loss": 0.0})
+    content = RecordDict({"arrays": arrays, "metrics": metrics})
+    if kind == "no arrays":
+        del content["arrays"]
+    if kind == "no metric":
+        del content["metrics"]
+    return content
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["nan", "shape", "dtype", "extra", "name", "zero", "negative", "infinite"]
+    + ["no arrays", "no metric"],
+)
+def test_a_poisoned_reply_never_reaches_the_model(kind: str, zeros: ArrayRecord) -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        good = context.node_config["partition-id"] != 0
+        return Message(poison("good" if good else kind), reply_to=message)
+
+    events: list[dict] = []
+    grid = InMemoryGrid(app, 3)
+    result = BufferedAsync(2, on_event=events.append).start(grid, zeros, num_rounds=5)
+    assert np.array_equal(weights(result.arrays), np.full(2, 1.0))
+    assert {e["node"] for e in events if e["event"] == "reject"} == {1000}
+    assert all(1000 not in e["nodes"] for e in events if e["event"] == "flush")
+
+
+def test_snapshots_are_kept_only_while_somebody_trains_from_them(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    strategy = BufferedAsync(1)
+    grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: 50.0 if i == 0 else 1.0)
+    strategy.start(grid, zeros, num_rounds=60)
+    assert len(strategy._bases) <= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"buffer_size": 0}, "buffer_size is 0"),
+        ({"buffer_size": 2.5}, "buffer_size is 2.5"),
+        ({"ttl": float("nan")}, "ttl is nan"),
+    ],
+)
+def test_impossible_settings_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BufferedAsync(**arguments)
