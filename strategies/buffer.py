@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 from flwr.app import Message, MetricRecord
 
-Arrays = dict[str, np.ndarray]
-
+from strategies.arrays import Arrays
 
 @dataclass(frozen=True)
 class Update:

@@ -7,12 +7,13 @@ from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from strategies.buffer import Arrays, Buffer, Update
+from strategies.arrays import Arrays, to_arrays, to_record
+from strategies.buffer import Buffer, Update
 from strategies.clock import Clock
 from strategies.flights import Flight, Flights
 from strategies.guard import Guard, Rejected
@@ -363,16 +364,6 @@ class BufferedAsync(Strategy):
         metrics = evaluate_fn(self.version, result.arrays) if evaluate_fn else None
         if metrics is not None:
             result.evaluate_metrics_serverapp[self.version] = metrics
-
-
-def to_arrays(record: ArrayRecord) -> Arrays:
-    """Numpy arrays of a record, by name."""
-    return {name: array.numpy() for name, array in record.items()}
-
-
-def to_record(arrays: Arrays) -> ArrayRecord:
-    """Record of numpy arrays."""
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
 def mean_metrics(metrics: Iterable[MetricRecord], weights: np.ndarray) -> MetricRecord:

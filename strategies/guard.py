@@ -5,7 +5,8 @@ import math
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from strategies.buffer import Arrays, Update
+from strategies.arrays import Arrays
+from strategies.buffer import Update
 from strategies.flights import Flight
 
 

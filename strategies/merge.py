@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from strategies.buffer import Arrays, Update
+from strategies.arrays import Arrays
+from strategies.buffer import Update
 from strategies.staleness import StalenessWeight
 
 

@@ -1,0 +1,174 @@
+"""A node: one Flower client that trains its own PPO agent and reports its critic.
+
+A message may land in another process than the one before, and in a deployment in a new one: the
+agent lives in ``context.state``, written once and last, and the worlds are built anew from (seed,
+agent, number of the message).
+"""
+
+import time
+from functools import lru_cache
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fauno_flwr import ppo
+from fauno_flwr.config import RunConfig, from_yaml
+from fauno_flwr.population import Population
+from fauno_flwr.protocol import (
+    ACTOR,
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NODE,
+    PROTOCOL,
+    PROTOCOL_KEY,
+    ROUND,
+    SETTINGS,
+    STEPS,
+    schema,
+)
+from sim_env.envs import EdgeVectorEnv
+from sim_env.scenario import Scenario
+from strategies.arrays import to_arrays, to_record
+
+torch.set_num_threads(1)
+STATE = "agent"
+app = ClientApp()
+
+
+@lru_cache(maxsize=4)
+def compile_settings(settings: str) -> tuple[RunConfig, Scenario]:
+    """Settings and world of a message; a cache only, rebuilt wherever it is missing."""
+    config = from_yaml(settings)
+    return config, config.build_scenario()
+
+
+def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenario, int]:
+    """Settings, world, and which of its agents this node is.
+
+    Raises
+    ------
+    ValueError
+        If the server speaks another protocol, or the node config does not name an agent.
+    """
+    config = message.content[CONFIG]
+    if config[PROTOCOL_KEY] != PROTOCOL:
+        raise ValueError(
+            f"the server speaks protocol {config[PROTOCOL_KEY]}, this node {PROTOCOL}: "
+            f"install the same version of fauno-flwr on both"
+        )
+    settings, scenario = compile_settings(str(config[SETTINGS]))
+    agents = len(scenario.agents)
+    agent = context.node_config.get("partition-id")
+    if not isinstance(agent, int) or not 0 <= agent < agents:
+        raise ValueError(
+            f"partition-id in the node config is {agent!r}: must be a whole number "
+            f"from 0 to {agents - 1}, one for each node that learns"
+        )
+    return settings, scenario, agent
+
+
+def load_agent(context: Context, config: RunConfig) -> tuple[Population, int, int]:
+    """The agent, its number of messages, and the version of the critic it has; new ones at first."""
+    population = Population(1, config.agent, config.seed)
+    if STATE not in context.state:
+        return population, 0, -1
+    saved = context.state[STATE]
+    population.load(saved["parameters"])
+    return population, int(saved["messages"]), int(saved["version"])
+
+
+@app.query()
+def describe(message: Message, context: Context) -> Message:
+    """Say who this node is, before any training."""
+    config, _, agent = read_message(message, context)
+    critic = Population(1, config.agent, config.seed).get_critic()
+    about = ConfigRecord(
+        {
+            "agent": agent,
+            "nodes": int(context.node_config.get("num-partitions", 0)),
+            "critic": schema(critic),
+        }
+    )
+    return Message(RecordDict({NODE: about}), reply_to=message)
+
+
+@app.query("actor")
+def share_actor(message: Message, context: Context) -> Message:
+    """Hand over the actor, for a joint evaluation, unless the owner of the node said no."""
+    if context.node_config.get("share-actor", True) is not True:
+        raise PermissionError("share-actor=false in the node config: the actor stays here")
+    config, _, agent = read_message(message, context)
+    population, _, _ = load_agent(context, config)
+    content = RecordDict(
+        {
+            NODE: ConfigRecord({"agent": agent}),
+            ACTOR: to_record(population.get_actor()),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Take the newest critic, train for some rollouts, report the critic and how it went."""
+    started = time.perf_counter()
+    config, scenario, agent = read_message(message, context)
+    population, messages, version = load_agent(context, config)
+    sent_version = int(message.content[CONFIG][ROUND])
+    if sent_version != version:
+        # Asked to go on from a version it already has, the node keeps what it learned since.
+        population.set_critic(to_arrays(message.content[ARRAYS]))
+
+    training = config.training
+    rng = np.random.default_rng([config.seed, agent, messages])
+    env = EdgeVectorEnv(
+        scenario,
+        int(scenario.agents[agent]),
+        training.worlds,
+        training.peers,
+        horizon=training.ticks * training.rollouts,
+        warmup=training.warmup,
+    )
+    env.set_actor(population.policy())
+    view, _ = env.reset(seed=int(rng.integers(2**31)))
+    assert env.world is not None
+    env.world.measure(env.world.now, env.world.now + env.horizon)
+    rate = config.agent.learning_rate * (1 - sent_version / config.federation.versions)
+    told, rewards = [], []
+    for _ in range(training.rollouts):
+        decisions, view = ppo.collect(env, view, population, training.ticks, rng)
+        told.append(ppo.update(population, [decisions], rate, [rng])[0])
+        rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
+
+    measured = env.world.metrics()
+    ended = int((measured.created - measured.inside).sum())
+    metrics = MetricRecord(
+        {
+            # At least one, so that a node without a decision is heard; it weighs next to nothing.
+            STEPS: max(1, int(sum(each["steps"] for each in told))),
+            "reward": float(np.mean(rewards)),
+            "finished-of-ended": int(measured.finished.sum()) / max(ended, 1),
+            "response": float(measured.response_sum.sum() / max(measured.finished.sum(), 1))
+            * measured.tick,
+            "messages": messages + 1,
+            "seconds": time.perf_counter() - started,
+            **{
+                name.replace("_", "-"): float(np.mean([each[name] for each in told]))
+                for name in told[0]
+                if name != "steps"
+            },
+        }
+    )
+    content = RecordDict({ARRAYS: to_record(population.get_critic()), METRICS: metrics})
+    reply = Message(content, reply_to=message)
+    context.state[STATE] = ConfigRecord(
+        {
+            "parameters": population.save(),
+            "messages": messages + 1,
+            "version": sent_version,
+        }
+    )
+    return reply

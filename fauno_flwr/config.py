@@ -1,0 +1,335 @@
+"""The settings of a run: dataclasses, and the YAML files of ``conf/`` that fill them.
+
+A preset names one file for each group (``topology: ether2``) or spells a group out; overrides such
+as ``workload.rate=1`` or ``topology=ether4`` come last.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sim_env.envs import SELF
+from sim_env.errors import require_choice, require_number
+from sim_env.policies import POLICIES
+from sim_env.scenario import PhysicsSpec, RewardSpec, Scenario, ScenarioSpec
+from sim_env.topology import TopologySpec
+from sim_env.workload import WorkloadSpec
+
+# conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
+_PLACES = (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be; the text is one sentence for the user."""
+
+
+@dataclass
+class AgentConfig:
+    """Networks and PPO of every agent.
+
+    Parameters
+    ----------
+    hidden : int
+        Width of the two hidden layers of actor and critic.
+    learning_rate : float
+        Of Adam; falls linearly to 0 with the versions of the run.
+    gamma, gae_lambda : float
+        Discount per decision, and the lambda of generalised advantage estimation.
+    clip : float
+        Of the probability ratio.
+    entropy : float
+        Weight of the entropy bonus.
+    epochs, minibatches : int
+        Passes over a rollout, and the pieces of one pass.
+    max_grad_norm : float
+        Gradients of actor and critic are clipped to this norm, each by itself.
+    """
+
+    hidden: int = 32
+    learning_rate: float = 1e-3
+    gamma: float = 0.9
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.01
+    epochs: int = 4
+    minibatches: int = 4
+    max_grad_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "epochs", "minibatches"):
+            require_number(f"agent.{name}", getattr(self, name), at_least=1)
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            require_number(f"agent.{name}", getattr(self, name), above=0)
+        for name in ("gamma", "gae_lambda"):
+            require_number(f"agent.{name}", getattr(self, name), at_least=0, at_most=1)
+        require_number("agent.entropy", self.entropy, at_least=0)
+
+
+@dataclass
+class TrainingConfig:
+    """What one train message makes a node do.
+
+    Parameters
+    ----------
+    worlds : int
+        Parallel copies of the network.
+    warmup : int
+        Ticks before the first rollout; the worlds start empty with each message.
+    ticks : int
+        Ticks of a rollout.
+    rollouts : int
+        Rollouts, each followed by an update, per message.
+    peers : str
+        What decides for the other agents: ``self`` (this node's own actor) or a heuristic.
+    """
+
+    worlds: int = 16
+    warmup: int = 100
+    ticks: int = 256
+    rollouts: int = 2
+    peers: str = SELF
+
+    def __post_init__(self) -> None:
+        for name in ("worlds", "ticks", "rollouts"):
+            require_number(f"training.{name}", getattr(self, name), at_least=1)
+        require_number("training.warmup", self.warmup, at_least=0)
+        require_choice("training.peers", self.peers, (SELF, *POLICIES))
+
+
+@dataclass
+class FederationConfig:
+    """The asynchronous strategy and its nodes.
+
+    Parameters
+    ----------
+    versions : int
+        Critic versions to make.
+    buffer_size : float
+        K: a whole number of nodes, or a fraction of them below 1.
+    server_rate : float
+        Server learning rate.
+    ttl : float
+        Seconds after which an unanswered message counts as failed.
+    timeout : float
+        Seconds after which training ends with the versions made so far.
+    wait_for_nodes : float
+        Seconds to wait until there is a SuperNode for every agent.
+    collect_actors : bool
+        Ask the nodes for their actors at the end, for one joint evaluation. Nothing but critics
+        leaves a node otherwise; a node refuses with ``share-actor=false`` in its node config.
+    """
+
+    versions: int = 40
+    buffer_size: float = 0.5
+    server_rate: float = 1.0
+    ttl: float = 600.0
+    timeout: float = 3600.0
+    wait_for_nodes: float = 120.0
+    collect_actors: bool = True
+
+    def __post_init__(self) -> None:
+        require_number("federation.versions", self.versions, at_least=1)
+        require_number("federation.buffer_size", self.buffer_size, above=0)
+        if self.buffer_size >= 1 and self.buffer_size != int(self.buffer_size):
+            raise ValueError(
+                f"federation.buffer_size is {self.buffer_size!r}: must be a whole number of "
+                f"nodes, or a fraction of them above 0 and below 1"
+            )
+        for name in ("server_rate", "ttl", "timeout", "wait_for_nodes"):
+            require_number(f"federation.{name}", getattr(self, name), above=0)
+
+
+@dataclass
+class EvaluationConfig:
+    """The joint evaluation in one shared world, and the heuristics beside it.
+
+    Parameters
+    ----------
+    worlds : int
+        Worlds with different arrivals; the same ones for every policy.
+    warmup, window : int
+        Ticks before the measured window, and of the window.
+    seed : int
+        Of the first world; never used in training.
+    policies : list of str
+        Heuristics in the table.
+    greedy : bool
+        Whether the agents take their most probable action instead of a sampled one.
+    """
+
+    worlds: int = 16
+    warmup: int = 600
+    window: int = 2000
+    seed: int = 1_000_000
+    policies: list[str] = field(default_factory=lambda: list(POLICIES))
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("worlds", "window"):
+            require_number(f"evaluation.{name}", getattr(self, name), at_least=1)
+        for name in ("warmup", "seed"):
+            require_number(f"evaluation.{name}", getattr(self, name), at_least=0)
+        for policy in self.policies:
+            require_choice("evaluation.policies", policy, POLICIES)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the worlds."""
+        return [self.seed + world for world in range(self.worlds)]
+
+
+@dataclass
+class RunConfig:
+    """Everything that a run depends on."""
+
+    seed: int = 1
+    topology: TopologySpec = field(default_factory=TopologySpec)
+    workload: WorkloadSpec = field(default_factory=WorkloadSpec)
+    physics: PhysicsSpec = field(default_factory=PhysicsSpec)
+    reward: RewardSpec = field(default_factory=RewardSpec)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        require_number("seed", self.seed, at_least=0)
+
+    @property
+    def scenario_spec(self) -> ScenarioSpec:
+        """The world of this run."""
+        return ScenarioSpec(self.topology, self.workload, self.physics, self.reward)
+
+    def build_scenario(self) -> Scenario:
+        """Compile the world of this run, and check what depends on the number of agents."""
+        try:
+            scenario = Scenario(self.scenario_spec)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        agents = len(scenario.agents)
+        if self.federation.buffer_size > agents:
+            raise ConfigError(
+                f"federation.buffer_size is {self.federation.buffer_size:g}: must be at most "
+                f"{agents}, the number of nodes that learn in this network"
+            )
+        return scenario
+
+    def to_yaml(self) -> str:
+        """All settings as YAML; :func:`from_yaml` reads it back."""
+        return str(OmegaConf.to_yaml(OmegaConf.structured(self)))
+
+
+def conf_dir() -> Path:
+    """The folder ``conf``, wherever this package was installed."""
+    for place in _PLACES:
+        if (place / "preset").is_dir():
+            return place
+    raise ConfigError(f"the folder conf is missing: looked at {', '.join(map(str, _PLACES))}")
+
+
+def choices(group: str) -> list[str]:
+    """Names of the files of a group of ``conf``."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def from_yaml(text: str) -> RunConfig:
+    """The settings that :meth:`RunConfig.to_yaml` wrote."""
+    return _build([OmegaConf.to_container(OmegaConf.create(text))])
+
+
+def load_config(conf: str = "ether2", overrides: Sequence[str] = ()) -> RunConfig:
+    """Settings from a preset and overrides.
+
+    Parameters
+    ----------
+    conf : str, default "ether2"
+        Name of a preset, or path of a YAML file (the ``config.yaml`` of a run is one).
+    overrides : sequence of str
+        ``key=value`` with dotted keys.
+
+    Returns
+    -------
+    RunConfig
+
+    Raises
+    ------
+    ConfigError
+        One sentence with the offending value and what is allowed.
+    """
+    if conf.endswith((".yaml", ".yml")):
+        path = Path(conf).expanduser()
+    else:
+        if conf not in choices("preset"):
+            raise ConfigError(_not_one_of("conf", conf, choices("preset")))
+        path = conf_dir() / "preset" / f"{conf}.yaml"
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"override {override!r} must be of the form key=value")
+    try:
+        layers = [_read(path), OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"overrides {list(overrides)}: {_first_line(error)}") from error
+    return _build(layers)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except OSError as error:
+        raise ConfigError(f"conf {str(path)!r} cannot be read: {error.strerror}") from error
+    except Exception as error:  # the YAML parser has many
+        raise ConfigError(f"conf {str(path)!r} is not YAML: {_first_line(error)}") from error
+
+
+def _build(layers: Sequence[Any]) -> RunConfig:
+    """Merge layers, each a mapping with dotted groups already nested, over the defaults."""
+    merged = OmegaConf.structured(RunConfig)
+    for layer in layers:
+        if not isinstance(layer, Mapping):
+            raise ConfigError(f"settings are {layer!r}: must be a mapping of keys to values")
+        for key, value in layer.items():
+            require_key(RunConfig, "", str(key))
+            group = type(getattr(RunConfig(), str(key)))
+            if dataclasses.is_dataclass(group):
+                if isinstance(value, str):
+                    if value not in choices(str(key)):
+                        raise ConfigError(_not_one_of(str(key), value, choices(str(key))))
+                    value = _read(conf_dir() / str(key) / f"{value}.yaml")
+                if not isinstance(value, Mapping):
+                    raise ConfigError(f"{key} is {value!r}: must be a name or a mapping")
+                for name in value:
+                    require_key(group, f"{key}.", str(name))
+            try:
+                merged = OmegaConf.merge(merged, {str(key): value})
+            except OmegaConfBaseException as error:
+                where = getattr(error, "full_key", None) or key
+                raise ConfigError(f"{where}: {_first_line(error)}") from error
+    try:
+        built = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_first_line(error)) from error
+    assert isinstance(built, RunConfig)
+    return built
+
+
+def require_key(kind: type, prefix: str, name: str) -> None:
+    """Raise :class:`ConfigError` unless a dataclass has a field of that name."""
+    known = [item.name for item in dataclasses.fields(kind)]
+    if name not in known:
+        raise ConfigError(_not_one_of("key", prefix + name, [prefix + item for item in known]))
+
+
+def _not_one_of(what: str, value: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(value, known, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{what} {value!r} is not known: must be one of {', '.join(known)}{hint}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

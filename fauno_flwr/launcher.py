@@ -1,0 +1,212 @@
+"""A Flower engine of our own: started for one run, asked how the run ended, and stopped.
+
+``flwr run`` alone reuses whatever SuperLink is up, with that one's Python and environment, lets it
+reinstall the dependencies for each run, and exits 0 when the run has failed.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from fauno_flwr.config import conf_dir
+
+PACKAGE = Path(__file__).parent
+MARK = "FAUNO_RUN_MARK"
+ENVIRONMENT = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "OMP_NUM_THREADS": "1",
+}
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 5.0
+
+
+class EngineError(RuntimeError):
+    """The engine did not do what it was asked to; the text says what it said."""
+
+
+def stage_app(folder: Path) -> Path:
+    """Put together a Flower app from the installed packages; works away from a checkout.
+
+    Parameters
+    ----------
+    folder : Path
+        Where; must not exist.
+    """
+    beside, inside = PACKAGE.parent / "pyproject.toml", PACKAGE / "app" / "pyproject.toml"
+    project = inside if inside.exists() else beside
+    rubbish = shutil.ignore_patterns("__pycache__", "app", "conf")
+    for package in (PACKAGE, PACKAGE.parent / "sim_env", PACKAGE.parent / "strategies"):
+        shutil.copytree(package, folder / package.name, ignore=rubbish)
+    shutil.copytree(conf_dir(), folder / "conf")
+    # A pattern that excludes nothing is an error of Flower's, and there is nothing to exclude here.
+    text = re.sub(r"^fab-exclude = .*\n", "", project.read_text(), flags=re.MULTILINE)
+    (folder / "pyproject.toml").write_text(text)
+    (folder / "README.md").write_text("A staged copy of fauno-flwr.\n")
+    shutil.copy(project.with_name("LICENSE"), folder / "LICENSE")
+    return folder
+
+
+class Engine:
+    """A private SuperLink in simulation mode; use it as a context manager.
+
+    Everything it starts is stopped when the context ends, however it ends.
+    """
+
+    def __enter__(self) -> "Engine":
+        self.home = Path(tempfile.mkdtemp(prefix="fauno-"))
+        self.mark = uuid.uuid4().hex
+        bin_dir = Path(sys.executable).parent
+        self.environment = {
+            **os.environ,
+            **ENVIRONMENT,
+            MARK: self.mark,
+            "FLWR_HOME": str(self.home),
+            "RAY_TMPDIR": str(self.home),
+            "PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', '')}",
+        }
+        self.log = self.home / "superlink.log"
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        (self.home / "config.toml").write_text(
+            f'[superlink]\ndefault = "private"\n\n[superlink.private]\n'
+            f'address = "{self.address}"\ninsecure = true\n'
+        )
+        host, port = self.address.split(":")
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                ["flower-superlink", "--insecure", "--simulation", "--host", host, "--port", port],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        end = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(f"http://{self.address}/health", timeout=1.0).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise EngineError(f"the SuperLink did not start:\n{self.tail()}")
+
+    def submit(self, app: Path, run_config: Mapping[str, str], nodes: int, workers: int) -> str:
+        """Submit a run; returns its id.
+
+        Parameters
+        ----------
+        app : Path
+            Folder of the Flower app.
+        run_config : mapping of str to str
+        nodes : int
+            Virtual SuperNodes.
+        workers : int
+            How many of them train at once.
+        """
+        # One TOML string per key: json quotes like TOML does.
+        overrides = " ".join(f"{key}={json.dumps(value)}" for key, value in run_config.items())
+        answer = self._flwr(
+            "run",
+            str(app),
+            "private",
+            "--run-config",
+            overrides,
+            "--federation-config",
+            f"num-supernodes={nodes} client-resources-num-cpus=1 init-args-num-cpus={workers}",
+        )
+        if not answer.get("success"):
+            raise EngineError(f"Flower refused the run: {answer.get('error-message', answer)}")
+        return str(answer["run-id"])
+
+    def status(self, run_id: str) -> tuple[str, str]:
+        """Status of a run (``finished:completed`` is the good end) and what Flower says of it."""
+        answer = self._flwr("list", "private", "--run-id", run_id)
+        runs = answer.get("runs") or []
+        if not runs:
+            return "unknown", str(answer.get("error-message", answer))
+        return str(runs[0]["status"]), str(runs[0].get("status-details", ""))
+
+    def _flwr(self, command: str, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            ["flwr", command, *arguments, "--format", "json"],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        try:
+            return dict(json.loads(done.stdout))
+        except ValueError:
+            raise EngineError(f"flwr {command} said: {done.stdout}{done.stderr}") from None
+
+    def tail(self, lines: int = 15) -> str:
+        """Last lines of the engine's log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _stop(self) -> None:
+        """Ask, then kill, every process that carries this engine's mark."""
+        end = time.monotonic() + STOP_TIMEOUT
+        asked: set[int] = set()
+        while processes := self._processes():
+            for process in processes:
+                try:
+                    if time.monotonic() > end:
+                        process.kill()
+                    elif process.pid not in asked:
+                        asked.add(process.pid)
+                        process.terminate()
+                except psutil.NoSuchProcess:
+                    continue
+            psutil.wait_procs(processes, timeout=0.2)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                if process.environ().get(MARK) == self.mark:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found

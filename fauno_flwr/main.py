@@ -1,0 +1,251 @@
+"""The command ``fauno``."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from fauno_flwr.config import ConfigError, RunConfig, load_config
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as workload.rate=1."),
+]
+BAD_INPUT, FAILED = 2, 1
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command; bad input becomes one sentence and exit code 2."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except ConfigError as error:
+            typer.echo(f"fauno: {error}", err=True)
+            raise typer.Exit(BAD_INPUT) from None
+
+    app.command()(guarded)
+    return guarded
+
+
+@command
+def simulate(
+    overrides: Overrides = None,
+    conf: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the results; default results/<preset>-<time>.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Nodes that train at once; default: one per core.", min=1)
+    ] = None,
+) -> None:
+    """Train a federation through Flower's simulation engine and print the comparison."""
+    from fauno_flwr.launcher import Engine, EngineError, stage_app
+    from fauno_flwr.results import RunDirectory
+
+    config = load_config(conf, overrides or [])
+    scenario = config.build_scenario()
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = (out or Path("results") / f"{Path(conf).stem}-{stamp}").absolute()
+    RunDirectory.check(path)
+    agents = len(scenario.agents)
+    typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
+    _stop_on_signals()
+    if Path(conf).suffix:
+        conf = str(Path(conf).absolute())
+    run_config = {"conf": conf, "overrides": shlex.join(overrides or []), "out": str(path)}
+    try:
+        with Engine() as engine:
+            staged = stage_app(engine.home / "app")
+            run_id = engine.submit(staged, run_config, agents, workers or os.cpu_count() or 1)
+            follow = Progress(path, agents, config)
+            status, details = follow.until_the_end(lambda: engine.status(run_id))
+            if status != "finished:completed":
+                log = (path if path.is_dir() else Path.cwd()) / "flower.log"
+                log.write_text(engine.tail(100_000))
+                raise EngineError(f"the run ended as {status}: {details} (log: {log})")
+    except EngineError as error:
+        typer.echo(f"fauno: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    _print_results(path, config)
+
+
+def _stop_on_signals() -> None:
+    """Turn a termination into an ordinary exit, so that everything started is stopped."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # once is enough: stopping takes a moment
+        typer.echo(f"\nfauno: stopped by {signal.Signals(number).name}", err=True)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+class Progress:
+    """Tells how far a run is, from the events that its server writes.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    agents : int
+        Nodes that learn.
+    config : RunConfig
+    """
+
+    POLL, QUIET = 0.5, 6.0
+
+    def __init__(self, path: Path, agents: int, config: RunConfig) -> None:
+        self.events, self.agents, self.versions = path / "events.jsonl", agents, config.federation.versions
+        self.offset, self.stage, self.version, self.heard = 0, "starting Flower", 0, set[str]()
+        self.live = sys.stderr.isatty()
+        self.training_since = 0.0
+
+    def until_the_end(self, status: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+        """Wait until the run has finished; returns its status.
+
+        Parameters
+        ----------
+        status : callable
+            Asks the engine, which takes a second: done only when the events do not tell.
+        """
+        last_news = last_asked = last_shown = time.monotonic()
+        shown = ""
+        while True:
+            time.sleep(self.POLL)
+            now = time.monotonic()
+            if self._read():
+                last_news = now
+            text = self._text(now)
+            if text != shown and (self.live or now - last_shown > 5 or self.stage not in shown):
+                typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
+                shown, last_shown = text, now
+            quiet = now - max(last_news, last_asked) > self.QUIET
+            if self.stage == "done" or quiet:
+                answer, last_asked = status(), now
+                if answer[0].startswith("finished") or answer[0] == "unknown":
+                    if self.live:
+                        typer.echo("\r\033[K", err=True, nl=False)
+                    return answer
+
+    def _read(self) -> bool:
+        """Take in new events; returns whether there were any."""
+        if not self.events.exists():
+            return False
+        with self.events.open() as file:
+            file.seek(self.offset)
+            text = file.read()
+        whole = text[: text.rfind("\n") + 1]
+        self.offset += len(whole.encode())
+        for line in whole.splitlines():
+            event = json.loads(line)
+            if event["event"] == "stage":
+                self.stage = event["stage"]
+                if self.stage == "training":
+                    self.training_since = time.monotonic()
+            elif event["event"] == "reply":
+                self.heard.add(event["name"])
+            elif event["event"] == "flush":
+                self.version = event["version"]
+        return bool(whole)
+
+    def _text(self, now: float) -> str:
+        if self.stage != "training":
+            return f"{self.stage} ..."
+        text = f"training: {len(self.heard)}/{self.agents} nodes heard, version {self.version}/{self.versions}"
+        if self.version:
+            left = (now - self.training_since) / self.version * (self.versions - self.version)
+            text += f", {left:.0f} s left"
+        return text
+
+
+@command
+def compare(
+    overrides: Overrides = None,
+    scenario: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
+    policies: Annotated[
+        str, typer.Option(help="Heuristics, separated by commas.")
+    ] = "sed,threshold,lq,random,local",
+    seeds: Annotated[int, typer.Option(help="Worlds with different arrivals.", min=1)] = 16,
+    out: Annotated[Path | None, typer.Option(help="New folder for table.json and the figure.")] = None,
+) -> None:
+    """Compare heuristics on the same arrivals, without Flower."""
+    names = [name.strip() for name in policies.split(",")]
+    extra = [f"evaluation.policies=[{','.join(names)}]", f"evaluation.worlds={seeds}"]
+    config = load_config(scenario, [*(overrides or []), *extra])
+    world = config.build_scenario()
+    from fauno_flwr.report import format_table, plot_comparison
+    from fauno_flwr.results import RunDirectory
+    from sim_env.evaluation import run_policy, summarise
+    from sim_env.policies import POLICIES
+
+    directory = RunDirectory(out.absolute()) if out else None
+    evaluation = config.evaluation
+    rows = summarise(
+        {
+            name: run_policy(
+                world,
+                POLICIES[name],
+                evaluation.seeds,
+                warmup=evaluation.warmup,
+                window=evaluation.window,
+            )
+            for name in names
+        }
+    )
+    typer.echo(format_table(rows, world.rho, evaluation.worlds))
+    if directory:
+        directory.write_text("config.yaml", config.to_yaml())
+        directory.write_json("table.json", {"rho": world.rho, "table": rows})
+        plot_comparison(rows, world.rho, directory.path / "figures" / "comparison.png")
+        typer.echo(f"results in {directory.path}")
+
+
+@command
+def prepare() -> None:
+    """Compile the kernel once for this machine, so that no run has to."""
+    import numpy as np
+
+    from sim_env.compiled import cache_root
+    from sim_env.evaluation import run_policy
+    from sim_env.policies import POLICIES
+    from sim_env.scenario import load_scenario
+
+    scenario = load_scenario("ether2")
+    run_policy(scenario, POLICIES["sed"], [0], warmup=0, window=10)
+    from sim_env.world import World
+
+    world = World(scenario, [0])
+    while not len(seen := world.observe()):
+        world.step(np.zeros((1, world.num_nodes), np.int32))
+    seen.features()
+    typer.echo(f"compiled kernels are in {cache_root()}")
+
+
+def _print_results(path: Path, config: RunConfig) -> None:
+    from fauno_flwr.report import format_table
+
+    summary = json.loads((path / "summary.json").read_text())
+    if summary["table"]:
+        typer.echo(format_table(summary["table"], summary["rho"], config.evaluation.worlds))
+    seconds = summary["seconds"]["since_start"]
+    typer.echo(f"\n{summary['versions']} versions in {seconds['done'] - seconds['training']:.0f} s; wrote")
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            typer.echo(f"  {file}")

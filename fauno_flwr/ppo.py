@@ -1,0 +1,279 @@
+"""PPO (Schulman et al. 2017) on the decisions of stacked agents, in the order of the paper.
+
+Time is counted in decisions: ticks in which an agent has nothing to decide are left out, and the
+discount applies from one decision of a world to the next.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fauno_flwr.population import Population
+from sim_env.envs import EdgeVectorEnv
+
+
+@dataclass
+class Decisions:
+    """R decisions of one agent, world after world, each world in the order of time.
+
+    Parameters
+    ----------
+    local : array of float32, shape (R, 12)
+    destination : array of float32, shape (R, K, 10)
+    mask : array of bool, shape (R, K)
+    action : array of int64, shape (R,)
+    reward : array of float32, shape (R,)
+    last : array of bool, shape (R,)
+        Last decision of its world: its value is what the one before it is bootstrapped with.
+    """
+
+    local: np.ndarray
+    destination: np.ndarray
+    mask: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    last: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+
+def collect(
+    env: EdgeVectorEnv,
+    view: dict[str, np.ndarray],
+    population: Population,
+    ticks: int,
+    rng: np.random.Generator,
+) -> tuple[Decisions, dict[str, np.ndarray]]:
+    """Step `env` for `ticks` with the first agent of `population`, peers by the same actor.
+
+    Parameters
+    ----------
+    env : EdgeVectorEnv
+    view : dict
+        Its last observation.
+    population : Population
+    ticks : int
+    rng : Generator
+        Samples the actions.
+
+    Returns
+    -------
+    Decisions, dict
+        What happened, and the last observation.
+    """
+    actor = population.policy()
+    env.set_actor(actor)
+    rows: list[tuple[np.ndarray, ...]] = []
+    actions = np.zeros(env.num_envs, np.int64)
+    for _ in range(ticks):
+        deciding = np.flatnonzero(view["local"][:, 0])
+        actions[:] = 0
+        if len(deciding):
+            local, destination = view["local"][deciding], view["destinations"][deciding]
+            mask = view["action_mask"][deciding] > 0
+            scores = actor.scores(0, local, destination, mask)
+            actions[deciding] = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+        view, reward, _, _, _ = env.step(actions)
+        if len(deciding):
+            rows.append(
+                (deciding, local, destination, mask, actions[deciding], reward[deciding])
+            )
+    if not rows:
+        return _no_decisions(env), view
+    world, local, destination, mask, action, reward = (
+        np.concatenate(column) for column in zip(*rows, strict=True)
+    )
+    order = np.argsort(world, kind="stable")
+    last = np.append(np.diff(world[order]) != 0, True)
+    return (
+        Decisions(
+            local[order],
+            destination[order],
+            mask[order],
+            action[order],
+            reward[order].astype(np.float32),
+            last,
+        ),
+        view,
+    )
+
+
+def _no_decisions(env: EdgeVectorEnv) -> Decisions:
+    space = env.single_observation_space
+    return Decisions(
+        np.zeros((0, *space["local"].shape), np.float32),
+        np.zeros((0, *space["destinations"].shape), np.float32),
+        np.zeros((0, env.slots), np.bool_),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.float32),
+        np.zeros(0, np.bool_),
+    )
+
+
+def advantages(
+    reward: np.ndarray, value: np.ndarray, last: np.ndarray, gamma: float, gae_lambda: float
+) -> np.ndarray:
+    """Generalised advantage estimation (Schulman et al. 2016) along each world's decisions.
+
+    ``A_t = d_t + gamma lambda A_{t+1}`` with ``d_t = r_t + gamma V_{t+1} - V_t``. The task does not
+    end: the last decision of a world only lends its value to the one before it, and gets 0.
+
+    Parameters
+    ----------
+    reward, value : array of float, shape (R,)
+    last : array of bool, shape (R,)
+    gamma, gae_lambda : float
+
+    Returns
+    -------
+    array of float64, shape (R,)
+    """
+    advantage = np.zeros(len(reward))
+    for t in range(len(reward) - 2, -1, -1):
+        if not last[t]:
+            delta = reward[t] + gamma * value[t + 1] - value[t]
+            advantage[t] = delta + gamma * gae_lambda * advantage[t + 1]
+    return advantage
+
+
+def update(
+    population: Population,
+    batches: list[Decisions],
+    rate: float,
+    rngs: list[np.random.Generator],
+) -> list[dict[str, float]]:
+    """One PPO update of every agent on its own decisions.
+
+    Parameters
+    ----------
+    population : Population
+        Of A agents.
+    batches : list of Decisions
+        One per agent. An agent with fewer than two decisions in every world stays as it is.
+    rate : float
+        Learning rate.
+    rngs : list of Generator
+        One per agent, for the order of its decisions: an agent learns the same alone and among
+        others.
+
+    Returns
+    -------
+    list of dict
+        Per agent ``steps`` (decisions trained on), ``policy_loss``, ``value_loss``, ``entropy``,
+        ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
+    """
+    config = population.config
+    local, destination, mask, action = _stack(batches)
+    with torch.no_grad():
+        value = population.critic.values(local, destination, mask).numpy()
+        old_log = _log_prob(population, local, destination, mask, action)
+
+    # Advantages and returns, each agent by itself.
+    rows = action.shape[1]
+    advantage = torch.zeros(population.agents, rows)
+    returns = torch.zeros(population.agents, rows)
+    usable: list[np.ndarray] = []
+    variance_left: list[float] = []
+    for agent, batch in enumerate(batches):
+        own = value[agent, : len(batch)].astype(np.float64)
+        gae = advantages(batch.reward, own, batch.last, config.gamma, config.gae_lambda)
+        keep = np.flatnonzero(~batch.last)
+        usable.append(keep)
+        variance_left.append(_explained(own[keep], (gae + own)[keep]))
+        scale = gae[keep].std() + 1e-8 if len(keep) else 1.0
+        centred = (gae - (gae[keep].mean() if len(keep) else 0.0)) / scale
+        advantage[agent, : len(batch)] = torch.from_numpy(centred)
+        returns[agent, : len(batch)] = torch.from_numpy(gae + own)
+
+    sums = torch.zeros(population.agents, 5)
+    parts = torch.zeros(population.agents)
+    for _ in range(config.epochs):
+        pieces = [
+            np.array_split(rng.permutation(keep), config.minibatches)
+            for rng, keep in zip(rngs, usable, strict=True)
+        ]
+        for minibatch in zip(*pieces, strict=True):
+            # (A, L) rows of this minibatch, the shorter ones filled up with weight 0.
+            longest = max(map(len, minibatch))
+            if longest == 0:
+                continue
+            index = torch.zeros(population.agents, longest, dtype=torch.int64)
+            weight = torch.zeros(population.agents, longest)
+            for agent, piece in enumerate(minibatch):
+                index[agent, : len(piece)] = torch.from_numpy(piece)
+                weight[agent, : len(piece)] = 1.0 / max(len(piece), 1)
+            agents = torch.arange(population.agents).unsqueeze(1)
+            rows_in = (local[agents, index], destination[agents, index], mask[agents, index])
+
+            # Clipped surrogate, value loss and entropy; a sum over agents keeps them apart.
+            log_all = torch.log_softmax(population.actor.logits(*rows_in), dim=2)
+            log_new = log_all.gather(2, action[agents, index].unsqueeze(2)).squeeze(2)
+            log_ratio = log_new - old_log[agents, index]
+            ratio = log_ratio.exp()
+            gain = advantage[agents, index]
+            clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+            policy_loss = -torch.minimum(ratio * gain, clipped * gain)
+            entropy = -(log_all.exp() * log_all.masked_fill(~rows_in[2], 0.0)).sum(2)
+            value_loss = 0.5 * (population.critic.values(*rows_in) - returns[agents, index]).square()
+            loss = policy_loss + value_loss - config.entropy * entropy
+            (loss * weight).sum().backward()
+            active = weight.sum(1) > 0
+            population.actor_optimizer.step(rate, active)
+            population.critic_optimizer.step(rate, active)
+
+            with torch.no_grad():
+                kl = ratio - 1 - log_ratio
+                beyond = ((ratio - 1).abs() > config.clip).float()
+                told = torch.stack([policy_loss, value_loss, entropy, kl, beyond], dim=2)
+                sums += (told * weight.unsqueeze(2)).sum(1)
+                parts += active
+    names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+    means = (sums / parts.clamp(min=1).unsqueeze(1)).tolist()
+    return [
+        {
+            "steps": float(len(keep)),
+            **dict(zip(names, mean, strict=True)),
+            "explained_variance": left,
+        }
+        for keep, mean, left in zip(usable, means, variance_left, strict=True)
+    ]
+
+
+def _stack(
+    batches: list[Decisions],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Padded tensors (A, R, ...) of the batches of all agents; padding may only be kept."""
+    rows = max(1, *(len(batch) for batch in batches)) if len(batches) > 1 else max(1, len(batches[0]))
+    slots = max(batch.mask.shape[1] for batch in batches)
+    count, features = len(batches), batches[0].destination.shape[2]
+    local = torch.zeros(count, rows, batches[0].local.shape[1])
+    destination = torch.zeros(count, rows, slots, features)
+    mask = torch.zeros(count, rows, slots, dtype=torch.bool)
+    action = torch.zeros(count, rows, dtype=torch.int64)
+    mask[:, :, 0] = True
+    for agent, batch in enumerate(batches):
+        size, width = batch.mask.shape
+        local[agent, :size] = torch.from_numpy(batch.local)
+        destination[agent, :size, :width] = torch.from_numpy(batch.destination)
+        mask[agent, :size, :width] = torch.from_numpy(batch.mask)
+        action[agent, :size] = torch.from_numpy(batch.action)
+    return local, destination, mask, action
+
+
+def _log_prob(
+    population: Population,
+    local: torch.Tensor,
+    destination: torch.Tensor,
+    mask: torch.Tensor,
+    action: torch.Tensor,
+) -> torch.Tensor:
+    log_all = torch.log_softmax(population.actor.logits(local, destination, mask), dim=2)
+    return log_all.gather(2, action.unsqueeze(2)).squeeze(2)
+
+
+def _explained(value: np.ndarray, target: np.ndarray) -> float:
+    """1 - variance of the error / variance of the target; 0 where the target does not vary."""
+    spread = float(target.var()) if len(target) > 1 else 0.0
+    return 1.0 - float((target - value).var()) / spread if spread > 0 else 0.0

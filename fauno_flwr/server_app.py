@@ -1,0 +1,293 @@
+"""The server: handshake, asynchronous training, one joint evaluation, results."""
+
+import shlex
+import time
+from collections import defaultdict
+from importlib.metadata import PackageNotFoundError, version
+from logging import INFO, WARNING
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid, ServerApp
+
+from fauno_flwr import report
+from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.population import Population
+from fauno_flwr.protocol import (
+    ACTOR,
+    ARRAYS,
+    CONFIG,
+    NODE,
+    QUERY,
+    QUERY_ACTOR,
+    STEPS,
+    schema,
+    settings_record,
+)
+from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
+from sim_env.evaluation import run_policy, summarise
+from sim_env.policies import POLICIES
+from sim_env.scenario import Scenario
+from strategies import BufferedAsync
+from strategies.arrays import Arrays, to_arrays, to_record
+
+QUERY_TIMEOUT = 60.0
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run with the settings of ``context.run_config``: ``conf``, ``overrides``, ``out``."""
+    torch.set_num_threads(1)
+    settings = context.run_config
+    config = load_config(str(settings["conf"]), shlex.split(str(settings["overrides"])))
+    default_out = Path.home() / "fauno-flwr-results" / f"run-{context.run_id}"
+    Run(grid, config, RunDirectory(str(settings["out"]) or default_out)).execute()
+
+
+class Run:
+    """One run from the handshake to the summary.
+
+    Parameters
+    ----------
+    grid : Grid
+    config : RunConfig
+    out : RunDirectory
+    """
+
+    def __init__(self, grid: Grid, config: RunConfig, out: RunDirectory) -> None:
+        self.grid, self.config, self.out = grid, config, out
+        self.scenario: Scenario = config.build_scenario()
+        self.settings = config.to_yaml()
+        self.started = time.monotonic()
+        self.agent_of: dict[int, int] = {}
+        self.stages: dict[str, float] = {}
+
+    def execute(self) -> None:
+        """Handshake, train, evaluate, write."""
+        self.out.write_text("config.yaml", self.settings)
+        log(INFO, "results go to %s", self.out.path)
+        log(INFO, "offered load rho = %.3f", self.scenario.rho)
+        self._stage("handshake")
+        self.agent_of = self._handshake()
+        self._stage("training")
+        critic, versions = self._train()
+        self.out.write_arrays("critic.safetensors", critic)
+        actors: dict[int, Arrays] = {}
+        if self.config.federation.collect_actors:
+            self._stage("collecting")
+            actors = self._collect_actors()
+        self._stage("evaluating")
+        rows = self._evaluate(actors)
+        self._write_summary(rows, versions)
+        worlds = self.config.evaluation.worlds
+        for line in report.format_table(rows, self.scenario.rho, worlds).splitlines():
+            log(INFO, line)
+
+    def _stage(self, name: str) -> None:
+        self.stages[name] = time.monotonic() - self.started
+        self.out.append("events.jsonl", {"event": "stage", "stage": name, "since_start": self.stages[name]})
+
+    # ---- handshake -----------------------------------------------------------------------------
+
+    def _handshake(self) -> dict[int, int]:
+        """Which agent each node is; every agent has exactly one node."""
+        needed = len(self.scenario.agents)
+        expected = schema(Population(1, self.config.agent, self.config.seed).get_critic())
+        agent_of: dict[int, int] = {}
+        asked: set[int] = set()
+        end = time.monotonic() + self.config.federation.wait_for_nodes
+        while len(agent_of) < needed:
+            new = [node_id for node_id in self.grid.get_node_ids() if node_id not in asked]
+            asked |= set(new)
+            for reply in self._query(QUERY, new):
+                if reply.has_error():
+                    log(WARNING, "a node does not take part: %s", reply.error.reason)
+                    continue
+                about = reply.content[NODE]
+                if about["critic"] != expected:
+                    raise ConfigError(
+                        f"a node has the critic {about['critic']}: must be {expected}; "
+                        f"install the same version of fauno-flwr everywhere"
+                    )
+                if about["agent"] in agent_of.values():
+                    raise ConfigError(
+                        f"two nodes have the partition-id {about['agent']}: must be different"
+                    )
+                agent_of[reply.metadata.src_node_id] = int(about["agent"])
+                if 0 < int(about["nodes"]) < needed:
+                    raise ConfigError(
+                        f"num-supernodes is {about['nodes']}: must be at least {needed}, one for "
+                        f"each node that learns in this network (--federation-config "
+                        f'"num-supernodes={needed} client-resources-num-cpus=1")'
+                    )
+            if len(agent_of) < needed:
+                if time.monotonic() > end:
+                    raise ConfigError(
+                        f"{len(agent_of)} of {needed} SuperNodes answered within "
+                        f"federation.wait_for_nodes = {self.config.federation.wait_for_nodes:g} s: "
+                        f"start one for each node that learns, with partition-id 0 to {needed - 1}"
+                    )
+                time.sleep(0.2)
+        names = [self.scenario.topology.names[node] for node in self.scenario.agents]
+        log(INFO, "%s nodes take part: %s", needed, ", ".join(names))
+        return agent_of
+
+    def _query(self, message_type: str, node_ids: list[int]) -> list[Message]:
+        content = RecordDict({CONFIG: settings_record(self.settings)})
+        messages = [
+            Message(content, dst_node_id=node_id, message_type=message_type, ttl=QUERY_TIMEOUT)
+            for node_id in node_ids
+        ]
+        return list(self.grid.send_and_receive(messages, timeout=QUERY_TIMEOUT)) if messages else []
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def _train(self) -> tuple[Arrays, int]:
+        federation = self.config.federation
+        initial = Population(1, self.config.agent, self.config.seed).get_critic()
+        members = set(self.agent_of)
+        strategy = BufferedAsync(
+            federation.buffer_size,
+            weighted_by_key=STEPS,
+            arrayrecord_key=ARRAYS,
+            configrecord_key=CONFIG,
+            server_rate=federation.server_rate,
+            ttl=federation.ttl,
+            nodes=lambda grid: members.intersection(grid.get_node_ids()),
+            on_event=self._record,
+        )
+        result = strategy.start(
+            self.grid,
+            to_record(initial),
+            num_rounds=federation.versions,
+            timeout=federation.timeout,
+            train_config=settings_record(self.settings),
+        )
+        for made, metrics in result.train_metrics_clientapp.items():
+            self.out.append("metrics.jsonl", {"version": made, **metrics})
+        left = strategy.drain(self.grid, timeout=federation.ttl)
+        if left:
+            log(WARNING, "%s nodes have not answered their last message", left)
+        return to_arrays(result.arrays), strategy.version
+
+    def _record(self, event: dict[str, Any]) -> None:
+        """Write an event down, with the names of the nodes beside their ids."""
+        if "node" in event:
+            event = {**event, "name": self._name(event["node"])}
+        if "nodes" in event:
+            event = {**event, "names": [self._name(node_id) for node_id in event["nodes"]]}
+        self.out.append("events.jsonl", event)
+
+    def _name(self, node_id: int) -> str:
+        return str(self.scenario.topology.names[self.scenario.agents[self.agent_of[node_id]]])
+
+    # ---- evaluation ----------------------------------------------------------------------------
+
+    def _collect_actors(self) -> dict[int, Arrays]:
+        """Actors by agent, of the nodes that hand theirs over."""
+        actors: dict[int, Arrays] = {}
+        for reply in self._query(QUERY_ACTOR, sorted(self.agent_of)):
+            if reply.has_error():
+                log(WARNING, "an actor was not handed over: %s", reply.error.reason)
+            else:
+                actors[int(reply.content[NODE]["agent"])] = to_arrays(reply.content[ACTOR])
+        flat = {
+            f"{self.scenario.topology.names[self.scenario.agents[agent]]}.{name}": array
+            for agent, actor in sorted(actors.items())
+            for name, array in actor.items()
+        }
+        self.out.write_arrays("actors.safetensors", flat)
+        return actors
+
+    def _evaluate(self, actors: dict[int, Arrays]) -> list[dict[str, Any]]:
+        """FAuNO, if all its actors are here, and the heuristics on the same arrivals."""
+        evaluation, agents = self.config.evaluation, self.scenario.agents
+        policies = {name: POLICIES[name] for name in evaluation.policies}
+        if len(actors) == len(agents):
+            population = Population(len(agents), self.config.agent, self.config.seed)
+            for agent, actor in actors.items():
+                population.set_actor(actor, agent)
+            agent_of_node = np.zeros(self.scenario.topology.num_nodes, np.int64)
+            agent_of_node[agents] = np.arange(len(agents))
+            fauno = population.policy(agent_of_node, evaluation.greedy)
+            policies = {report.FAUNO: fauno, **policies}
+        elif actors:
+            log(WARNING, "%s of %s actors: no joint evaluation", len(actors), len(agents))
+        return summarise(
+            {
+                name: run_policy(
+                    self.scenario,
+                    policy,
+                    evaluation.seeds,
+                    warmup=evaluation.warmup,
+                    window=evaluation.window,
+                )
+                for name, policy in policies.items()
+            }
+        )
+
+    # ---- results -------------------------------------------------------------------------------
+
+    def _write_summary(self, rows: list[dict[str, Any]], versions: int) -> None:
+        events = read_lines(self.out.path / "events.jsonl")
+        replies = [event for event in events if event["event"] == "reply"]
+        self._stage("done")
+        self.out.write_json(
+            "summary.json",
+            {
+                "schema_version": SCHEMA_VERSION,
+                "fauno_flwr": package_version(),
+                "seed": self.config.seed,
+                "evaluation_seeds": self.config.evaluation.seeds,
+                "rho": self.scenario.rho,
+                "tasks_per_second": float(self.scenario.net.arrivals.sum() / self.config.physics.tick),
+                "versions": versions,
+                "buffer_size": self.config.federation.buffer_size,
+                "seconds": {"since_start": self.stages},
+                "nodes": node_statistics(events),
+                "table": rows,
+            },
+        )
+        if rows:
+            figure = self.out.path / "figures" / "comparison.png"
+            report.plot_comparison(rows, self.scenario.rho, figure)
+        if replies:
+            report.plot_learning(replies, rows, self.out.path / "figures" / "learning.png")
+
+
+def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Per node: messages, merged updates, steps, staleness, latency, errors, rejections."""
+    statistics: dict[str, dict[str, float]] = defaultdict(
+        lambda: dict.fromkeys(("dispatches", "replies", "merged", "errors", "rejections", "steps"), 0)
+    )
+    staleness: dict[str, list[int]] = defaultdict(list)
+    latency: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event["event"] == "flush":
+            for name, tau in zip(event["names"], event["staleness"], strict=True):
+                statistics[name]["merged"] += 1
+                staleness[name].append(tau)
+        elif "name" in event:
+            kind = {"dispatch": "dispatches", "reply": "replies", "error": "errors"}
+            statistics[event["name"]][kind.get(event["event"], "rejections")] += 1
+            if event["event"] == "reply":
+                statistics[event["name"]]["steps"] += event["metrics"][STEPS]
+                latency[event["name"]].append(event["latency"])
+    for name, values in statistics.items():
+        values["staleness_mean"] = float(np.mean(staleness[name])) if staleness[name] else 0.0
+        values["staleness_max"] = max(staleness[name], default=0)
+        values["latency_mean"] = float(np.mean(latency[name])) if latency[name] else 0.0
+    return dict(statistics)
+
+
+def package_version() -> str:
+    """Version of this package; in a FAB it is not installed."""
+    try:
+        return version("fauno-flwr")
+    except PackageNotFoundError:
+        return "not installed"
