@@ -1,0 +1,1 @@
+"""FAuNO on Flower: nodes that learn to offload tasks and share their critics asynchronously."""

@@ -27,6 +27,7 @@ from fauno_flwr.protocol import (
     ROUND,
     SETTINGS,
     STEPS,
+    read,
     schema,
 )
 from sim_env.envs import EdgeVectorEnv
@@ -53,13 +54,13 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenari
     ValueError
         If the server speaks another protocol, or the node config does not name an agent.
     """
-    config = message.content[CONFIG]
-    if config[PROTOCOL_KEY] != PROTOCOL:
+    config = message.content.config_records[CONFIG]
+    if read(config, PROTOCOL_KEY, int) != PROTOCOL:
         raise ValueError(
-            f"the server speaks protocol {config[PROTOCOL_KEY]}, this node {PROTOCOL}: "
+            f"the server speaks protocol {read(config, PROTOCOL_KEY, int)}, this node {PROTOCOL}: "
             f"install the same version of fauno-flwr on both"
         )
-    settings, scenario = compile_settings(str(config[SETTINGS]))
+    settings, scenario = compile_settings(read(config, SETTINGS, str))
     agents = len(scenario.agents)
     agent = context.node_config.get("partition-id")
     if not isinstance(agent, int) or not 0 <= agent < agents:
@@ -71,13 +72,13 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenari
 
 
 def load_agent(context: Context, config: RunConfig) -> tuple[Population, int, int]:
-    """The agent, its number of messages, and the version of the critic it has; new ones at first."""
+    """The agent, its number of messages, the version of its critic; new ones at first."""
     population = Population(1, config.agent, config.seed)
     if STATE not in context.state:
         return population, 0, -1
-    saved = context.state[STATE]
-    population.load(saved["parameters"])
-    return population, int(saved["messages"]), int(saved["version"])
+    saved = context.state.config_records[STATE]
+    population.load(read(saved, "parameters", bytes))
+    return population, read(saved, "messages", int), read(saved, "version", int)
 
 
 @app.query()
@@ -117,10 +118,10 @@ def train(message: Message, context: Context) -> Message:
     started = time.perf_counter()
     config, scenario, agent = read_message(message, context)
     population, messages, version = load_agent(context, config)
-    sent_version = int(message.content[CONFIG][ROUND])
+    sent_version = read(message.content.config_records[CONFIG], ROUND, int)
     if sent_version != version:
         # Asked to go on from a version it already has, the node keeps what it learned since.
-        population.set_critic(to_arrays(message.content[ARRAYS]))
+        population.set_critic(to_arrays(message.content.array_records[ARRAYS]))
 
     training = config.training
     rng = np.random.default_rng([config.seed, agent, messages])

@@ -168,7 +168,7 @@ class EvaluationConfig:
     window: int = 2000
     seed: int = 1_000_000
     policies: list[str] = field(default_factory=lambda: list(POLICIES))
-    greedy: bool = False
+    greedy: bool = True
 
     def __post_init__(self) -> None:
         for name in ("worlds", "window"):

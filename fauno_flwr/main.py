@@ -47,7 +47,8 @@ def simulate(
     overrides: Overrides = None,
     conf: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
     out: Annotated[
-        Path | None, typer.Option(help="New folder for the results; default results/<preset>-<time>.")
+        Path | None,
+        typer.Option(help="New folder for the results; default results/<preset>-<time>."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Nodes that train at once; default: one per core.", min=1)
@@ -112,7 +113,11 @@ class Progress:
     POLL, QUIET = 0.5, 6.0
 
     def __init__(self, path: Path, agents: int, config: RunConfig) -> None:
-        self.events, self.agents, self.versions = path / "events.jsonl", agents, config.federation.versions
+        self.events, self.agents, self.versions = (
+            path / "events.jsonl",
+            agents,
+            config.federation.versions,
+        )
         self.offset, self.stage, self.version, self.heard = 0, "starting Flower", 0, set[str]()
         self.live = sys.stderr.isatty()
         self.training_since = 0.0
@@ -168,7 +173,10 @@ class Progress:
     def _text(self, now: float) -> str:
         if self.stage != "training":
             return f"{self.stage} ..."
-        text = f"training: {len(self.heard)}/{self.agents} nodes heard, version {self.version}/{self.versions}"
+        text = (
+            f"training: {len(self.heard)}/{self.agents} nodes heard, "
+            f"version {self.version}/{self.versions}"
+        )
         if self.version:
             left = (now - self.training_since) / self.version * (self.versions - self.version)
             text += f", {left:.0f} s left"
@@ -178,12 +186,16 @@ class Progress:
 @command
 def compare(
     overrides: Overrides = None,
-    scenario: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
+    scenario: Annotated[
+        str, typer.Option(help="Preset of conf/, or path of a YAML file.")
+    ] = "ether2",
     policies: Annotated[
         str, typer.Option(help="Heuristics, separated by commas.")
     ] = "sed,threshold,lq,random,local",
     seeds: Annotated[int, typer.Option(help="Worlds with different arrivals.", min=1)] = 16,
-    out: Annotated[Path | None, typer.Option(help="New folder for table.json and the figure.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for table.json and the figure.")
+    ] = None,
 ) -> None:
     """Compare heuristics on the same arrivals, without Flower."""
     names = [name.strip() for name in policies.split(",")]
@@ -245,7 +257,9 @@ def _print_results(path: Path, config: RunConfig) -> None:
     if summary["table"]:
         typer.echo(format_table(summary["table"], summary["rho"], config.evaluation.worlds))
     seconds = summary["seconds"]["since_start"]
-    typer.echo(f"\n{summary['versions']} versions in {seconds['done'] - seconds['training']:.0f} s; wrote")
+    trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
+    trained -= seconds["training"]
+    typer.echo(f"\n{summary['versions']} critic versions in {trained:.0f} s of training; wrote")
     for file in sorted(path.rglob("*")):
         if file.is_file():
             typer.echo(f"  {file}")

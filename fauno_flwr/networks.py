@@ -6,6 +6,8 @@ sees the node, and the mean and the minimum over its destinations, so every agen
 same shape and can be averaged.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ class StackedMLP(nn.Module):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         widths = (inputs, hidden, hidden, 1)
-        for layer, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for layer, (before, after) in enumerate(pairwise(widths)):
             start = torch.empty(before, after)
             nn.init.orthogonal_(start, gain if layer == 2 else 2**0.5, generator=generator)
             self.weights.append(nn.Parameter(start.expand(agents, -1, -1).clone()))
@@ -90,7 +92,7 @@ class PooledCritic(StackedMLP):
         legal = mask.unsqueeze(3)
         mean = (destination * legal).sum(2) / legal.sum(2).clamp(min=1)
         x = torch.cat([local, destination[:, :, 0], mean, smallest(destination, mask)], dim=2)
-        return torch.Tensor(self(x))
+        return self(x)
 
 
 def smallest(destination: Tensor, mask: Tensor) -> Tensor:

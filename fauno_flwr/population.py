@@ -29,7 +29,7 @@ class StackedAdam:
         The gradient of each agent is clipped to this norm.
     """
 
-    BETAS, EPSILON = (0.9, 0.999), 1e-8
+    BETAS, EPSILON = (0.9, 0.999), 1e-5  # the epsilon of the published PPO code, not of Adam
 
     def __init__(self, module: nn.Module, max_norm: float) -> None:
         self.parameters = list(module.parameters())
@@ -54,7 +54,7 @@ class StackedAdam:
             steps = self.steps.clamp(min=1).reshape(shape)
             unbiased = m / (1 - self.BETAS[0] ** steps)
             spread = (v / (1 - self.BETAS[1] ** steps)).sqrt() + self.EPSILON
-            p -= torch.where(on, rate * unbiased / spread, 0.0)
+            p.sub_(torch.where(on, rate * unbiased / spread, 0.0))
             p.grad = None
 
     def state(self) -> dict[str, Any]:
@@ -129,7 +129,9 @@ class Population:
         self.actor_optimizer.load(state["actor_optimizer"])
         self.critic_optimizer.load(state["critic_optimizer"])
 
-    def policy(self, agent_of_node: np.ndarray | None = None, greedy: bool = False) -> "ActorPolicy":
+    def policy(
+        self, agent_of_node: np.ndarray | None = None, greedy: bool = False
+    ) -> "ActorPolicy":
         """The actors as they are now, as a policy for a world.
 
         Parameters
@@ -169,7 +171,9 @@ class ActorPolicy:
             for agent in np.unique(agents):
                 mine = agents == agent
                 scores[mine] = self.scores(agent, local[mine], destination[mine], mask[mine])
-        if not self.greedy:  # the largest of the scores plus Gumbel noise is a sample of the softmax
+        if (
+            not self.greedy
+        ):  # the largest of the scores plus Gumbel noise is a sample of the softmax
             scores = scores + rng.gumbel(size=scores.shape)
         return np.asarray(scores.argmax(axis=1))
 

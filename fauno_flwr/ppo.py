@@ -77,11 +77,12 @@ def collect(
             actions[deciding] = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
         view, reward, _, _, _ = env.step(actions)
         if len(deciding):
-            rows.append(
-                (deciding, local, destination, mask, actions[deciding], reward[deciding])
-            )
+            rows.append((deciding, local, destination, mask, actions[deciding], reward[deciding]))
     if not rows:
-        return _no_decisions(env), view
+        # Nothing to decide in all this time: no rows, of the right widths.
+        nothing = np.zeros(0, np.int64)
+        widths = (view["local"][:0], view["destinations"][:0], view["action_mask"][:0] > 0)
+        return Decisions(*widths, nothing, nothing.astype(np.float32), nothing > 0), view
     world, local, destination, mask, action, reward = (
         np.concatenate(column) for column in zip(*rows, strict=True)
     )
@@ -97,18 +98,6 @@ def collect(
             last,
         ),
         view,
-    )
-
-
-def _no_decisions(env: EdgeVectorEnv) -> Decisions:
-    space = env.single_observation_space
-    return Decisions(
-        np.zeros((0, *space["local"].shape), np.float32),
-        np.zeros((0, *space["destinations"].shape), np.float32),
-        np.zeros((0, env.slots), np.bool_),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.float32),
-        np.zeros(0, np.bool_),
     )
 
 
@@ -216,9 +205,11 @@ def update(
             clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
             policy_loss = -torch.minimum(ratio * gain, clipped * gain)
             entropy = -(log_all.exp() * log_all.masked_fill(~rows_in[2], 0.0)).sum(2)
-            value_loss = 0.5 * (population.critic.values(*rows_in) - returns[agents, index]).square()
+            value_loss = (
+                0.5 * (population.critic.values(*rows_in) - returns[agents, index]).square()
+            )
             loss = policy_loss + value_loss - config.entropy * entropy
-            (loss * weight).sum().backward()
+            (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
             active = weight.sum(1) > 0
             population.actor_optimizer.step(rate, active)
             population.critic_optimizer.step(rate, active)
@@ -245,7 +236,9 @@ def _stack(
     batches: list[Decisions],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Padded tensors (A, R, ...) of the batches of all agents; padding may only be kept."""
-    rows = max(1, *(len(batch) for batch in batches)) if len(batches) > 1 else max(1, len(batches[0]))
+    rows = (
+        max(1, *(len(batch) for batch in batches)) if len(batches) > 1 else max(1, len(batches[0]))
+    )
     slots = max(batch.mask.shape[1] for batch in batches)
     count, features = len(batches), batches[0].destination.shape[2]
     local = torch.zeros(count, rows, batches[0].local.shape[1])

@@ -7,10 +7,12 @@ query.actor    server: ``config``; node: ``actor``, unless its owner said ``shar
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import ConfigRecord
 
+T = TypeVar("T", int, str, bytes)
 PROTOCOL = 1
 ARRAYS, CONFIG, METRICS, NODE, ACTOR = "arrays", "config", "metrics", "node", "actor"
 SETTINGS, PROTOCOL_KEY, STEPS, ROUND = "settings", "protocol", "num-steps", "server-round"
@@ -20,6 +22,20 @@ QUERY, QUERY_ACTOR = "query", "query.actor"
 def settings_record(settings: str) -> ConfigRecord:
     """Config record that every message of the server carries."""
     return ConfigRecord({SETTINGS: settings, PROTOCOL_KEY: PROTOCOL})
+
+
+def read(record: ConfigRecord, key: str, kind: type[T]) -> T:
+    """Value of a config record.
+
+    Raises
+    ------
+    ValueError
+        If it is missing or of another type than `kind`.
+    """
+    value = record.get(key)
+    if not isinstance(value, kind):
+        raise ValueError(f"{key} in a message is {value!r}: must be of type {kind.__name__}")
+    return value
 
 
 def schema(arrays: Mapping[str, np.ndarray]) -> str:

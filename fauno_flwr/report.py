@@ -35,7 +35,16 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
     worlds : int
         Worlds behind each number.
     """
-    head = ("policy", "finished %", "response s", "p95 s", "lost %:", "overflow", "deadline", "client")
+    head = (
+        "policy",
+        "finished %",
+        "response s",
+        "p95 s",
+        "lost %:",
+        "overflow",
+        "deadline",
+        "client",
+    )
     lines = [head]
     for row in rows:
         finished, response = row["finished_ratio"], row["response_mean"]
@@ -106,7 +115,12 @@ def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
         axis.margins(x=0.15)
     axes[1].plot(
-        [row["response_p95"] for row in order], place, "|", color="black", markersize=12, label="p95"
+        [row["response_p95"] for row in order],
+        place,
+        "|",
+        color="black",
+        markersize=12,
+        label="p95",
     )
     axes[1].legend(loc="lower right", fontsize=8)
     left = np.zeros(len(order))
@@ -116,52 +130,52 @@ def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
         ("client", "#009E73", ".."),
     ):
         width = np.array([100 * row["lost"][kind] for row in order])
-        axes[2].barh(place, width, left=left, color=colour, hatch=hatch, edgecolor="white", label=kind)
+        axes[2].barh(
+            place, width, left=left, color=colour, hatch=hatch, edgecolor="white", label=kind
+        )
         left += width
     axes[2].set_xlabel("lost tasks, %")
     axes[2].legend(fontsize=8)
     axes[0].set_yticks(place, names)
     axes[0].set_ylim(-0.6, len(order) - 0.4)
-    figure.suptitle(f"Joint evaluation in one shared world, offered load {rho:.2f} (95 % intervals)")
+    figure.suptitle(
+        f"Joint evaluation in one shared world, offered load {rho:.2f} (95 % intervals)"
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
-def plot_learning(replies: Sequence[Row], rows: Sequence[Row], path: Path) -> None:
+def plot_learning(replies: Sequence[Row], path: Path) -> None:
     """How the nodes' own worlds went while they trained.
 
     Parameters
     ----------
     replies : sequence of dict
         Reply events, with ``version`` and ``metrics``.
-    rows : sequence of dict
-        Of the table, for the level of LeastQueue.
     path : Path
     """
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
     versions = np.array([reply["version"] for reply in replies])
-    for axis, key, scale, label, reference in (
-        (axes[0], "finished-of-ended", 100, "finished of the ended tasks, %", "finished_ratio"),
-        (axes[1], "response", 1, "response of finished tasks, s", "response_mean"),
-        (axes[2], "reward", 1, "reward per decision", None),
+    steps = np.unique(versions)
+    for axis, key, scale, label in (
+        (axes[0], "finished-of-ended", 100, "finished of the ended tasks, %"),
+        (axes[1], "response", 1, "response of finished tasks, s"),
+        (axes[2], "reward", 1, "reward per decision"),
     ):
         values = scale * np.array([reply["metrics"][key] for reply in replies])
-        steps = np.unique(versions)
-        middle = np.array([np.median(values[versions == v]) for v in steps])
-        low = np.array([values[versions == v].min() for v in steps])
-        high = np.array([values[versions == v].max() for v in steps])
-        axis.fill_between(steps, low, high, color=COLOURS[FAUNO], alpha=0.2, label="all nodes")
+        low, middle, high = (
+            np.array([np.quantile(values[versions == v], q) for v in steps])
+            for q in (0.1, 0.5, 0.9)
+        )
+        axis.fill_between(
+            steps, low, high, color=COLOURS[FAUNO], alpha=0.2, label="10 to 90 % of the nodes"
+        )
         axis.plot(steps, middle, color=COLOURS[FAUNO], label="median node")
-        for row in rows:
-            if reference and row["policy"] == "lq":
-                axis.axhline(
-                    scale * row[reference]["mean"], color=OTHER, linestyle="--", label="LeastQueue, joint"
-                )
         axis.set_xlabel("critic version trained from")
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="lower right")
     figure.suptitle("Training, each node in its own copy of the network")
     figure.tight_layout()
     figure.savefig(path, dpi=130)

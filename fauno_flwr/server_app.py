@@ -25,6 +25,7 @@ from fauno_flwr.protocol import (
     QUERY,
     QUERY_ACTOR,
     STEPS,
+    read,
     schema,
     settings_record,
 )
@@ -45,8 +46,9 @@ def main(grid: Grid, context: Context) -> None:
     torch.set_num_threads(1)
     settings = context.run_config
     config = load_config(str(settings["conf"]), shlex.split(str(settings["overrides"])))
+    scenario = config.build_scenario()
     default_out = Path.home() / "fauno-flwr-results" / f"run-{context.run_id}"
-    Run(grid, config, RunDirectory(str(settings["out"]) or default_out)).execute()
+    Run(grid, config, scenario, RunDirectory(str(settings["out"]) or default_out)).execute()
 
 
 class Run:
@@ -56,12 +58,15 @@ class Run:
     ----------
     grid : Grid
     config : RunConfig
+    scenario : Scenario
+        The compiled world of `config`.
     out : RunDirectory
     """
 
-    def __init__(self, grid: Grid, config: RunConfig, out: RunDirectory) -> None:
-        self.grid, self.config, self.out = grid, config, out
-        self.scenario: Scenario = config.build_scenario()
+    def __init__(
+        self, grid: Grid, config: RunConfig, scenario: Scenario, out: RunDirectory
+    ) -> None:
+        self.grid, self.config, self.scenario, self.out = grid, config, scenario, out
         self.settings = config.to_yaml()
         self.started = time.monotonic()
         self.agent_of: dict[int, int] = {}
@@ -90,7 +95,9 @@ class Run:
 
     def _stage(self, name: str) -> None:
         self.stages[name] = time.monotonic() - self.started
-        self.out.append("events.jsonl", {"event": "stage", "stage": name, "since_start": self.stages[name]})
+        self.out.append(
+            "events.jsonl", {"event": "stage", "stage": name, "since_start": self.stages[name]}
+        )
 
     # ---- handshake -----------------------------------------------------------------------------
 
@@ -108,20 +115,20 @@ class Run:
                 if reply.has_error():
                     log(WARNING, "a node does not take part: %s", reply.error.reason)
                     continue
-                about = reply.content[NODE]
-                if about["critic"] != expected:
+                about = reply.content.config_records[NODE]
+                critic, agent = read(about, "critic", str), read(about, "agent", int)
+                nodes = read(about, "nodes", int)
+                if critic != expected:
                     raise ConfigError(
-                        f"a node has the critic {about['critic']}: must be {expected}; "
+                        f"a node has the critic {critic}: must be {expected}; "
                         f"install the same version of fauno-flwr everywhere"
                     )
-                if about["agent"] in agent_of.values():
+                if agent in agent_of.values():
+                    raise ConfigError(f"two nodes have the partition-id {agent}: must be different")
+                agent_of[reply.metadata.src_node_id] = agent
+                if 0 < nodes < needed:
                     raise ConfigError(
-                        f"two nodes have the partition-id {about['agent']}: must be different"
-                    )
-                agent_of[reply.metadata.src_node_id] = int(about["agent"])
-                if 0 < int(about["nodes"]) < needed:
-                    raise ConfigError(
-                        f"num-supernodes is {about['nodes']}: must be at least {needed}, one for "
+                        f"num-supernodes is {nodes}: must be at least {needed}, one for "
                         f"each node that learns in this network (--federation-config "
                         f'"num-supernodes={needed} client-resources-num-cpus=1")'
                     )
@@ -195,7 +202,8 @@ class Run:
             if reply.has_error():
                 log(WARNING, "an actor was not handed over: %s", reply.error.reason)
             else:
-                actors[int(reply.content[NODE]["agent"])] = to_arrays(reply.content[ACTOR])
+                agent = read(reply.content.config_records[NODE], "agent", int)
+                actors[agent] = to_arrays(reply.content.array_records[ACTOR])
         flat = {
             f"{self.scenario.topology.names[self.scenario.agents[agent]]}.{name}": array
             for agent, actor in sorted(actors.items())
@@ -245,7 +253,9 @@ class Run:
                 "seed": self.config.seed,
                 "evaluation_seeds": self.config.evaluation.seeds,
                 "rho": self.scenario.rho,
-                "tasks_per_second": float(self.scenario.net.arrivals.sum() / self.config.physics.tick),
+                "tasks_per_second": float(
+                    self.scenario.net.arrivals.sum() / self.config.physics.tick
+                ),
                 "versions": versions,
                 "buffer_size": self.config.federation.buffer_size,
                 "seconds": {"since_start": self.stages},
@@ -257,13 +267,15 @@ class Run:
             figure = self.out.path / "figures" / "comparison.png"
             report.plot_comparison(rows, self.scenario.rho, figure)
         if replies:
-            report.plot_learning(replies, rows, self.out.path / "figures" / "learning.png")
+            report.plot_learning(replies, self.out.path / "figures" / "learning.png")
 
 
 def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Per node: messages, merged updates, steps, staleness, latency, errors, rejections."""
     statistics: dict[str, dict[str, float]] = defaultdict(
-        lambda: dict.fromkeys(("dispatches", "replies", "merged", "errors", "rejections", "steps"), 0)
+        lambda: dict.fromkeys(
+            ("dispatches", "replies", "merged", "errors", "rejections", "steps"), 0
+        )
     )
     staleness: dict[str, list[int]] = defaultdict(list)
     latency: dict[str, list[float]] = defaultdict(list)

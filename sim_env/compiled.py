@@ -66,15 +66,16 @@ class ContentLocator(caching.UserProvidedCacheLocator):
         if not os.path.exists(py_file):
             return None
         self = cls(py_func, py_file)
-        self.ensure_cache_path()
+        self.ensure_cache_path()  # type: ignore[no-untyped-call]
         return self
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` with numba (IEEE arithmetic, no fast-math) and cache the result on disk."""
-    before = numba.config.CACHE_LOCATOR_CLASSES
-    numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.{ContentLocator.__name__}"
+    """Compile `function` with numba (IEEE arithmetic) and cache the result on disk."""
+    settings: Any = numba.config
+    before = settings.CACHE_LOCATOR_CLASSES
+    settings.CACHE_LOCATOR_CLASSES = f"{__name__}.{ContentLocator.__name__}"
     try:
-        return numba.njit(cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, error_model="numpy")(function)
     finally:
-        numba.config.CACHE_LOCATOR_CLASSES = before
+        settings.CACHE_LOCATOR_CLASSES = before

@@ -1,7 +1,7 @@
 """One node of the network as a gymnasium environment; its peers follow a policy."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -52,7 +52,10 @@ class EdgeVectorEnv(VectorEnv):
         Ticks before an episode begins, in which the node does as its peers.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+        "render_modes": [],
+    }
 
     def __init__(
         self,
@@ -147,11 +150,9 @@ class EdgeVectorEnv(VectorEnv):
             self._actions[rows.world, rows.node] = self._peer_policy(rows, self.np_random)
 
     def _view(self) -> dict[str, np.ndarray]:
-        view = {
+        view: dict[str, np.ndarray] = {
             "local": np.zeros((self.num_envs, LOCAL_FEATURES), np.float32),
-            "destinations": np.zeros(
-                (self.num_envs, self.slots, DESTINATION_FEATURES), np.float32
-            ),
+            "destinations": np.zeros((self.num_envs, self.slots, DESTINATION_FEATURES), np.float32),
             "action_mask": np.zeros((self.num_envs, self.slots), np.int8),
         }
         view["action_mask"][:, 0] = 1
@@ -167,7 +168,7 @@ class EdgeVectorEnv(VectorEnv):
 class EdgeEnv(gym.Env):
     """One agent in one world; the single-world face of :class:`EdgeVectorEnv`, same parameters."""
 
-    metadata: dict[str, Any] = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(
         self,
@@ -196,9 +197,7 @@ class EdgeEnv(gym.Env):
         view, info = self._worlds.reset()
         return {key: value[0] for key, value in view.items()}, info
 
-    def step(
-        self, action: int
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One tick."""
         view, reward, terminated, truncated, info = self._worlds.step(np.array([action]))
         return (

@@ -25,9 +25,9 @@ def require_number(
         isinstance(value, bool)
         or not isinstance(value, Real)
         or not math.isfinite(value)
-        or (above is not None and not value > above)
-        or (at_least is not None and not value >= at_least)
-        or (at_most is not None and not value <= at_most)
+        or (above is not None and not float(value) > above)
+        or (at_least is not None and not float(value) >= at_least)
+        or (at_most is not None and not float(value) <= at_most)
     ):
         raise ValueError(f"{name} is {value!r}: must be {allowed}")
 

@@ -93,7 +93,7 @@ def run_policy(
 
 
 def summarise(
-    results: Mapping[str, Metrics], baselines: Sequence[str] = ("lq", "sed")
+    results: Mapping[str, Metrics], baselines: Sequence[str] = ("lq", "sed", "threshold")
 ) -> list[dict[str, Any]]:
     """One row per policy, ready for JSON.
 
@@ -133,7 +133,9 @@ def summarise(
             if other != name and other in results:
                 base = results[other]
                 row["minus"][other] = {
-                    "finished_ratio": asdict(interval(metrics.finished_ratio - base.finished_ratio)),
+                    "finished_ratio": asdict(
+                        interval(metrics.finished_ratio - base.finished_ratio)
+                    ),
                     "response_mean": asdict(interval(metrics.mean_response - base.mean_response)),
                 }
         rows.append(row)

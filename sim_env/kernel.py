@@ -100,7 +100,7 @@ def load(st, b, n):
 
 @compiled
 def travel(net, n, k, bits):
-    """Ticks that a message of `bits` takes from node n to its k-th slot: whole ticks, at least 1."""
+    """Whole ticks, at least 1, that `bits` take from node n to its k-th slot."""
     return max(1, int(np.ceil(bits / net.rate[n, k] + net.latency[n, k])))
 
 
@@ -374,7 +374,9 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
         return np.full((worlds, *shape), fill, np.int32)
 
     with np.errstate(over="ignore"):
-        rng = _mix_array(_mix_array(seeds)[:, None] + GOLDEN * np.arange(1, nodes + 1, dtype=np.uint64))
+        rng = _mix_array(
+            _mix_array(seeds)[:, None] + GOLDEN * np.arange(1, nodes + 1, dtype=np.uint64)
+        )
     st = State(
         rng=rng,
         gap=np.zeros((worlds, nodes)),
@@ -427,8 +429,8 @@ def _mix_array(z: np.ndarray) -> np.ndarray:
 def grow(st: State) -> State:
     """The same state with twice the places for tasks."""
     worlds, pool = st.kind.shape
-    fields = ("kind", "serial", "job", "born", "deadline", "origin", "place", "sender")
-    fields += ("hops", "back", "due", "work", "next")
+    fields = ["kind", "serial", "job", "born", "deadline", "origin", "place", "sender"]
+    fields += ["hops", "back", "due", "work", "next"]
     bigger = {name: np.concatenate([getattr(st, name)] * 2, axis=1) for name in fields}
     bigger["kind"][:, pool:] = FREE
     bigger["next"][:, pool:] = np.arange(pool + 1, 2 * pool + 1, dtype=np.int32)

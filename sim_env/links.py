@@ -35,4 +35,3 @@ def wireless_rate(
     loss = 20 * np.log10(d) + 20 * np.log10(frequency) + 20 * np.log10(4 * np.pi / SPEED_OF_LIGHT)
     snr = power - loss - (THERMAL_NOISE + 10 * np.log10(bandwidth))
     return np.asarray(bandwidth * np.log2(1 + 10 ** (snr / 10)))
-

@@ -25,7 +25,5 @@ def delay_reward(net, delay, free):
     """
     overload = -np.log10(max(free, 0.001))
     return (
-        net.utility
-        - min(delay, net.delay_cap) / net.reward_scale
-        - net.overload_weight * overload
+        net.utility - min(delay, net.delay_cap) / net.reward_scale - net.overload_weight * overload
     )

@@ -161,9 +161,7 @@ class Scenario:
         self.topology = topology or build_topology(spec.topology)
         self.jobs = jobs or JOB_TABLES[spec.workload.jobs]()
         self.net = _compile(spec, self.topology, self.jobs)
-        self.rho = float(
-            self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum()
-        )
+        self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())
 
     @property
     def agents(self) -> np.ndarray:
@@ -179,9 +177,7 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
     for node, row in enumerate(topology.neighbours):
         neighbour[node, 1 : 1 + len(row)] = row
     if physics.link == "wireless":
-        apart = np.linalg.norm(
-            topology.position[:, None] - topology.position[neighbour], axis=2
-        )
+        apart = np.linalg.norm(topology.position[:, None] - topology.position[neighbour], axis=2)
         rate = wireless_rate(apart, physics.bandwidth, physics.power, physics.frequency)
         latency = np.zeros(rate.shape)
     else:

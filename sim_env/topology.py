@@ -158,7 +158,7 @@ class Topology:
 
     def to_networkx(self) -> nx.Graph:
         """Graph with the attributes ``name``, ``role``, ``speed``, ``capacity``, ``pos``."""
-        graph = nx.Graph()
+        graph: nx.Graph = nx.Graph()
         for node, name in enumerate(self.names):
             graph.add_node(
                 node,

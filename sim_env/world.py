@@ -54,7 +54,9 @@ class Metrics:
     @property
     def finished_ratio(self) -> np.ndarray:
         """Finished / created of each world; NaN where nothing was born."""
-        return np.divide(self.finished, self.created, out=_nan(self.created), where=self.created > 0)
+        return np.divide(
+            self.finished, self.created, out=_nan(self.created), where=self.created > 0
+        )
 
     @property
     def mean_response(self) -> np.ndarray:
@@ -181,9 +183,7 @@ class World:
             "created = finished + lost + inside": bool(
                 np.all(total[:, kernel.CREATED] == total[:, kernel.FINISHED] + lost + inside)
             ),
-            "free places + inside = pool": bool(
-                np.all(st.num_free + inside == st.kind.shape[1])
-            ),
+            "free places + inside = pool": bool(np.all(st.num_free + inside == st.kind.shape[1])),
             "every task is in exactly one place": walked["once"],
             "queues are in order of arrival": walked["fifo"],
             "no queue beyond its capacity": bool(np.all(load <= self.net.capacity)),

@@ -6,6 +6,7 @@ from flwr.app import Message, MetricRecord
 
 from strategies.arrays import Arrays
 
+
 @dataclass(frozen=True)
 class Update:
     """What a node reports.

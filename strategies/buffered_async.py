@@ -16,7 +16,7 @@ from strategies.arrays import Arrays, to_arrays, to_record
 from strategies.buffer import Buffer, Update
 from strategies.clock import Clock
 from strategies.flights import Flight, Flights
-from strategies.guard import Guard, Rejected
+from strategies.guard import Guard, RejectedError
 from strategies.merge import merge_updates, merge_weights
 from strategies.staleness import StalenessWeight, constant
 
@@ -92,7 +92,11 @@ class BufferedAsync(Strategy):
                 f"buffer_size is {buffer_size!r}: must be a whole number of nodes, "
                 f"or a fraction of them above 0 and below 1"
             )
-        for name, value in (("ttl", ttl), ("poll_interval", poll_interval), ("server_rate", server_rate)):
+        for name, value in (
+            ("ttl", ttl),
+            ("poll_interval", poll_interval),
+            ("server_rate", server_rate),
+        ):
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value!r}: must be finite and above 0")
         self.buffer_size = buffer_size
@@ -114,7 +118,12 @@ class BufferedAsync(Strategy):
         log(INFO, "\t│\t├── Buffer size K: %s", self.buffer_size)
         log(INFO, "\t│\t├── Server rate: %s", self.server_rate)
         log(INFO, "\t│\t├── Time-to-live of a message: %s s", self.ttl)
-        log(INFO, "\t│\t└── Weighted by: %s, staleness: %s", self.weighted_by_key, self.staleness.__name__)
+        log(
+            INFO,
+            "\t│\t└── Weighted by: %s, staleness: %s",
+            self.weighted_by_key,
+            self.staleness.__name__,
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -241,9 +250,15 @@ class BufferedAsync(Strategy):
             if replies and self.version < num_rounds:
                 self._dispatch(grid, result.arrays, config)
             elif not replies and self.version < num_rounds:
-                self.clock.sleep(self.poll_interval)
+                self._clock.sleep(self.poll_interval)
         if self.version < num_rounds:
-            log(WARNING, "timeout after %.0f s: %s of %s versions", timeout, self.version, num_rounds)
+            log(
+                WARNING,
+                "timeout after %.0f s: %s of %s versions",
+                timeout,
+                self.version,
+                num_rounds,
+            )
         return result
 
     def drain(self, grid: Grid, timeout: float) -> int:
@@ -266,14 +281,14 @@ class BufferedAsync(Strategy):
             for reply in replies:
                 self._receive(reply)
             if not replies:
-                self.clock.sleep(self.poll_interval)
+                self._clock.sleep(self.poll_interval)
         return len(self.flights)
 
     # ---- the parts of the loop ---------------------------------------------------------------
 
     def _begin(self, grid: Grid, initial_arrays: ArrayRecord) -> None:
-        self.clock = self.clock or getattr(grid, "clock", None) or time
-        self._zero = self.clock.monotonic()
+        self._clock: Clock = self.clock or getattr(grid, "clock", None) or time
+        self._zero = self._clock.monotonic()
         self.version = 0
         arrays = to_arrays(initial_arrays)
         self._bases = {0: arrays}
@@ -281,7 +296,7 @@ class BufferedAsync(Strategy):
         self._known_nodes: set[int] = set()
 
     def _now(self) -> float:
-        return self.clock.monotonic() - self._zero
+        return self._clock.monotonic() - self._zero
 
     def _emit(self, kind: str, **values: Any) -> None:
         self.on_event({"t": round(self._now(), 4), "event": kind, **values})
@@ -326,12 +341,12 @@ class BufferedAsync(Strategy):
             return
         try:
             update = self.guard.check(reply, flight)
-        except Rejected as rejection:
+        except RejectedError as rejection:
             self._fail(flight.node_id, "reject", reason=str(rejection), **about)
             return
         self.flights.succeeded(flight.node_id)
         replaced = self._buffer.put(update)
-        numbers = {name: value for name, value in update.metrics.items()}
+        numbers = dict(update.metrics)
         self._emit("reply", node=flight.node_id, replaced=replaced, metrics=numbers, **about)
 
     def _fail(self, node_id: int, kind: str, **values: Any) -> None:

@@ -124,7 +124,9 @@ class InMemoryGrid(Grid):
             fault, wait = self.faults(partition_id, k), self.duration(partition_id, k)
             if fault == "drop":
                 wait = message.metadata.ttl
-                reply = Message(Error(MESSAGE_UNAVAILABLE, "time-to-live is over"), reply_to=message)
+                reply = Message(
+                    Error(MESSAGE_UNAVAILABLE, "time-to-live is over"), reply_to=message
+                )
             elif fault == "raise":
                 reply = Message(Error(CLIENT_APP_RAISED, "scripted fault"), reply_to=message)
             else:
@@ -141,7 +143,9 @@ class InMemoryGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are ready, in the order of their times."""
-        wanted, ready, later = set(message_ids), [], []
+        wanted = set(message_ids)
+        ready: list[tuple[float, int, Message]] = []
+        later: list[tuple[float, int, Message]] = []
         for entry in sorted(self._due, key=lambda entry: entry[:2]):
             mine = entry[2].metadata.reply_to_message_id in wanted
             (ready if mine and entry[0] <= self.clock.monotonic() else later).append(entry)

@@ -10,7 +10,7 @@ from strategies.buffer import Update
 from strategies.flights import Flight
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """A reply that must not reach the model; ``str()`` is the reason."""
 
 
@@ -36,20 +36,20 @@ class Guard:
 
         Raises
         ------
-        Rejected
+        RejectedError
             With the reason.
         """
         record = reply.content.array_records.get(self.arrayrecord_key)
         if record is None:
-            raise Rejected(f"no ArrayRecord {self.arrayrecord_key!r}")
+            raise RejectedError(f"no ArrayRecord {self.arrayrecord_key!r}")
         metrics = MetricRecord()
         for other in reply.content.metric_records.values():
             metrics.update(other)
         steps = metrics.get(self.weighted_by_key)
         if isinstance(steps, bool) or not isinstance(steps, int | float):
-            raise Rejected(f"metric {self.weighted_by_key!r} is {steps!r}: must be a number")
+            raise RejectedError(f"metric {self.weighted_by_key!r} is {steps!r}: must be a number")
         if not (math.isfinite(steps) and steps > 0):
-            raise Rejected(f"metric {self.weighted_by_key!r} is {steps!r}: must be above 0")
+            raise RejectedError(f"metric {self.weighted_by_key!r} is {steps!r}: must be above 0")
         return Update(
             reply=reply,
             node_id=flight.node_id,
@@ -62,23 +62,23 @@ class Guard:
     def _arrays(self, record: ArrayRecord) -> Arrays:
         if set(record) != set(self.schema):
             odd = sorted(set(record) ^ set(self.schema))
-            raise Rejected(f"arrays {odd} are missing or not known")
+            raise RejectedError(f"arrays {odd} are missing or not known")
         arrays = {}
         for name, (shape, dtype) in self.schema.items():
             sent = record[name]
             if tuple(sent.shape) != shape or sent.dtype != str(dtype):
-                raise Rejected(
+                raise RejectedError(
                     f"array {name!r} is {sent.dtype}{tuple(sent.shape)}: must be {dtype}{shape}"
                 )
             try:
                 array = sent.numpy()
             except Exception as error:  # whatever a damaged payload makes numpy raise
-                raise Rejected(f"array {name!r} cannot be read: {error}") from error
+                raise RejectedError(f"array {name!r} cannot be read: {error}") from error
             if array.shape != shape or array.dtype != dtype:
-                raise Rejected(
+                raise RejectedError(
                     f"array {name!r} holds {array.dtype}{array.shape}: must be {dtype}{shape}"
                 )
             if not np.all(np.isfinite(array)):
-                raise Rejected(f"array {name!r} is not finite")
+                raise RejectedError(f"array {name!r} is not finite")
             arrays[name] = array
         return arrays

@@ -66,6 +66,8 @@ def merge_updates(
     for name, theta in current.items():
         delta = np.zeros(theta.shape, np.float64)
         for update, weight in zip(updates, weights, strict=True):
-            delta += weight * (update.arrays[name].astype(np.float64) - bases[update.base_version][name])
+            delta += weight * (
+                update.arrays[name].astype(np.float64) - bases[update.base_version][name]
+            )
         merged[name] = (theta + rate * delta).astype(theta.dtype)
     return merged

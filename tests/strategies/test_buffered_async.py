@@ -150,8 +150,10 @@ def poison(kind: str) -> RecordDict:
 
 @pytest.mark.parametrize(
     "kind",
-    ["nan", "shape", "dtype", "extra", "name", "zero", "negative", "infinite"]
-    + ["no arrays", "no metric"],
+    [
+        *("nan", "shape", "dtype", "extra", "name", "zero", "negative", "infinite"),
+        *("no arrays", "no metric"),
+    ],
 )
 def test_a_poisoned_reply_never_reaches_the_model(kind: str, zeros: ArrayRecord) -> None:
     app = ClientApp()

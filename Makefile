@@ -1,0 +1,46 @@
+# make demo       train a federation through Flower, print the comparison with the heuristics
+# make test       ruff, mypy, import-linter, pytest
+# make test-slow  the tests that take minutes
+# make benchmark  speed of the world and of the strategy, as ratios in one run
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test test-slow benchmark install lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/fauno simulate --out $(OUT)
+
+test: $(VENV)/.installed-dev lint
+	$(BIN)/pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmark: $(VENV)/.installed-dev
+	$(BIN)/pytest -o python_files='bench_*.py' --benchmark-columns=median,rounds benchmarks
+
+install: $(VENV)/.installed
+
+# The kernel is compiled here, once for this machine, and not in the first run.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/fauno prepare
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) results build dist

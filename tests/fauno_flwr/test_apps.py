@@ -1,0 +1,243 @@
+"""The two ends of the Flower app, on the in-memory grid: what travels, what is written."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+
+from fauno_flwr import client_app
+from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.population import Population
+from fauno_flwr.protocol import (
+    ACTOR,
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    QUERY,
+    QUERY_ACTOR,
+    STEPS,
+    settings_record,
+)
+from fauno_flwr.results import RunDirectory, read_lines
+from fauno_flwr.server_app import Run
+from strategies.arrays import to_arrays, to_record
+from strategies.grids import InMemoryGrid
+
+TINY = [
+    "topology=ether1",
+    "training.worlds=2",
+    "training.warmup=10",
+    "training.ticks=40",
+    "federation.versions=4",
+    "federation.wait_for_nodes=2",
+    "evaluation.worlds=2",
+    "evaluation.warmup=20",
+    "evaluation.window=60",
+]
+AGENTS = 6
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    return load_config("ether2", TINY)
+
+
+@pytest.fixture
+def grid() -> InMemoryGrid:
+    return InMemoryGrid(client_app.app, AGENTS, duration=lambda i, k: 1.0 + 0.37 * i)
+
+
+def train_message(grid: InMemoryGrid, config: RunConfig, node: int, version: int) -> Message:
+    critic = Population(1, config.agent, config.seed).get_critic()
+    record = settings_record(config.to_yaml())
+    record["server-round"] = version
+    content = RecordDict({ARRAYS: to_record(critic), CONFIG: record})
+    return Message(content, 1000 + node, MessageType.TRAIN, ttl=60)
+
+
+def ask(grid: InMemoryGrid, message: Message) -> Message:
+    (reply,) = grid.send_and_receive([message])
+    return reply
+
+
+def test_only_the_critic_is_in_a_training_reply(grid: InMemoryGrid, config: RunConfig) -> None:
+    """Open the message: no array of it has the name, the shape or the values of the actor's."""
+    reply = ask(grid, train_message(grid, config, 0, 0))
+    fresh = Population(1, config.agent, config.seed)
+    fresh.load(grid.contexts[1000].state.config_records["agent"]["parameters"])
+    assert set(reply.content) == {ARRAYS, METRICS}
+    assert not reply.content.config_records
+    sent = to_arrays(reply.content.array_records[ARRAYS])
+    assert sent.keys() == fresh.get_critic().keys()
+    for name, array in fresh.get_critic().items():
+        np.testing.assert_array_equal(sent[name], array)
+    actor_shapes = {a.shape for a in fresh.get_actor().values()}
+    critic_shapes = {a.shape for a in fresh.get_critic().values()}
+    assert all(a.shape not in actor_shapes - critic_shapes for a in sent.values())
+    for actor in fresh.get_actor().values():
+        assert not any(
+            a.shape == actor.shape and actor.any() and np.array_equal(a, actor)
+            for a in sent.values()
+        )
+    for value in reply.content.metric_records[METRICS].values():
+        assert isinstance(value, int | float)
+
+
+def test_the_agent_lives_in_the_state_of_the_node(grid: InMemoryGrid, config: RunConfig) -> None:
+    first = ask(grid, train_message(grid, config, 0, 0)).content.metric_records[METRICS]
+    second = ask(grid, train_message(grid, config, 0, 0)).content.metric_records[METRICS]
+    other = ask(grid, train_message(grid, config, 1, 0)).content.metric_records[METRICS]
+    assert (first["messages"], second["messages"], other["messages"]) == (1, 2, 1)
+    assert first["reward"] != second["reward"]
+
+
+def test_a_node_keeps_its_critic_until_there_is_a_newer_one(config: RunConfig) -> None:
+    """Three messages of one version go on from each other; a new version is taken over."""
+    frozen = load_config("ether2", [*TINY, "agent.learning_rate=1e-30"])
+    grid = InMemoryGrid(client_app.app, AGENTS)
+    critic = {k: v + 1 for k, v in Population(1, config.agent, 1).get_critic().items()}
+
+    def report(version: int, settings: RunConfig, arrays: dict) -> dict:
+        message = train_message(grid, settings, 0, version)
+        message.content[ARRAYS] = to_record(arrays)
+        return to_arrays(ask(grid, message).content.array_records[ARRAYS])
+
+    learned = report(0, config, Population(1, config.agent, 1).get_critic())
+    kept = report(0, frozen, critic)
+    taken = report(1, frozen, critic)
+    for name in critic:
+        np.testing.assert_allclose(kept[name], learned[name])
+        np.testing.assert_allclose(taken[name], critic[name])
+
+
+def test_the_same_seed_gives_the_same_reply(config: RunConfig) -> None:
+    def once() -> dict[str, np.ndarray]:
+        grid = InMemoryGrid(client_app.app, AGENTS)
+        ask(grid, train_message(grid, config, 5, 0))
+        reply = ask(grid, train_message(grid, config, 5, 1))
+        return to_arrays(reply.content.array_records[ARRAYS])
+
+    first, second = once(), once()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def query(grid: InMemoryGrid, config: RunConfig, kind: str, **changes: int) -> Message:
+    record = ConfigRecord({**settings_record(config.to_yaml()), **changes})
+    return ask(grid, Message(RecordDict({CONFIG: record}), 1000, kind, ttl=60))
+
+
+def test_an_owner_can_keep_the_actor(grid: InMemoryGrid, config: RunConfig) -> None:
+    assert ACTOR in query(grid, config, QUERY_ACTOR).content
+    grid.contexts[1000].node_config["share-actor"] = False
+    reply = query(grid, config, QUERY_ACTOR)
+    assert reply.has_error()
+    assert "share-actor=false" in reply.error.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda grid: grid.contexts[1000].node_config.pop("partition-id"), "partition-id"),
+        (lambda grid: grid.contexts[1000].node_config.update({"partition-id": 6}), "from 0 to 5"),
+    ],
+)
+def test_a_node_that_is_no_agent_says_so(
+    grid: InMemoryGrid, config: RunConfig, change: Callable, sentence: str
+) -> None:
+    grid.faults = lambda i, k: None
+    grid.duration = lambda i, k: 1.0
+    message = Message(RecordDict({CONFIG: settings_record(config.to_yaml())}), 1000, QUERY, ttl=60)
+    context = grid.contexts[1000]
+    change(grid)
+    with pytest.raises(ValueError, match=sentence):
+        client_app.app(message, context)
+
+
+def test_another_protocol_is_refused(grid: InMemoryGrid, config: RunConfig) -> None:
+    reply = query(grid, config, QUERY, protocol=99)
+    assert reply.has_error()
+    assert "protocol 99" in reply.error.reason
+
+
+def run(grid: InMemoryGrid, config: RunConfig, path) -> RunDirectory:
+    out = RunDirectory(path)
+    Run(grid, config, config.build_scenario(), out).execute()
+    return out
+
+
+def test_a_whole_run_writes_everything(grid: InMemoryGrid, config: RunConfig, tmp_path) -> None:
+    out = run(grid, config, tmp_path / "run")
+    summary = json.loads((out.path / "summary.json").read_text())
+    assert summary["schema_version"] == 1
+    assert summary["versions"] == 4
+    assert [row["policy"] for row in summary["table"]] == [
+        "fauno", "sed", "threshold", "lq", "random", "local",
+    ]  # fmt: skip
+    assert len(summary["nodes"]) == AGENTS
+    assert all("staleness_mean" in node for node in summary["nodes"].values())
+    events = read_lines(out.path / "events.jsonl")
+    kinds = [event["event"] for event in events]
+    assert kinds.count("flush") == 4
+    assert kinds.count("dispatch") == kinds.count("reply")
+    # The numbers of the summary are those of the events.
+    replies = [event for event in events if event["event"] == "reply"]
+    for name, node in summary["nodes"].items():
+        mine = [event for event in replies if event["name"] == name]
+        assert node["replies"] == len(mine)
+        assert node["steps"] == sum(event["metrics"][STEPS] for event in mine)
+    assert load_config(str(out.path / "config.yaml")) == config
+    assert len(read_lines(out.path / "metrics.jsonl")) == 4
+    for name in ("comparison.png", "learning.png"):
+        assert (out.path / "figures" / name).stat().st_size > 10_000
+
+
+def test_two_runs_with_one_seed_are_the_same(config: RunConfig, tmp_path) -> None:
+    def once(name: str) -> tuple[bytes, list[dict]]:
+        grid = InMemoryGrid(client_app.app, AGENTS, duration=lambda i, k: 1.0 + 0.37 * i)
+        out = run(grid, config, tmp_path / name)
+        events = read_lines(out.path / "events.jsonl")
+        for event in events:
+            event.pop("since_start", None)
+            event.get("metrics", {}).pop("seconds", None)
+        return (out.path / "checkpoints" / "critic.safetensors").read_bytes(), events
+
+    assert once("a") == once("b")
+
+
+def test_without_the_actors_there_is_no_joint_evaluation(
+    grid: InMemoryGrid, config: RunConfig, tmp_path
+) -> None:
+    grid.contexts[1003].node_config["share-actor"] = False
+    out = run(grid, config, tmp_path / "run")
+    rows = json.loads((out.path / "summary.json").read_text())["table"]
+    assert "fauno" not in [row["policy"] for row in rows]
+
+
+def test_too_few_nodes_are_named(config: RunConfig, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"num-supernodes is 4: must be at least 6"):
+        run(InMemoryGrid(client_app.app, 4), config, tmp_path / "run")
+
+
+def test_a_node_that_never_answers_does_not_end_the_run(config: RunConfig, tmp_path) -> None:
+    grid = InMemoryGrid(
+        client_app.app, AGENTS, faults=lambda i, k: "drop" if i == 2 and k == 1 else None
+    )
+    out = run(grid, config, tmp_path / "run")
+    summary = json.loads((out.path / "summary.json").read_text())
+    assert summary["versions"] == 4
+    assert summary["table"][0]["policy"] == "fauno"
+
+
+@pytest.mark.parametrize("path", ["relative/run", "/proc/nothing/run"])
+def test_an_impossible_folder_is_named(path: str) -> None:
+    with pytest.raises(ConfigError, match="out is '.*': (must be an absolute|cannot be written)"):
+        RunDirectory(path)
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path) -> None:
+    (tmp_path / "events.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="holds another run"):
+        RunDirectory(tmp_path)
+    assert (tmp_path / "events.jsonl").read_text() == "{}\n"

@@ -1,0 +1,188 @@
+"""The learner against short references, and agents that do not disturb each other."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fauno_flwr import ppo
+from fauno_flwr.config import AgentConfig
+from fauno_flwr.population import Population
+from sim_env.envs import EdgeVectorEnv
+from sim_env.observation import DESTINATION_FEATURES, LOCAL_FEATURES
+
+
+def some_decisions(seed: int, rows: int = 60, slots: int = 4) -> ppo.Decisions:
+    """Random decisions; about a third of the neighbours are illegal."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rows, slots)) < 0.7
+    mask[:, 0] = True
+    action = np.array([rng.choice(np.flatnonzero(row)) for row in mask])
+    last = rng.random(rows) < 0.1
+    last[-1] = True
+    return ppo.Decisions(
+        local=rng.standard_normal((rows, LOCAL_FEATURES)).astype(np.float32),
+        destination=rng.standard_normal((rows, slots, DESTINATION_FEATURES)).astype(np.float32)
+        * mask[:, :, None],
+        mask=mask,
+        action=action.astype(np.int64),
+        reward=rng.standard_normal(rows).astype(np.float32),
+        last=last,
+    )
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+def test_advantages_equal_the_sum_that_defines_them(seed: int, gamma: float, lam: float) -> None:
+    rng = np.random.default_rng(seed)
+    reward, value = rng.standard_normal((2, 20))
+    last = rng.random(20) < 0.2
+    last[-1] = True
+    expected = np.zeros(20)
+    for t in range(20):
+        weight, k = 1.0, t
+        while not last[k]:
+            expected[t] += weight * (reward[k] + gamma * value[k + 1] - value[k])
+            weight, k = weight * gamma * lam, k + 1
+    np.testing.assert_allclose(ppo.advantages(reward, value, last, gamma, lam), expected, atol=1e-9)
+
+
+def test_one_update_equals_a_reference_written_with_torch_alone() -> None:
+    """One agent, one pass, one minibatch: clipped surrogate, value loss, entropy, clip, Adam."""
+    config = AgentConfig(epochs=1, minibatches=1, entropy=0.03)
+    ours, theirs = Population(1, config, 3), Population(1, config, 3)
+    batch = some_decisions(1)
+    stats = ppo.update(ours, [batch], 1e-2, [np.random.default_rng(0)])[0]
+
+    keep = np.flatnonzero(~batch.last)
+    rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
+    value = theirs.critic.values(*rows)[0]
+    numbers = value.detach().numpy().astype(np.float64)
+    gae = ppo.advantages(batch.reward, numbers, batch.last, config.gamma, config.gae_lambda)
+    target = torch.from_numpy((gae + numbers).astype(np.float32))
+    gain = torch.from_numpy(((gae - gae[keep].mean()) / (gae[keep].std() + 1e-8))).float()
+    chosen = torch.distributions.Categorical(logits=theirs.actor.logits(*rows)[0])
+    log = chosen.log_prob(torch.from_numpy(batch.action))
+    ratio = (log - log.detach()).exp()
+    policy = -torch.minimum(ratio * gain, ratio.clamp(0.8, 1.2) * gain)
+    loss = policy + 0.5 * (value - target) ** 2 - 0.03 * chosen.entropy()
+    loss[torch.from_numpy(keep)].mean().backward()
+    for module in (theirs.actor, theirs.critic):
+        torch.nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+        torch.optim.Adam(module.parameters(), lr=1e-2, eps=1e-5).step()
+
+    assert stats["steps"] == len(keep)
+    # The softmax cancels the actor's last bias: its gradient is rounding, and means nothing.
+    for mine, reference in zip(
+        (*list(ours.actor.parameters())[:-1], *ours.critic.parameters()),
+        (*list(theirs.actor.parameters())[:-1], *theirs.critic.parameters()),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_an_agent_learns_the_same_alone_and_among_others() -> None:
+    config = AgentConfig()
+    batches = [some_decisions(seed, rows, 3 + seed) for seed, rows in enumerate((50, 9, 1, 80))]
+    together = Population(4, config, 0)
+    ppo.update(together, batches, 1e-3, [np.random.default_rng(i) for i in range(4)])
+    for agent, batch in enumerate(batches):
+        alone = Population(1, config, 0)
+        ppo.update(alone, [batch], 1e-3, [np.random.default_rng(agent)])
+        for get in (Population.get_actor, Population.get_critic):
+            for name, array in get(alone).items():
+                np.testing.assert_allclose(array, get(together, agent)[name], atol=2e-5)
+
+
+def test_an_agent_without_decisions_stays_as_it_is() -> None:
+    population = Population(1, AgentConfig(), 0)
+    before = population.save()
+    stats = ppo.update(population, [some_decisions(0, rows=1)], 1e-3, [np.random.default_rng(0)])
+    assert population.save() == before
+    assert stats[0]["steps"] == 0
+
+
+def test_illegal_actions_have_no_probability_and_no_gradient() -> None:
+    population = Population(1, AgentConfig(), 0)
+    batch = some_decisions(2)
+    destination = torch.from_numpy(batch.destination)[None].requires_grad_()
+    mask = torch.from_numpy(batch.mask)[None]
+    logits = population.actor.logits(torch.from_numpy(batch.local)[None], destination, mask)
+    log = torch.log_softmax(logits, 2)
+    assert torch.all(log.exp()[~mask] == 0)
+    torch.logsumexp(log.masked_fill(~mask, 0.0), (1, 2)).backward()
+    assert destination.grad is not None
+    assert torch.all(destination.grad[~mask] == 0)
+    assert torch.any(destination.grad[mask] != 0)
+
+
+def test_the_numpy_actor_equals_the_torch_actor() -> None:
+    population = Population(3, AgentConfig(), 1)
+    for agent in range(3):
+        noisy = {k: v + 0.1 * agent for k, v in population.get_actor(agent).items()}
+        population.set_actor(noisy, agent)
+    batch = some_decisions(5)
+    rows = [
+        torch.from_numpy(np.stack([x] * 3)) for x in (batch.local, batch.destination, batch.mask)
+    ]
+    with torch.no_grad():
+        expected = population.actor.logits(*rows).numpy()
+    for agent in range(3):
+        scores = population.policy().scores(agent, batch.local, batch.destination, batch.mask)
+        np.testing.assert_allclose(scores, expected[agent], rtol=1e-4, atol=1e-5)
+
+
+def test_the_actor_does_not_care_about_the_order_of_neighbours() -> None:
+    population = Population(1, AgentConfig(), 1)
+    batch = some_decisions(6)
+    order = np.array([0, 3, 1, 2])
+    policy = population.policy()
+    scores = policy.scores(0, batch.local, batch.destination, batch.mask)
+    turned = policy.scores(0, batch.local, batch.destination[:, order], batch.mask[:, order])
+    np.testing.assert_allclose(turned, scores[:, order], rtol=1e-4, atol=1e-6)
+
+
+def test_saved_and_loaded_goes_on_the_same() -> None:
+    first = Population(1, AgentConfig(), 0)
+    ppo.update(first, [some_decisions(0)], 1e-3, [np.random.default_rng(0)])
+    second = Population(1, AgentConfig(), 99)
+    second.load(first.save())
+    for population in (first, second):
+        ppo.update(population, [some_decisions(1)], 1e-3, [np.random.default_rng(1)])
+    assert first.save() == second.save()
+
+
+def test_ppo_learns_what_pays() -> None:
+    """Reward is the first feature of the chosen destination; nine tenths of it can be had."""
+    rng = np.random.default_rng(0)
+    population = Population(1, AgentConfig(), 0)
+    for _ in range(25):
+        batch = some_decisions(int(rng.integers(2**31)), rows=200)
+        policy = population.policy()
+        scores = policy.scores(0, batch.local, batch.destination, batch.mask)
+        batch.action = (scores + rng.gumbel(size=scores.shape)).argmax(1)
+        batch.reward = batch.destination[np.arange(200), batch.action, 0]
+        ppo.update(population, [batch], 3e-3, [rng])
+    scores = policy.scores(0, batch.local, batch.destination, batch.mask)
+    paid = np.where(batch.mask, batch.destination[:, :, 0], -np.inf)
+    learned = paid[np.arange(200), scores.argmax(1)].mean()
+    by_chance = batch.destination[:, :, 0].sum() / batch.mask.sum()
+    assert learned - by_chance > 0.9 * (paid.max(1).mean() - by_chance)
+
+
+@pytest.mark.parametrize(("node", "at_least"), [(0, 50), (22, 5)])
+def test_collected_decisions_are_those_of_the_node(node: int, at_least: int) -> None:
+    """Worlds one after the other, legal actions, and the reward that the action announces."""
+    env = EdgeVectorEnv("balanced", node, num_envs=3, horizon=60)
+    view, _ = env.reset(seed=1)
+    population = Population(1, AgentConfig(), 0)
+    decisions, _ = ppo.collect(env, view, population, 60, np.random.default_rng(0))
+    rows = np.arange(len(decisions))
+    assert len(decisions) > at_least
+    assert decisions.last.sum() == 3
+    assert decisions.mask[rows, decisions.action].all()
+    assert np.all(decisions.local[:, 0] == 1)
+    # balanced: reward = 1 - delay / 2 s, and the last destination feature is delay / 20 s
+    delay = decisions.destination[rows, decisions.action, 9] * 20
+    low = delay < 55
+    np.testing.assert_allclose(decisions.reward[low], 1 - delay[low] / 2, atol=1e-4)
