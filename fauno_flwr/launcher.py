@@ -72,6 +72,7 @@ class Engine:
 
     def __enter__(self) -> "Engine":
         self.home = Path(tempfile.mkdtemp(prefix="fauno-"))
+        self.process: subprocess.Popen[bytes] | None = None
         self.mark = uuid.uuid4().hex
         bin_dir = Path(sys.executable).parent
         self.environment = {
@@ -197,6 +198,8 @@ class Engine:
                 except psutil.NoSuchProcess:
                     continue
             psutil.wait_procs(processes, timeout=0.2)
+        if self.process is not None:
+            self.process.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _processes(self) -> list[psutil.Process]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from fauno_flwr.config import ConfigError, RunConfig, load_config
+from sim_env.policies import POLICIES
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
@@ -198,14 +199,15 @@ def compare(
     ] = None,
 ) -> None:
     """Compare heuristics on the same arrivals, without Flower."""
-    names = [name.strip() for name in policies.split(",")]
+    names = [name.strip() for name in policies.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"policies is empty: must be some of {', '.join(POLICIES)}")
     extra = [f"evaluation.policies=[{','.join(names)}]", f"evaluation.worlds={seeds}"]
     config = load_config(scenario, [*(overrides or []), *extra])
     world = config.build_scenario()
     from fauno_flwr.report import format_table, plot_comparison
     from fauno_flwr.results import RunDirectory
     from sim_env.evaluation import run_policy, summarise
-    from sim_env.policies import POLICIES
 
     directory = RunDirectory(out.absolute()) if out else None
     evaluation = config.evaluation

@@ -1,7 +1,7 @@
 """One node of the network as a gymnasium environment; its peers follow a policy."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -52,7 +52,7 @@ class EdgeVectorEnv(VectorEnv):
         Ticks before an episode begins, in which the node does as its peers.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
+    metadata: dict[str, Any] = {
         "autoreset_mode": AutoresetMode.NEXT_STEP,
         "render_modes": [],
     }
@@ -168,7 +168,7 @@ class EdgeVectorEnv(VectorEnv):
 class EdgeEnv(gym.Env):
     """One agent in one world; the single-world face of :class:`EdgeVectorEnv`, same parameters."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(
         self,

@@ -232,7 +232,7 @@ def test_a_node_that_never_answers_does_not_end_the_run(config: RunConfig, tmp_p
 
 @pytest.mark.parametrize("path", ["relative/run", "/proc/nothing/run"])
 def test_an_impossible_folder_is_named(path: str) -> None:
-    with pytest.raises(ConfigError, match="out is '.*': (must be an absolute|cannot be written)"):
+    with pytest.raises(ConfigError, match=r"out is '.*': (must be an absolute|cannot be written)"):
         RunDirectory(path)
 
 

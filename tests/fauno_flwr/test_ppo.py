@@ -60,7 +60,7 @@ def test_one_update_equals_a_reference_written_with_torch_alone() -> None:
     numbers = value.detach().numpy().astype(np.float64)
     gae = ppo.advantages(batch.reward, numbers, batch.last, config.gamma, config.gae_lambda)
     target = torch.from_numpy((gae + numbers).astype(np.float32))
-    gain = torch.from_numpy(((gae - gae[keep].mean()) / (gae[keep].std() + 1e-8))).float()
+    gain = torch.from_numpy((gae - gae[keep].mean()) / (gae[keep].std() + 1e-8)).float()
     chosen = torch.distributions.Categorical(logits=theirs.actor.logits(*rows)[0])
     log = chosen.log_prob(torch.from_numpy(batch.action))
     ratio = (log - log.detach()).exp()

@@ -1,0 +1,64 @@
+"""The command line, without an engine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fauno_flwr.config import RunConfig
+from fauno_flwr.main import Progress
+
+FAUNO = str(Path(sys.executable).with_name("fauno"))
+
+
+def fauno(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([FAUNO, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
+    short = ["evaluation.warmup=50", "evaluation.window=200"]
+    out = tmp_path / "c"
+    done = fauno(*("compare", "--policies", "lq,sed", "--seeds", "3", "--out", str(out)), *short)
+    assert done.returncode == 0, done.stderr
+    assert "LeastQueue" in done.stdout
+    assert "ShortestExpectedDelay" in done.stdout
+    assert "rho = 0.411" in done.stdout
+    written = json.loads((out / "table.json").read_text())
+    assert [row["policy"] for row in written["table"]] == ["lq", "sed"]
+    assert (out / "figures" / "comparison.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["simulate", "federation.bufer_size=3"], "did you mean federation.buffer_size?"),
+        (["simulate", "workload.rate=-1"], "workload.rate is -1.0: must be"),
+        (["simulate", "federation.buffer_size=20"], "must be at most 19"),
+        (["simulate", "evaluation.policies=[best]"], "evaluation.policies is 'best'"),
+        (["simulate", "--conf", "eter2"], "did you mean ether2?"),
+        (["simulate", "--out", "/proc/nothing/x"], "cannot be written"),
+        (["compare", "--policies", "lq,best"], "evaluation.policies is 'best'"),
+        (["compare", "--scenario", "nowhere"], "'nowhere' is not known"),
+        (["compare", "--policies", ""], "policies is empty: must be some of"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
+    done = fauno(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    progress = Progress(tmp_path, 6, RunConfig())
+    events.write_text('{"event": "stage", "stage": "training"}\n{"event": "reply", "na')
+    assert progress._read()
+    assert "0/6 nodes heard" in progress._text(0.0)
+    with events.open("a") as file:
+        file.write('me": "rpi_0"}\n{"event": "flush", "version": 3}\n')
+    assert progress._read()
+    assert "1/6 nodes heard, version 3/40" in progress._text(progress.training_since)
