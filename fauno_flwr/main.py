@@ -207,21 +207,16 @@ def compare(
     world = config.build_scenario()
     from fauno_flwr.report import format_table, plot_comparison
     from fauno_flwr.results import RunDirectory
-    from sim_env.evaluation import run_policy, summarise
+    from sim_env.evaluation import run_policies
 
     directory = RunDirectory(out.absolute()) if out else None
     evaluation = config.evaluation
-    rows = summarise(
-        {
-            name: run_policy(
-                world,
-                POLICIES[name],
-                evaluation.seeds,
-                warmup=evaluation.warmup,
-                window=evaluation.window,
-            )
-            for name in names
-        }
+    rows = run_policies(
+        world,
+        {name: POLICIES[name] for name in names},
+        evaluation.seeds,
+        warmup=evaluation.warmup,
+        window=evaluation.window,
     )
     typer.echo(format_table(rows, world.rho, evaluation.worlds))
     if directory:

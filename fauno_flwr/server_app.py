@@ -30,7 +30,7 @@ from fauno_flwr.protocol import (
     settings_record,
 )
 from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
-from sim_env.evaluation import run_policy, summarise
+from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
 from strategies import BufferedAsync
@@ -226,17 +226,12 @@ class Run:
             policies = {report.FAUNO: fauno, **policies}
         elif actors:
             log(WARNING, "%s of %s actors: no joint evaluation", len(actors), len(agents))
-        return summarise(
-            {
-                name: run_policy(
-                    self.scenario,
-                    policy,
-                    evaluation.seeds,
-                    warmup=evaluation.warmup,
-                    window=evaluation.window,
-                )
-                for name, policy in policies.items()
-            }
+        return run_policies(
+            self.scenario,
+            policies,
+            evaluation.seeds,
+            warmup=evaluation.warmup,
+            window=evaluation.window,
         )
 
     # ---- results -------------------------------------------------------------------------------

@@ -92,6 +92,23 @@ def run_policy(
     return world.metrics()
 
 
+def run_policies(
+    scenario: Scenario,
+    policies: Mapping[str, Policy],
+    seeds: Sequence[int],
+    *,
+    warmup: int = 600,
+    window: int = 2000,
+) -> list[dict[str, Any]]:
+    """:func:`run_policy` for each of several policies, and :func:`summarise` of it all."""
+    return summarise(
+        {
+            name: run_policy(scenario, policy, seeds, warmup=warmup, window=window)
+            for name, policy in policies.items()
+        }
+    )
+
+
 def summarise(
     results: Mapping[str, Metrics], baselines: Sequence[str] = ("lq", "sed", "threshold")
 ) -> list[dict[str, Any]]:

@@ -11,85 +11,30 @@ of arrival, because decisions are taken first-come first-served.
 A tick runs: apply actions, deliver, and then for each node arrive, process, expire, publish.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from sim_env.compiled import compiled
-from sim_env.scenario import Net
-
-NONE = -1
-WHEEL = 1024  # buckets of the timing wheel; longer journeys go round more than once
-BINS = 4096  # of the response histogram, one tick each; longer responses fall into the last
-NEVER = 2**31 - 1
-
-# Where a task is.
-FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING = range(6)
-# Columns of the counters.
-CREATED, FINISHED, OVERFLOW, DEADLINE, CLIENT, RESPONSE, MASKED, OFFLOADED = range(8)
-
-
-class State(NamedTuple):
-    """All that changes: B worlds, N nodes, S places in the task pool, W wheel buckets."""
-
-    rng: np.ndarray  # uint64 (B, N): splitmix64 state of each node's arrivals
-    gap: np.ndarray  # float64 (B, N): expected arrivals left until the next one
-    ready_head: np.ndarray  # int32 (B, N), as all heads, tails and counts below
-    ready_tail: np.ndarray
-    pending_head: np.ndarray
-    pending_tail: np.ndarray
-    num_ready: np.ndarray
-    num_pending: np.ndarray
-    service: np.ndarray  # int32 (B, N): task in service
-    earliest: np.ndarray  # int32 (B, N): no deadline at the node is earlier than this
-    published: np.ndarray  # int32 (B, information_delay + 1, N): queue lengths
-    incoming: np.ndarray  # float64 (B, N): moving average of tasks accepted per tick
-    accepted: np.ndarray  # int32 (B, N): tasks accepted in this tick
-    kind: np.ndarray  # uint8 (B, S): where the task is
-    serial: np.ndarray  # int64 (B, S): running number of the task in its world
-    job: np.ndarray  # int32 (B, S)
-    born: np.ndarray  # int32 (B, S): tick
-    deadline: np.ndarray  # int32 (B, S): tick
-    origin: np.ndarray  # int32 (B, S)
-    place: np.ndarray  # int32 (B, S): node, or the node it travels to
-    sender: np.ndarray  # int32 (B, S): node that sent it here
-    hops: np.ndarray  # int32 (B, S)
-    back: np.ndarray  # int32 (B, S): ticks that the output travels home
-    due: np.ndarray  # int32 (B, S): tick of its delivery while it travels
-    work: np.ndarray  # float64 (B, S): instructions left
-    next: np.ndarray  # int32 (B, S)
-    free_head: np.ndarray  # int32 (B,)
-    num_free: np.ndarray  # int32 (B,)
-    wheel_head: np.ndarray  # int32 (B, W)
-    wheel_tail: np.ndarray  # int32 (B, W)
-    total: np.ndarray  # int64 (B, 8): counters of all tasks
-    cohort: np.ndarray  # int64 (B, 8): counters of the tasks born in the window
-    histogram: np.ndarray  # int64 (B, BINS): responses of the cohort
-    born_at: np.ndarray  # int64 (B, N): cohort by origin
-    finished_at: np.ndarray  # int64 (B, N)
-    served_by: np.ndarray  # int64 (B, N): cohort by the node that served it
-    window: np.ndarray  # int64 (2,): first tick of the measured window, and the tick after it
-
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-MIX_2 = np.uint64(0x94D049BB133111EB)
-
-
-@compiled
-def mix(z):
-    """Finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
-    z = (z ^ (z >> np.uint64(30))) * MIX_1
-    z = (z ^ (z >> np.uint64(27))) * MIX_2
-    return z ^ (z >> np.uint64(31))
-
-
-@compiled
-def uniform(st, b, n):
-    """Next number of a node's stream, in (0, 1]."""
-    state = st.rng[b, n] + GOLDEN
-    st.rng[b, n] = state
-    return (float(mix(state) >> np.uint64(11)) + 1.0) * (1.0 / 9007199254740992.0)
+from sim_env.state import (
+    BINS,
+    CLIENT,
+    CREATED,
+    DEADLINE,
+    FINISHED,
+    FREE,
+    MASKED,
+    NEVER,
+    NONE,
+    OFFLOADED,
+    OUTBOUND,
+    OVERFLOW,
+    PENDING,
+    READY,
+    RESPONSE,
+    RETURNING,
+    SERVICE,
+    WHEEL,
+    uniform,
+)
 
 
 @compiled
@@ -347,93 +292,3 @@ def tick(net, st, now, actions):
             published[b, row, n] = num_ready[b, n] + num_pending[b, n] + (service[b, n] >= 0)
             incoming[b, n] = 0.95 * incoming[b, n] + 0.05 * accepted[b, n]
             accepted[b, n] = 0
-
-
-@compiled
-def first_gaps(net, st):
-    """Draw the gap before the first arrival of every node."""
-    for b in range(st.gap.shape[0]):
-        for n in range(st.gap.shape[1]):
-            st.gap[b, n] = -np.log(uniform(st, b, n)) if net.arrivals[n] > 0 else np.inf
-
-
-def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
-    """State of B empty worlds at time 0.
-
-    Parameters
-    ----------
-    net : Net
-    seeds : array of uint64, shape (B,)
-        World b's arrivals depend on ``seeds[b]`` and the node only.
-    pool : int
-        Places for tasks in each world.
-    """
-    worlds, nodes = len(seeds), len(net.speed)
-
-    def ints(*shape: int, fill: int = 0) -> np.ndarray:
-        return np.full((worlds, *shape), fill, np.int32)
-
-    with np.errstate(over="ignore"):
-        rng = _mix_array(
-            _mix_array(seeds)[:, None] + GOLDEN * np.arange(1, nodes + 1, dtype=np.uint64)
-        )
-    st = State(
-        rng=rng,
-        gap=np.zeros((worlds, nodes)),
-        ready_head=ints(nodes, fill=NONE),
-        ready_tail=ints(nodes, fill=NONE),
-        pending_head=ints(nodes, fill=NONE),
-        pending_tail=ints(nodes, fill=NONE),
-        num_ready=ints(nodes),
-        num_pending=ints(nodes),
-        service=ints(nodes, fill=NONE),
-        earliest=ints(nodes, fill=NEVER),
-        published=ints(net.information_delay + 1, nodes),
-        incoming=np.zeros((worlds, nodes)),
-        accepted=ints(nodes),
-        kind=np.zeros((worlds, pool), np.uint8),
-        serial=np.zeros((worlds, pool), np.int64),
-        job=ints(pool),
-        born=ints(pool),
-        deadline=ints(pool),
-        origin=ints(pool),
-        place=ints(pool),
-        sender=ints(pool),
-        hops=ints(pool),
-        back=ints(pool),
-        due=ints(pool),
-        work=np.zeros((worlds, pool)),
-        next=np.tile(np.append(np.arange(1, pool, dtype=np.int32), np.int32(NONE)), (worlds, 1)),
-        free_head=ints(),
-        num_free=ints(fill=pool),
-        wheel_head=ints(WHEEL, fill=NONE),
-        wheel_tail=ints(WHEEL, fill=NONE),
-        total=np.zeros((worlds, 8), np.int64),
-        cohort=np.zeros((worlds, 8), np.int64),
-        histogram=np.zeros((worlds, BINS), np.int64),
-        born_at=np.zeros((worlds, nodes), np.int64),
-        finished_at=np.zeros((worlds, nodes), np.int64),
-        served_by=np.zeros((worlds, nodes), np.int64),
-        window=np.array([0, NEVER], np.int64),
-    )
-    first_gaps(net, st)
-    return st
-
-
-def _mix_array(z: np.ndarray) -> np.ndarray:
-    z = (z ^ (z >> np.uint64(30))) * MIX_1
-    z = (z ^ (z >> np.uint64(27))) * MIX_2
-    return np.asarray(z ^ (z >> np.uint64(31)))
-
-
-def grow(st: State) -> State:
-    """The same state with twice the places for tasks."""
-    worlds, pool = st.kind.shape
-    fields = ["kind", "serial", "job", "born", "deadline", "origin", "place", "sender"]
-    fields += ["hops", "back", "due", "work", "next"]
-    bigger = {name: np.concatenate([getattr(st, name)] * 2, axis=1) for name in fields}
-    bigger["kind"][:, pool:] = FREE
-    bigger["next"][:, pool:] = np.arange(pool + 1, 2 * pool + 1, dtype=np.int32)
-    bigger["next"][:, -1] = st.free_head
-    free_head = np.full(worlds, pool, np.int32)
-    return st._replace(**bigger, free_head=free_head, num_free=st.num_free + np.int32(pool))

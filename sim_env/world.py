@@ -8,12 +8,23 @@ import numpy as np
 from sim_env import kernel
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.scenario import Scenario
+from sim_env.state import (
+    CLIENT,
+    CREATED,
+    DEADLINE,
+    FINISHED,
+    FREE,
+    OVERFLOW,
+    RESPONSE,
+    grow,
+    new_state,
+)
 
 FIRST_POOL = 512
 OUTCOMES = {
-    "overflow": kernel.OVERFLOW,
-    "deadline": kernel.DEADLINE,
-    "client": kernel.CLIENT,
+    "overflow": OVERFLOW,
+    "deadline": DEADLINE,
+    "client": CLIENT,
 }
 
 
@@ -111,7 +122,7 @@ class World:
     def reset(self, seeds: Sequence[int]) -> None:
         """Empty all worlds and start their arrivals anew."""
         self.now = 0
-        self.state = kernel.new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL)
+        self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL)
         # Room that one tick cannot use up: ten times the mean number of births.
         self._spare = 64 + int(10 * self.net.arrivals.sum())
         rows = len(seeds) * int(self.net.is_agent.sum())
@@ -133,7 +144,7 @@ class World:
             k-th neighbour. An illegal action keeps the task and is counted.
         """
         while self.state.num_free.min() < self._spare:
-            self.state = kernel.grow(self.state)
+            self.state = grow(self.state)
         kernel.tick(self.net, self.state, self.now, actions)
         self.now += 1
 
@@ -157,13 +168,13 @@ class World:
         """Counts of the measured cohort so far."""
         st, cohort = self.state, self.state.cohort
         lost = {name: cohort[:, column].copy() for name, column in OUTCOMES.items()}
-        created, finished = cohort[:, kernel.CREATED].copy(), cohort[:, kernel.FINISHED].copy()
+        created, finished = cohort[:, CREATED].copy(), cohort[:, FINISHED].copy()
         return Metrics(
             created=created,
             finished=finished,
             inside=created - finished - sum(lost.values()),
             **lost,
-            response_sum=cohort[:, kernel.RESPONSE].copy(),
+            response_sum=cohort[:, RESPONSE].copy(),
             histogram=st.histogram.copy(),
             born_at=st.born_at.copy(),
             finished_at=st.finished_at.copy(),
@@ -174,14 +185,14 @@ class World:
     def audit(self) -> dict[str, bool]:
         """Named invariants that hold in every state of a correct world."""
         st, total = self.state, self.state.total
-        alive = st.kind != kernel.FREE
+        alive = st.kind != FREE
         inside = alive.sum(axis=1)
         lost = sum(total[:, column] for column in OUTCOMES.values())
         load = st.num_ready + st.num_pending + (st.service >= 0)
         walked = self._walk()
         return {
             "created = finished + lost + inside": bool(
-                np.all(total[:, kernel.CREATED] == total[:, kernel.FINISHED] + lost + inside)
+                np.all(total[:, CREATED] == total[:, FINISHED] + lost + inside)
             ),
             "free places + inside = pool": bool(np.all(st.num_free + inside == st.kind.shape[1])),
             "every task is in exactly one place": walked["once"],
@@ -209,7 +220,7 @@ class World:
                 seen += queue + ([int(st.service[b, n])] if st.service[b, n] >= 0 else [])
             for head in st.wheel_head[b]:
                 seen += self.chain(b, head)
-            alive = np.flatnonzero(st.kind[b] != kernel.FREE)
+            alive = np.flatnonzero(st.kind[b] != FREE)
             once &= sorted(seen) == alive.tolist()
         return {"once": once, "fifo": fifo}
 

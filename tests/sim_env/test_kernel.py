@@ -5,21 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim_env import kernel, observation
+from sim_env import observation
+from sim_env import state as states
 from sim_env.reference import ReferenceWorld
 from sim_env.scenario import Scenario, load_scenario
 from sim_env.world import World
 from tests.conftest import small_scenarios
 
 NAMES = {
-    "created": kernel.CREATED,
-    "finished": kernel.FINISHED,
-    "overflow": kernel.OVERFLOW,
-    "deadline": kernel.DEADLINE,
-    "client": kernel.CLIENT,
-    "response": kernel.RESPONSE,
-    "masked": kernel.MASKED,
-    "offloaded": kernel.OFFLOADED,
+    "created": states.CREATED,
+    "finished": states.FINISHED,
+    "overflow": states.OVERFLOW,
+    "deadline": states.DEADLINE,
+    "client": states.CLIENT,
+    "response": states.RESPONSE,
+    "masked": states.MASKED,
+    "offloaded": states.OFFLOADED,
 }
 
 
@@ -49,7 +50,7 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
         assert state.incoming[b, n] == node.incoming
     travelling = [task for head in state.wheel_head[b] for task in world.chain(b, head)]
     assert sorted(
-        (*fields(task), state.due[b, task].item(), state.kind[b, task] == kernel.RETURNING)
+        (*fields(task), state.due[b, task].item(), state.kind[b, task] == states.RETURNING)
         for task in travelling
     ) == sorted((*reference_fields(j.task), j.due, j.home) for j in reference.journeys)
     for name, column in NAMES.items():
@@ -104,8 +105,8 @@ def test_kernel_equals_reference(scenario: Scenario, seed: int, actions: int) ->
 def test_kernel_equals_reference_on_the_registered_scenarios(name: str) -> None:
     """Long enough for results to come home and for deadlines to pass."""
     world = run_both(load_scenario(name), [7], 700, np.random.default_rng(0))
-    assert world.state.total[0, kernel.FINISHED] > 100
-    assert world.state.total[0, kernel.DEADLINE] > 0
+    assert world.state.total[0, states.FINISHED] > 100
+    assert world.state.total[0, states.DEADLINE] > 0
 
 
 def test_pool_grows_without_losing_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
