@@ -40,13 +40,21 @@ from sim_env.state import (
 @compiled
 def load(st, b, n):
     """Tasks at a node, the one in service included."""
-    return st.num_ready[b, n] + st.num_pending[b, n] + (st.service[b, n] >= 0)
+    waiting = st.num_ready[b, n] + st.num_pending[b, n] + st.num_intake[b, n]
+    return waiting + (st.service[b, n] >= 0)
 
 
 @compiled
 def travel(net, n, k, bits):
     """Whole ticks, at least 1, that `bits` take from node n to its k-th slot."""
-    return max(1, int(np.ceil(bits / net.rate[n, k] + net.latency[n, k])))
+    ticks = bits / net.rate[n, k] + net.latency[n, k]
+    if net.message_noise and bits > 0:
+        snr = net.signal[n, k] - (-174.0 + 10.0 * np.log10(bits))
+        rate = net.bandwidth * np.log2(1.0 + 10.0 ** (snr / 10.0))
+        ticks = bits / rate * net.ticks_per_second
+    if net.whole_seconds:
+        ticks = np.floor(ticks / net.ticks_per_second + 0.5) * net.ticks_per_second
+    return max(1, int(np.ceil(ticks)))
 
 
 @compiled
@@ -157,32 +165,38 @@ def deliver(net, st, b, now):
 
 
 @compiled
+def birth(net, st, b, n, now):
+    """A new task of the client of node n: its job and deadline from the node's stream."""
+    job = min(int(uniform(st, b, n) * len(net.job_work)), len(net.job_work) - 1)
+    span = net.deadline_high - net.deadline_low
+    slack = net.deadline_low + min(int(uniform(st, b, n) * span), span - 1)
+    task = st.free_head[b]
+    if task < 0:
+        raise MemoryError("task pool exhausted")
+    st.free_head[b] = st.next[b, task]
+    st.num_free[b] -= 1
+    st.serial[b, task] = st.total[b, CREATED]
+    st.job[b, task] = job
+    st.born[b, task] = now
+    st.deadline[b, task] = now + slack
+    st.origin[b, task] = n
+    st.sender[b, task] = NONE
+    st.hops[b, task] = 0
+    st.back[b, task] = 0
+    st.work[b, task] = net.job_work[job]
+    st.total[b, CREATED] += 1
+    if st.window[0] <= now < st.window[1]:
+        st.cohort[b, CREATED] += 1
+        st.born_at[b, n] += 1
+    return task
+
+
+@compiled
 def arrive(net, st, b, n, now):
     """Births at a source: a Poisson process whose gaps are counted in expected arrivals."""
-    while st.gap[b, n] <= 0.0:
-        st.gap[b, n] -= np.log(uniform(st, b, n))
-        job = min(int(uniform(st, b, n) * len(net.job_work)), len(net.job_work) - 1)
-        span = net.deadline_high - net.deadline_low
-        slack = net.deadline_low + min(int(uniform(st, b, n) * span), span - 1)
-        task = st.free_head[b]
-        if task < 0:
-            raise MemoryError("task pool exhausted")
-        st.free_head[b] = st.next[b, task]
-        st.num_free[b] -= 1
-        st.serial[b, task] = st.total[b, CREATED]
-        st.job[b, task] = job
-        st.born[b, task] = now
-        st.deadline[b, task] = now + slack
-        st.origin[b, task] = n
-        st.sender[b, task] = NONE
-        st.hops[b, task] = 0
-        st.back[b, task] = 0
-        st.work[b, task] = net.job_work[job]
-        st.total[b, CREATED] += 1
-        if st.window[0] <= now < st.window[1]:
-            st.cohort[b, CREATED] += 1
-            st.born_at[b, n] += 1
-        enter(net, st, b, n, task, now)
+    while st.gap[b, n, 0] <= 0.0:
+        st.gap[b, n, 0] -= np.log(uniform(st, b, n))
+        enter(net, st, b, n, birth(net, st, b, n, now), now)
 
 
 @compiled
@@ -217,15 +231,15 @@ def process(net, st, b, n, now):
 
 
 @compiled
-def sweep(st, b, heads, tails, counts, n, now):
-    """Cancel the tasks of a list whose deadline has come; returns the earliest deadline left."""
+def sweep(st, b, heads, tails, counts, n, limit, now):
+    """Cancel the tasks of a list with deadlines up to `limit`; returns the earliest one left."""
     earliest = NEVER
     task = heads[b, n]
     heads[b, n] = NONE
     counts[b, n] = 0
     while task >= 0:
         following = st.next[b, task]
-        if st.deadline[b, task] <= now:
+        if st.deadline[b, task] <= limit:
             end(st, b, task, DEADLINE, now)
         else:
             append(st, b, heads, tails, n, task)
@@ -239,8 +253,8 @@ def sweep(st, b, heads, tails, counts, n, now):
 def expire(net, st, b, n, now):
     """Cancel what can no longer finish in time at a node."""
     earliest = min(
-        sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, now),
-        sweep(st, b, st.pending_head, st.pending_tail, st.num_pending, n, now),
+        sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, now, now),
+        sweep(st, b, st.pending_head, st.pending_tail, st.num_pending, n, now, now),
     )
     task = st.service[b, n]
     if task >= 0 and net.cancel_in_service:
@@ -279,8 +293,8 @@ def tick(net, st, now, actions):
                 decide(net, st, b, n, actions[b, n], now)
         deliver(net, st, b, now)
         for n in range(actions.shape[1]):
-            gap[b, n] -= arrivals[n]
-            if gap[b, n] <= 0.0:
+            gap[b, n, 0] -= arrivals[n]
+            if gap[b, n, 0] <= 0.0:
                 arrive(net, st, b, n, now)
             task = service[b, n]
             if task >= 0 and work[b, task] > speed[n]:

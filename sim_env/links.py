@@ -1,4 +1,4 @@
-"""How fast a link is."""
+"""How fast a wireless link is."""
 
 import numpy as np
 
@@ -7,31 +7,36 @@ THERMAL_NOISE = -174.0  # dBm per Hz at 290 K
 NEAREST = 1.0  # metres; closer than this the free-space formula means nothing
 
 
-def wireless_rate(
-    distance: np.ndarray, bandwidth: float, power: float, frequency: float
-) -> np.ndarray:
-    """Shannon capacity of a wireless link under free-space path loss.
+def received_power(distance: np.ndarray, power: float, frequency: float) -> np.ndarray:
+    """Power that arrives under free-space path loss, in dBm.
 
-    ``C = W log2(1 + SNR)`` with ``SNR_dB = P - (20 log10 d + 20 log10 f + 20 log10(4 pi / c)) -
-    (-174 + 10 log10 W)``.
+    ``P - (20 log10 d + 20 log10 f + 20 log10(4 pi / c))``
 
     Parameters
     ----------
     distance : array of float
-        Metres; taken as 1 m where closer.
-    bandwidth : float
-        W, in Hz.
+        d, in metres; taken as 1 m where closer.
     power : float
         P, transmission power in dBm.
     frequency : float
         f, carrier frequency in Hz.
-
-    Returns
-    -------
-    array of float
-        Bits per second, same shape as `distance`.
     """
     d = np.maximum(distance, NEAREST)
     loss = 20 * np.log10(d) + 20 * np.log10(frequency) + 20 * np.log10(4 * np.pi / SPEED_OF_LIGHT)
-    snr = power - loss - (THERMAL_NOISE + 10 * np.log10(bandwidth))
+    return np.asarray(power - loss)
+
+
+def shannon_rate(signal: np.ndarray, bandwidth: float) -> np.ndarray:
+    """Shannon capacity ``W log2(1 + SNR)`` in bits per second.
+
+    ``SNR_dB = signal - (-174 + 10 log10 W)``
+
+    Parameters
+    ----------
+    signal : array of float
+        Received power in dBm.
+    bandwidth : float
+        W, in Hz.
+    """
+    snr = signal - (THERMAL_NOISE + 10 * np.log10(bandwidth))
     return np.asarray(bandwidth * np.log2(1 + 10 ** (snr / 10)))

@@ -7,11 +7,22 @@ from typing import NamedTuple
 import numpy as np
 
 from sim_env.errors import require_choice, require_number
-from sim_env.links import wireless_rate
+from sim_env.links import received_power, shannon_rate
 from sim_env.topology import Topology, TopologySpec, build_topology
 from sim_env.workload import JOB_TABLES, JobTable, WorkloadSpec
 
 NO_DEADLINE = 2**30
+PHYSICS_CHOICES = {
+    "link": ("wireless", "fixed"),
+    "queue_order": ("fifo", "lifo"),
+    "keep_marks": ("undecided", "first"),
+    "arrivals": ("poisson", "one_per_tick"),
+    "latency_unit": ("tick", "second"),
+    "noise_bandwidth": ("link", "message"),
+    "publish": ("change", "arrival"),
+    "late_results": ("lost", "finished"),
+    "tick_order": ("fixed", "random"),
+}
 
 
 @dataclass
@@ -37,6 +48,41 @@ class PhysicsSpec:
         Ticks after which neighbours know a queue length.
     cancel_in_service : bool
         Whether a task whose deadline passes is cancelled also while being served.
+    queue_order : str
+        ``fifo``, or ``lifo``: the newest task is served and decided first.
+    keep_marks : str
+        What a keep decision marks as decided: ``undecided``, the task it is about, or ``first``,
+        the first one in the queue, decided or not.
+    arrivals : str
+        ``poisson``, or ``one_per_tick``: the next birth is at the rounded end of an exponential
+        time, at most one per tick.
+    serve_neighbours : bool
+        Whether a client, in ticks without a task of its own, also gives birth to tasks for the
+        neighbours that are sources, at their rate, and sends them there.
+    latency_unit : str
+        ``tick``: whole ticks, rounded up; ``second``: whole seconds, rounded to nearest. At least
+        one tick either way.
+    noise_bandwidth : str
+        Bandwidth in the noise of a ``wireless`` link: the ``link``'s, or one that equals the bits
+        of the ``message``.
+    self_hop : int
+        Ticks of a message from a node to itself: from client to worker, and back.
+    intake_period : int
+        Tasks from the client enter the queue only in every so many ticks, or when it is empty;
+        0: at once.
+    publish : str
+        What makes a node tell its queue length: any ``change``, or only an ``arrival`` (of a
+        client's or an offloaded task, or one sent away) but no completion.
+    expiry_grace : int
+        Ticks after its deadline at which a waiting task is cancelled.
+    late_results : str
+        Whether a result after the deadline is ``lost`` or counts as ``finished``.
+    client_forgets : bool
+        Whether a client no longer counts a result that comes later than the time of birth + the
+        (absolute) deadline.
+    tick_order : str
+        ``fixed``: actions, deliveries, then node by node births and service. ``random``: all
+        deliveries, clients, workers and the joint action of a tick in random order.
     """
 
     tick: float = 0.1
@@ -51,14 +97,47 @@ class PhysicsSpec:
     hop_cap: int = 8
     information_delay: int = 1
     cancel_in_service: bool = True
+    queue_order: str = "fifo"
+    keep_marks: str = "undecided"
+    arrivals: str = "poisson"
+    serve_neighbours: bool = False
+    latency_unit: str = "tick"
+    noise_bandwidth: str = "link"
+    self_hop: int = 0
+    intake_period: int = 0
+    publish: str = "change"
+    expiry_grace: int = 0
+    late_results: str = "lost"
+    client_forgets: bool = False
+    tick_order: str = "fixed"
 
     def __post_init__(self) -> None:
-        require_choice("physics.link", self.link, ("wireless", "fixed"))
+        for name, choices in PHYSICS_CHOICES.items():
+            require_choice(f"physics.{name}", getattr(self, name), choices)
+        for name in ("self_hop", "intake_period", "expiry_grace"):
+            require_number(f"physics.{name}", getattr(self, name), at_least=0)
         for name in ("tick", "bandwidth", "frequency", "rate", "server_rate"):
             require_number(f"physics.{name}", getattr(self, name), above=0)
         require_number("physics.power", self.power)
         for name in ("latency", "server_latency", "hop_cap", "information_delay"):
             require_number(f"physics.{name}", getattr(self, name), at_least=0)
+
+
+PLAIN = PhysicsSpec()
+# What the plain kernel does not know; see sim_env/events.py.
+EVENT_OPTIONS = (
+    "queue_order",
+    "keep_marks",
+    "arrivals",
+    "serve_neighbours",
+    "self_hop",
+    "intake_period",
+    "publish",
+    "expiry_grace",
+    "late_results",
+    "client_forgets",
+    "tick_order",
+)
 
 
 @dataclass
@@ -127,6 +206,23 @@ class Net(NamedTuple):
     hop_cap: int
     information_delay: int
     cancel_in_service: bool
+    events: bool  # whether any option below differs from the plain tick
+    lifo: bool
+    keep_marks_first: bool
+    one_per_tick: bool
+    serve_neighbours: bool
+    whole_seconds: bool
+    ticks_per_second: float
+    message_noise: bool
+    signal: np.ndarray  # float64 (N, K): dBm that arrive
+    bandwidth: float  # Hz
+    self_hop: int
+    intake_period: int
+    publish_on_arrival: bool
+    expiry_grace: int
+    late_counts: bool
+    client_forgets: bool
+    random_order: bool
     utility: float
     reward_scale: float  # ticks
     delay_cap: float  # ticks
@@ -176,9 +272,10 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
     neighbour[:, 0] = np.arange(topology.num_nodes)
     for node, row in enumerate(topology.neighbours):
         neighbour[node, 1 : 1 + len(row)] = row
+    apart = np.linalg.norm(topology.position[:, None] - topology.position[neighbour], axis=2)
+    signal = received_power(apart, physics.power, physics.frequency)
     if physics.link == "wireless":
-        apart = np.linalg.norm(topology.position[:, None] - topology.position[neighbour], axis=2)
-        rate = wireless_rate(apart, physics.bandwidth, physics.power, physics.frequency)
+        rate = shannon_rate(signal, physics.bandwidth)
         latency = np.zeros(rate.shape)
     else:
         server = np.array(topology.roles) == "server"
@@ -207,6 +304,23 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         hop_cap=physics.hop_cap,
         information_delay=physics.information_delay,
         cancel_in_service=physics.cancel_in_service,
+        events=any(getattr(physics, name) != getattr(PLAIN, name) for name in EVENT_OPTIONS),
+        lifo=physics.queue_order == "lifo",
+        keep_marks_first=physics.keep_marks == "first",
+        one_per_tick=physics.arrivals == "one_per_tick",
+        serve_neighbours=physics.serve_neighbours,
+        whole_seconds=physics.latency_unit == "second",
+        ticks_per_second=1 / tick,
+        message_noise=physics.noise_bandwidth == "message" and physics.link == "wireless",
+        signal=signal,
+        bandwidth=physics.bandwidth,
+        self_hop=physics.self_hop,
+        intake_period=physics.intake_period,
+        publish_on_arrival=physics.publish == "arrival",
+        expiry_grace=physics.expiry_grace,
+        late_counts=physics.late_results == "finished",
+        client_forgets=physics.client_forgets,
+        random_order=physics.tick_order == "random",
         utility=spec.reward.utility,
         reward_scale=spec.reward.scale / tick,
         delay_cap=spec.reward.delay_cap / tick,

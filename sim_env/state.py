@@ -13,7 +13,7 @@ BINS = 4096  # of the response histogram, one tick each; longer responses fall i
 NEVER = 2**31 - 1
 
 # Where a task is.
-FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING = range(6)
+FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING, SENT, INTAKE = range(8)
 # Columns of the counters.
 CREATED, FINISHED, OVERFLOW, DEADLINE, CLIENT, RESPONSE, MASKED, OFFLOADED = range(8)
 
@@ -22,19 +22,29 @@ class State(NamedTuple):
     """All that changes: B worlds, N nodes, S places in the task pool, W wheel buckets."""
 
     rng: np.ndarray  # uint64 (B, N): splitmix64 state of each node's arrivals
-    gap: np.ndarray  # float64 (B, N): expected arrivals left until the next one
+    gap: np.ndarray  # float64 (B, N, G): expected arrivals left until the next one, or its tick
     ready_head: np.ndarray  # int32 (B, N), as all heads, tails and counts below
     ready_tail: np.ndarray
     pending_head: np.ndarray
     pending_tail: np.ndarray
+    intake_head: np.ndarray
+    intake_tail: np.ndarray
+    num_intake: np.ndarray
     num_ready: np.ndarray
     num_pending: np.ndarray
     service: np.ndarray  # int32 (B, N): task in service
     earliest: np.ndarray  # int32 (B, N): no deadline at the node is earlier than this
-    published: np.ndarray  # int32 (B, information_delay + 1, N): queue lengths
+    published: np.ndarray  # int32 (B, information_delay + 2, N): queue lengths told
     incoming: np.ndarray  # float64 (B, N): moving average of tasks accepted per tick
     accepted: np.ndarray  # int32 (B, N): tasks accepted in this tick
+    dirty: np.ndarray  # bool (B, N): something to publish
+    entries: np.ndarray  # int64 (B,): tasks that have entered a queue
+    order_rng: np.ndarray  # uint64 (B,): splitmix64 state of the order within a tick
+    order: np.ndarray  # int32 (B, E): events of this tick
+    num_events: np.ndarray  # int32 (B,)
+    cursor: np.ndarray  # int32 (B,): position of the joint action among them
     kind: np.ndarray  # uint8 (B, S): where the task is
+    entered: np.ndarray  # int64 (B, S): running number of its entry into the queue
     serial: np.ndarray  # int64 (B, S): running number of the task in its world
     job: np.ndarray  # int32 (B, S)
     born: np.ndarray  # int32 (B, S): tick
@@ -83,10 +93,16 @@ def uniform(st, b, n):
 
 @compiled
 def first_gaps(net, st):
-    """Draw the gap before the first arrival of every node."""
+    """Draw the gap before the first arrival of every stream: a node's own, then its neighbours'."""
     for b in range(st.gap.shape[0]):
         for n in range(st.gap.shape[1]):
-            st.gap[b, n] = -np.log(uniform(st, b, n)) if net.arrivals[n] > 0 else np.inf
+            for k in range(st.gap.shape[2]):
+                m = net.neighbour[n, k] if k < net.slots[n] else NONE
+                st.gap[b, n, k] = np.inf
+                if m >= 0 and net.arrivals[n] > 0 and net.arrivals[m] > 0:
+                    st.gap[b, n, k] = -np.log(uniform(st, b, n))
+                    if net.one_per_tick:
+                        st.gap[b, n, k] = np.floor(st.gap[b, n, k] / net.arrivals[m] + 0.5)
 
 
 def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
@@ -111,19 +127,29 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
         )
     st = State(
         rng=rng,
-        gap=np.zeros((worlds, nodes)),
+        gap=np.zeros((worlds, nodes, net.neighbour.shape[1] if net.serve_neighbours else 1)),
         ready_head=ints(nodes, fill=NONE),
         ready_tail=ints(nodes, fill=NONE),
         pending_head=ints(nodes, fill=NONE),
         pending_tail=ints(nodes, fill=NONE),
+        intake_head=ints(nodes, fill=NONE),
+        intake_tail=ints(nodes, fill=NONE),
+        num_intake=ints(nodes),
         num_ready=ints(nodes),
         num_pending=ints(nodes),
         service=ints(nodes, fill=NONE),
         earliest=ints(nodes, fill=NEVER),
-        published=ints(net.information_delay + 1, nodes),
+        published=ints(net.information_delay + 2, nodes),
         incoming=np.zeros((worlds, nodes)),
         accepted=ints(nodes),
+        dirty=np.zeros((worlds, nodes), np.bool_),
+        entries=np.zeros(worlds, np.int64),
+        order_rng=_mix_array(rng[:, 0] ^ GOLDEN),
+        order=ints(2 * nodes + 1 + pool if net.random_order else 0),
+        num_events=ints(),
+        cursor=ints(),
         kind=np.zeros((worlds, pool), np.uint8),
+        entered=np.zeros((worlds, pool), np.int64),
         serial=np.zeros((worlds, pool), np.int64),
         job=ints(pool),
         born=ints(pool),
@@ -161,11 +187,14 @@ def _mix_array(z: np.ndarray) -> np.ndarray:
 def grow(st: State) -> State:
     """The same state with twice the places for tasks."""
     worlds, pool = st.kind.shape
-    fields = ["kind", "serial", "job", "born", "deadline", "origin", "place", "sender"]
+    fields = ["kind", "entered", "serial", "job", "born", "deadline", "origin", "place", "sender"]
     fields += ["hops", "back", "due", "work", "next"]
     bigger = {name: np.concatenate([getattr(st, name)] * 2, axis=1) for name in fields}
     bigger["kind"][:, pool:] = FREE
     bigger["next"][:, pool:] = np.arange(pool + 1, 2 * pool + 1, dtype=np.int32)
     bigger["next"][:, -1] = st.free_head
     free_head = np.full(worlds, pool, np.int32)
+    if st.order.size:
+        more = np.zeros((worlds, pool), np.int32)
+        bigger["order"] = np.concatenate([st.order, more], axis=1)
     return st._replace(**bigger, free_head=free_head, num_free=st.num_free + np.int32(pool))

@@ -1,0 +1,353 @@
+"""The tick with the options of the original simulator: clients, workers and messages as events.
+
+With all options off it does what :mod:`sim_env.kernel` does, only slower; a test holds both to
+the plain-Python reference. Within a tick the events run in the fixed order of the kernel, or all
+in random order; then the joint action has its own place among them, and a world stands still
+there, in the middle of the tick, between two steps.
+"""
+
+import numpy as np
+
+from sim_env.compiled import compiled
+from sim_env.kernel import append, birth, end, launch, load, pop, sweep, travel
+from sim_env.state import (
+    CLIENT,
+    DEADLINE,
+    FINISHED,
+    GOLDEN,
+    INTAKE,
+    MASKED,
+    NONE,
+    OFFLOADED,
+    OUTBOUND,
+    OVERFLOW,
+    PENDING,
+    READY,
+    RETURNING,
+    SENT,
+    SERVICE,
+    WHEEL,
+    mix,
+    uniform,
+)
+
+
+@compiled
+def before(net, st, b, one, other):
+    """Whether a task comes before another in the queue."""
+    if net.lifo:
+        return st.entered[b, one] > st.entered[b, other]
+    return st.entered[b, one] < st.entered[b, other]
+
+
+@compiled
+def insert(net, st, b, heads, tails, n, task):
+    """Put a task into a list in queue order."""
+    previous = NONE
+    following = heads[b, n]
+    if not net.lifo and following >= 0 and before(net, st, b, tails[b, n], task):
+        previous, following = tails[b, n], NONE  # the usual case: at the end
+    while following >= 0 and before(net, st, b, following, task):
+        previous, following = following, st.next[b, following]
+    st.next[b, task] = following
+    if previous < 0:
+        heads[b, n] = task
+    else:
+        st.next[b, previous] = task
+    if following < 0:
+        tails[b, n] = task
+
+
+@compiled
+def pending_is_first(net, st, b, n):
+    """Whether the first task of the whole queue is an undecided one."""
+    ready, pending = st.ready_head[b, n], st.pending_head[b, n]
+    return pending >= 0 and (ready < 0 or before(net, st, b, pending, ready))
+
+
+@compiled
+def join(net, st, b, n, task):
+    """A task enters the queue of a node."""
+    st.entered[b, task] = st.entries[b]
+    st.entries[b] += 1
+    st.kind[b, task] = PENDING
+    insert(net, st, b, st.pending_head, st.pending_tail, n, task)
+    st.num_pending[b, n] += 1
+
+
+@compiled
+def receive(net, st, b, n, task, now):
+    """A task reaches a node, from its client or from another node."""
+    from_client = st.kind[b, task] == SENT
+    if not from_client:
+        st.dirty[b, n] = True  # also when it is refused
+    if load(st, b, n) >= net.capacity[n]:
+        end(st, b, task, OVERFLOW, now)
+        return
+    st.dirty[b, n] = True
+    st.place[b, task] = n
+    st.accepted[b, n] += 1
+    st.earliest[b, n] = min(st.earliest[b, n], st.deadline[b, task])
+    if from_client and net.intake_period > 0:
+        st.kind[b, task] = INTAKE
+        append(st, b, st.intake_head, st.intake_tail, n, task)
+        st.num_intake[b, n] += 1
+    else:
+        join(net, st, b, n, task)
+
+
+@compiled
+def hand_over(net, st, b, task, now):
+    """Deliver a message."""
+    if st.kind[b, task] == RETURNING:
+        late = now > st.deadline[b, task] and not net.late_counts
+        forgotten = net.client_forgets and st.born[b, task] + st.deadline[b, task] < now
+        end(st, b, task, CLIENT if late or forgotten else FINISHED, now)
+    elif st.deadline[b, task] + net.expiry_grace <= now:
+        end(st, b, task, DEADLINE, now)
+    else:
+        receive(net, st, b, st.place[b, task], task, now)
+
+
+@compiled
+def send_birth(net, st, b, n, k, now):
+    """The client of node n makes a task for the node in slot k and sends it there."""
+    task = birth(net, st, b, n, now)
+    st.kind[b, task] = SENT
+    st.place[b, task] = net.neighbour[n, k]
+    if k > 0:
+        job = st.job[b, task]
+        st.back[b, task] = travel(net, n, k, net.job_output[job])
+        launch(st, b, task, SENT, now + travel(net, n, k, net.job_input[job]))
+    elif net.self_hop > 0:
+        st.back[b, task] = net.self_hop
+        launch(st, b, task, SENT, now + net.self_hop)
+    else:
+        receive(net, st, b, n, task, now)
+
+
+@compiled
+def due_births(net, st, b, n, k, now):
+    """Births of a stream in this tick; `st.gap` is moved on to the one after."""
+    rate = net.arrivals[net.neighbour[n, k]]
+    if net.one_per_tick:
+        if st.gap[b, n, k] > now:
+            return 0
+        st.gap[b, n, k] = np.floor(now - np.log(uniform(st, b, n)) / rate + 0.5)
+        return 1
+    births = 0
+    while st.gap[b, n, k] <= 0.0:
+        st.gap[b, n, k] -= np.log(uniform(st, b, n))
+        births += 1
+    return births
+
+
+@compiled
+def client(net, st, b, n, now):
+    """A node's client: its own stream and, when that is not due, those of its neighbours."""
+    if not net.one_per_tick:
+        for k in range(st.gap.shape[2]):
+            if k < net.slots[n]:
+                st.gap[b, n, k] -= net.arrivals[net.neighbour[n, k]]
+    if not np.isfinite(st.gap[b, n, 0]):
+        return
+    births = due_births(net, st, b, n, 0, now)
+    for _ in range(births):
+        send_birth(net, st, b, n, 0, now)
+    if births > 0:
+        return
+    for k in range(1, st.gap.shape[2]):
+        if k < net.slots[n] and np.isfinite(st.gap[b, n, k]):
+            for _ in range(due_births(net, st, b, n, k, now)):
+                send_birth(net, st, b, n, k, now)
+
+
+@compiled
+def complete(net, st, b, n, task, now):
+    """The output of a task sets out for its client."""
+    if st.window[0] <= st.born[b, task] < st.window[1]:
+        st.served_by[b, n] += 1
+    back = st.back[b, task]
+    if net.self_hop > 0:
+        # A message leaves within the tick; one that has come by hops first goes to this node itself.
+        launch(st, b, task, RETURNING, now + back + (net.self_hop if st.hops[b, task] > 0 else 0))
+    elif back > 0:
+        launch(st, b, task, RETURNING, now + 1 + back)
+    else:
+        done = now + 1
+        late = done > st.deadline[b, task] and not net.late_counts
+        forgotten = net.client_forgets and st.born[b, task] + st.deadline[b, task] < done
+        end(st, b, task, CLIENT if late or forgotten else FINISHED, done)
+
+
+@compiled
+def worker(net, st, b, n, now):
+    """A node's worker: take in, serve, cancel, publish."""
+    waiting = st.num_ready[b, n] + st.num_pending[b, n]
+    if st.num_intake[b, n] > 0 and (waiting == 0 or now % net.intake_period == 0):
+        while st.intake_head[b, n] >= 0:
+            join(net, st, b, n, pop(st, b, st.intake_head, n))
+        st.num_intake[b, n] = 0
+    power = net.speed[n]
+    while power > 0.0:
+        task = st.service[b, n]
+        if task < 0:
+            if pending_is_first(net, st, b, n):
+                task = pop(st, b, st.pending_head, n)
+                st.num_pending[b, n] -= 1
+            elif st.ready_head[b, n] >= 0:
+                task = pop(st, b, st.ready_head, n)
+                st.num_ready[b, n] -= 1
+            else:
+                break
+            st.kind[b, task] = SERVICE
+            st.service[b, n] = task
+        if st.work[b, task] > power:
+            st.work[b, task] -= power
+            break
+        power -= st.work[b, task]
+        st.work[b, task] = 0.0
+        st.service[b, n] = NONE
+        complete(net, st, b, n, task, now)
+    if st.earliest[b, n] + net.expiry_grace <= now + 1:
+        cancel(net, st, b, n, now + 1)
+    row = now % st.published.shape[1]
+    if not net.publish_on_arrival or st.dirty[b, n]:
+        st.published[b, row, n] = load(st, b, n)
+    else:
+        st.published[b, row, n] = st.published[b, (now - 1) % st.published.shape[1], n]
+    st.dirty[b, n] = False
+    st.incoming[b, n] = 0.95 * st.incoming[b, n] + 0.05 * st.accepted[b, n]
+    st.accepted[b, n] = 0
+
+
+@compiled
+def cancel(net, st, b, n, now):
+    """Cancel what has waited too long at a node."""
+    limit = now - net.expiry_grace
+    earliest = sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, limit, now)
+    other = sweep(st, b, st.pending_head, st.pending_tail, st.num_pending, n, limit, now)
+    third = sweep(st, b, st.intake_head, st.intake_tail, st.num_intake, n, limit, now)
+    earliest = min(earliest, other, third)
+    task = st.service[b, n]
+    if task >= 0 and net.cancel_in_service:
+        if st.deadline[b, task] <= limit:
+            st.service[b, n] = NONE
+            end(st, b, task, DEADLINE, now)
+        else:
+            earliest = min(earliest, st.deadline[b, task])
+    st.earliest[b, n] = earliest
+
+
+@compiled
+def act(net, st, b, n, action, now):
+    """Carry out an action about the first undecided task; an illegal one keeps the task."""
+    task = st.pending_head[b, n]
+    if task < 0:
+        st.total[b, MASKED] += action != 0
+        return
+    legal = 0 <= action < net.slots[n] and (action == 0 or st.hops[b, task] < net.hop_cap)
+    if not legal:
+        st.total[b, MASKED] += 1
+        action = 0
+    if action == 0 and net.keep_marks_first and not pending_is_first(net, st, b, n):
+        return  # the first task of the queue has been marked before
+    pop(st, b, st.pending_head, n)
+    st.num_pending[b, n] -= 1
+    if action == 0:
+        st.kind[b, task] = READY
+        insert(net, st, b, st.ready_head, st.ready_tail, n, task)
+        st.num_ready[b, n] += 1
+        return
+    st.dirty[b, n] = True
+    st.total[b, OFFLOADED] += 1
+    job = st.job[b, task]
+    st.place[b, task] = net.neighbour[n, action]
+    st.sender[b, task] = n
+    st.hops[b, task] += 1
+    st.back[b, task] += travel(net, n, action, net.job_output[job])
+    launch(st, b, task, OUTBOUND, now + travel(net, n, action, net.job_input[job]))
+
+
+@compiled
+def shuffle(net, st, b, now):
+    """Events of a tick in random order: messages, clients, workers and the joint action.
+
+    An event is 0 for the joint action, 1 + n for a client, 1 + N + n for a worker, and
+    1 + 2 N + task for a message.
+    """
+    nodes = len(net.speed)
+    count = 1 + 2 * nodes
+    for event in range(count):
+        st.order[b, event] = event
+    bucket = now % WHEEL
+    task = st.wheel_head[b, bucket]
+    st.wheel_head[b, bucket] = NONE
+    while task >= 0:
+        following = st.next[b, task]
+        if st.due[b, task] == now:
+            st.order[b, count] = 1 + 2 * nodes + task
+            count += 1
+        else:
+            append(st, b, st.wheel_head, st.wheel_tail, bucket, task)
+        task = following
+    for last in range(count - 1, 0, -1):
+        state = st.order_rng[b] + GOLDEN
+        st.order_rng[b] = state
+        chosen = int(mix(state) % np.uint64(last + 1))
+        held = st.order[b, last]
+        st.order[b, last] = st.order[b, chosen]
+        st.order[b, chosen] = held
+    st.num_events[b] = count
+
+
+@compiled
+def run_events(net, st, b, first, now):
+    """Run the events of a tick from position `first` up to the joint action, or to the end."""
+    nodes = len(net.speed)
+    for position in range(first, st.num_events[b]):
+        event = st.order[b, position]
+        if event == 0:
+            st.cursor[b] = position
+            return
+        if event <= nodes:
+            client(net, st, b, event - 1, now)
+        elif event <= 2 * nodes:
+            worker(net, st, b, event - 1 - nodes, now)
+        else:
+            hand_over(net, st, b, event - 1 - 2 * nodes, now)
+
+
+@compiled
+def open_tick(net, st, now):
+    """Bring worlds of random order to the joint action of the tick that begins."""
+    for b in range(st.service.shape[0]):
+        shuffle(net, st, b, now)
+        run_events(net, st, b, 0, now)
+
+
+@compiled
+def event_tick(net, st, now, actions):
+    """Advance every world by one tick; parameters as in :func:`sim_env.kernel.tick`."""
+    for b in range(actions.shape[0]):
+        for n in range(actions.shape[1]):
+            if net.is_agent[n]:
+                act(net, st, b, n, actions[b, n], now)
+        if net.random_order:
+            run_events(net, st, b, st.cursor[b] + 1, now)
+            continue
+        bucket = now % WHEEL
+        task = st.wheel_head[b, bucket]
+        st.wheel_head[b, bucket] = NONE
+        while task >= 0:
+            following = st.next[b, task]
+            if st.due[b, task] == now:
+                hand_over(net, st, b, task, now)
+            else:
+                append(st, b, st.wheel_head, st.wheel_tail, bucket, task)
+            task = following
+        for n in range(actions.shape[1]):
+            client(net, st, b, n, now)
+            worker(net, st, b, n, now)
+    if net.random_order:
+        open_tick(net, st, now + 1)
