@@ -127,17 +127,19 @@ def send_birth(net, st, b, n, k, now):
 
 
 @compiled
-def due_births(net, st, b, n, k, now):
-    """Births of a stream in this tick; `st.gap` is moved on to the one after."""
-    rate = net.arrivals[net.neighbour[n, k]]
+def serve_stream(net, st, b, n, k, now):
+    """Births of the client of node n for the node in slot k that are due; returns how many."""
     if net.one_per_tick:
         if st.gap[b, n, k] > now:
             return 0
+        rate = net.arrivals[net.neighbour[n, k]]
         st.gap[b, n, k] = np.floor(now - np.log(uniform(st, b, n)) / rate + 0.5)
+        send_birth(net, st, b, n, k, now)
         return 1
     births = 0
     while st.gap[b, n, k] <= 0.0:
         st.gap[b, n, k] -= np.log(uniform(st, b, n))
+        send_birth(net, st, b, n, k, now)
         births += 1
     return births
 
@@ -151,15 +153,10 @@ def client(net, st, b, n, now):
                 st.gap[b, n, k] -= net.arrivals[net.neighbour[n, k]]
     if not np.isfinite(st.gap[b, n, 0]):
         return
-    births = due_births(net, st, b, n, 0, now)
-    for _ in range(births):
-        send_birth(net, st, b, n, 0, now)
-    if births > 0:
-        return
-    for k in range(1, st.gap.shape[2]):
-        if k < net.slots[n] and np.isfinite(st.gap[b, n, k]):
-            for _ in range(due_births(net, st, b, n, k, now)):
-                send_birth(net, st, b, n, k, now)
+    if serve_stream(net, st, b, n, 0, now) == 0:
+        for k in range(1, st.gap.shape[2]):
+            if k < net.slots[n] and np.isfinite(st.gap[b, n, k]):
+                serve_stream(net, st, b, n, k, now)
 
 
 @compiled
@@ -169,8 +166,9 @@ def complete(net, st, b, n, task, now):
         st.served_by[b, n] += 1
     back = st.back[b, task]
     if net.self_hop > 0:
-        # A message leaves within the tick; one that has come by hops first goes to this node itself.
-        launch(st, b, task, RETURNING, now + back + (net.self_hop if st.hops[b, task] > 0 else 0))
+        # The output leaves within the tick; that of an offloaded task first goes to this node.
+        again = net.self_hop if st.hops[b, task] > 0 else 0
+        launch(st, b, task, RETURNING, now + back + again)
     elif back > 0:
         launch(st, b, task, RETURNING, now + 1 + back)
     else:

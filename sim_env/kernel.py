@@ -110,6 +110,8 @@ def enter(net, st, b, n, task, now):
     if load(st, b, n) >= net.capacity[n]:
         end(st, b, task, OVERFLOW, now)
         return
+    st.entered[b, task] = st.entries[b]
+    st.entries[b] += 1
     st.kind[b, task] = PENDING
     st.place[b, task] = n
     append(st, b, st.pending_head, st.pending_tail, n, task)

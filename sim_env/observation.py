@@ -12,6 +12,7 @@ import numpy as np
 from sim_env.compiled import compiled
 from sim_env.kernel import load, travel
 from sim_env.reward import delay_reward
+from sim_env.state import mix
 
 # Raw columns of a row and of a destination; times in ticks.
 PENDING, READY, LOAD, BACKLOG, WORK, MEGABYTES, SLACK, HOPS, INCOMING = range(9)
@@ -110,11 +111,23 @@ def work_at(st, b, n, head):
 
 
 @compiled
+def arrived(st, b, now, n, m):
+    """Whether node n heard of node m in this tick before the joint action, in a random order.
+
+    The message is as likely to come before it as the joint action is late in its tick.
+    """
+    seed = st.order_rng[b] ^ (np.uint64(n) << np.uint64(40)) ^ (np.uint64(m) << np.uint64(20))
+    share = float(mix(seed + np.uint64(now)) >> np.uint64(11)) / 9007199254740992.0
+    return share * st.num_events[b] < st.cursor[b]
+
+
+@compiled
 def observe(net, st, now, world, node, local, destination, mask, reward):
     """Fill in one row for every agent with an undecided task; returns the number of rows."""
     row = 0
     known = now - 1 - net.information_delay
     depth = st.published.shape[1]
+    newest = known + 1  # what the coin of a random order may let through
     for b in range(st.service.shape[0]):
         for n in range(st.service.shape[1]):
             task = st.pending_head[b, n]
@@ -150,7 +163,10 @@ def observe(net, st, now, world, node, local, destination, mask, reward):
                     queue = own
                     wait = ahead / net.speed[n]
                 else:
-                    queue = st.published[b, known % depth, m] if known >= 0 else 0
+                    told = known
+                    if net.random_order and arrived(st, b, now, n, m):
+                        told = newest
+                    queue = st.published[b, told % depth, m] if told >= 0 else 0
                     wait = queue * net.mean_work / net.speed[m]
                     destination[row, k, SEND] = travel(net, n, k, net.job_input[job])
                     destination[row, k, BACK] = travel(net, n, k, net.job_output[job])

@@ -28,10 +28,14 @@ class Stream:
     def __init__(self, seed: int, node: int) -> None:
         self.state = mix((mix(seed) + self.GOLDEN * (node + 1)) & WORD)
 
+    def word(self) -> int:
+        """Next 64 random bits."""
+        self.state = (self.state + self.GOLDEN) & WORD
+        return mix(self.state)
+
     def uniform(self) -> float:
         """Next number in (0, 1]."""
-        self.state = (self.state + self.GOLDEN) & WORD
-        return ((mix(self.state) >> 11) + 1) / 2**53
+        return ((self.word() >> 11) + 1) / 2**53
 
     def below(self, bound: int) -> int:
         """Next integer in [0, bound)."""
@@ -51,135 +55,252 @@ class Task:
     sender: int = -1
     hops: int = 0
     back: int = 0
+    decided: bool = False
 
 
 @dataclass(eq=False)
 class Node:
-    """A node's FIFO queue: the decided tasks, then the undecided ones, and the one in service."""
+    """A node: its queue in the order of service, and what is around it.
+
+    ``intake`` holds tasks of the client that have not entered the queue yet; ``gaps`` maps a slot
+    to what is left until the client's next birth for the node in that slot.
+    """
 
     stream: Stream
-    gap: float
-    ready: list[Task] = field(default_factory=list)
-    pending: list[Task] = field(default_factory=list)
+    gaps: dict[int, float]
+    queue: list[Task] = field(default_factory=list)
+    intake: list[Task] = field(default_factory=list)
     service: Task | None = None
     incoming: float = 0.0
     accepted: int = 0
+    dirty: bool = False
 
     @property
     def load(self) -> int:
         """Tasks here, the one in service included."""
-        return len(self.ready) + len(self.pending) + (self.service is not None)
+        return len(self.queue) + len(self.intake) + (self.service is not None)
+
+    @property
+    def undecided(self) -> Task | None:
+        """The task that a decision is about."""
+        return next((task for task in self.queue if not task.decided), None)
 
     @property
     def work_ahead(self) -> float:
-        """Instructions to execute before the first undecided task."""
-        return sum((task.work for task in self.ready), self.service.work if self.service else 0.0)
+        """Instructions in service and decided to be executed here."""
+        decided = (task.work for task in self.queue if task.decided)
+        return sum(decided, self.service.work if self.service else 0.0)
 
 
 @dataclass(eq=False)
 class Journey:
-    """A task, or its output, on the way to a node."""
+    """A message on the way: ``birth`` (client to worker), ``offload`` or ``result``."""
 
+    kind: str
     task: Task
     due: int
     destination: int
-    home: bool
 
 
 class ReferenceWorld:
     """One world. Same constructor arguments as one world of :class:`sim_env.world.World`."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        self.net = scenario.net
+        self.net, self.physics = scenario.net, scenario.spec.physics
         self.now = 0
-        self.nodes = []
-        for n, rate in enumerate(self.net.arrivals):
-            stream = Stream(seed, n)
-            first = -math.log(stream.uniform()) if rate > 0 else math.inf
-            self.nodes.append(Node(stream, first))
+        self.nodes = [self._new_node(seed, n) for n in range(len(self.net.speed))]
+        self.order = Stream(seed, 0)
+        self.order.state = mix(self.order.state ^ Stream.GOLDEN)
         self.journeys: list[Journey] = []
         self.counts: Counter[str] = Counter()
-        self.published = [[0] * len(self.nodes)]  # queue lengths before the first tick
+        # Queue lengths told, by tick; the first entry is from before the first tick.
+        self.published = [[0] * len(self.nodes)]
+        self.after_action: list[Event] = []
+        self.action_at = (0, 1)
+        if self.physics.tick_order == "random":
+            self._open_tick()
+
+    def _new_node(self, seed: int, n: int) -> Node:
+        stream, gaps = Stream(seed, n), {}
+        slots = range(self.net.slots[n]) if self.physics.serve_neighbours else [0]
+        for k in slots:
+            rate = self.net.arrivals[self.net.neighbour[n, k]]
+            if self.net.arrivals[n] > 0 and rate > 0:
+                gaps[k] = -math.log(stream.uniform())
+                if self.physics.arrivals == "one_per_tick":
+                    gaps[k] = math.floor(gaps[k] / rate + 0.5)
+        return Node(stream, gaps)
 
     def step(self, actions: list[int]) -> None:
-        """Advance one tick: apply, deliver, and per node arrive, process, expire, publish."""
+        """Advance one tick.
+
+        Fixed order: apply the actions, deliver, and per node give birth, serve, cancel, publish.
+        In a random order the joint action has its place among the other events of a tick, and a
+        step goes from one joint action to the next.
+        """
         for n, action in enumerate(actions):
             if self.net.is_agent[n]:
-                self._apply(n, int(action))
-        self._deliver()
-        for n, node in enumerate(self.nodes):
-            self._arrive(n, node)
-            self._process(n, node)
-            self._expire(node)
-            node.incoming = 0.95 * node.incoming + 0.05 * node.accepted
-            node.accepted = 0
-        self.published.append([node.load for node in self.nodes])
+                self._act(n, int(action))
+        if self.physics.tick_order == "random":
+            for event in self.after_action:
+                self._run(event)
+        else:
+            self._begin_row()
+            for journey in self._take_due():
+                self._deliver(journey)
+            for n in range(len(self.nodes)):
+                self._client(n)
+                self._worker(n)
         self.now += 1
+        if self.physics.tick_order == "random":
+            self._open_tick()
+
+    # ---- the order of events within a tick -----------------------------------------------------
+
+    def _begin_row(self) -> None:
+        self.published.append(list(self.published[-1]))
+
+    def _take_due(self) -> list[Journey]:
+        due = [journey for journey in self.journeys if journey.due == self.now]
+        self.journeys = [journey for journey in self.journeys if journey.due != self.now]
+        return due
+
+    def _open_tick(self) -> None:
+        """Shuffle the events of the tick and run those before the joint action."""
+        self._begin_row()
+        events: list[Event] = ["action"]
+        events += [("client", n) for n in range(len(self.nodes))]
+        events += [("worker", n) for n in range(len(self.nodes))]
+        events += self._take_due()
+        for last in range(len(events) - 1, 0, -1):
+            chosen = self.order.word() % (last + 1)
+            events[last], events[chosen] = events[chosen], events[last]
+        place = events.index("action")
+        for event in events[:place]:
+            self._run(event)
+        self.after_action, self.action_at = events[place + 1 :], (place, len(events))
+
+    def _run(self, event: "Event") -> None:
+        if isinstance(event, Journey):
+            self._deliver(event)
+        else:
+            {"client": self._client, "worker": self._worker}[event[0]](int(event[1]))
+
+    # ---- messages ------------------------------------------------------------------------------
 
     def travel(self, n: int, slot: int, bits: float) -> int:
         """Whole ticks that a message takes, at least one."""
-        return max(1, math.ceil(bits / self.net.rate[n, slot] + self.net.latency[n, slot]))
+        net, physics = self.net, self.physics
+        ticks = bits / net.rate[n, slot] + net.latency[n, slot]
+        if physics.noise_bandwidth == "message" and physics.link == "wireless" and bits > 0:
+            snr = net.signal[n, slot] - (-174 + 10 * math.log10(bits))
+            rate = physics.bandwidth * math.log2(1 + 10 ** (snr / 10))
+            ticks = bits / rate * net.ticks_per_second
+        if physics.latency_unit == "second":
+            ticks = math.floor(ticks / net.ticks_per_second + 0.5) * net.ticks_per_second
+        return max(1, math.ceil(ticks))
 
-    def _apply(self, n: int, action: int) -> None:
+    def _send(self, kind: str, task: Task, due: int, destination: int) -> None:
+        self.journeys.append(Journey(kind, task, due, destination))
+
+    def _deliver(self, journey: Journey) -> None:
+        task = journey.task
+        if journey.kind == "result":
+            self._end(task, self._judge(task, self.now), self.now)
+        elif task.deadline + self.physics.expiry_grace <= self.now:
+            self._end(task, "deadline", self.now)
+        else:
+            self._receive(journey.destination, task, journey.kind == "birth")
+
+    def _receive(self, n: int, task: Task, from_client: bool) -> None:
         node = self.nodes[n]
-        if not node.pending:
-            self.counts["masked"] += action != 0
-            return
-        task = node.pending.pop(0)
-        if action != 0 and (not 0 < action < self.net.slots[n] or task.hops >= self.net.hop_cap):
-            self.counts["masked"] += 1
-            action = 0
-        if action == 0:
-            node.ready.append(task)
-            return
-        self.counts["offloaded"] += 1
-        task.sender = n
-        task.hops += 1
-        task.back += self.travel(n, action, self.net.job_output[task.job])
-        due = self.now + self.travel(n, action, self.net.job_input[task.job])
-        self.journeys.append(Journey(task, due, int(self.net.neighbour[n, action]), home=False))
-
-    def _deliver(self) -> None:
-        arriving = [journey for journey in self.journeys if journey.due == self.now]
-        self.journeys = [journey for journey in self.journeys if journey.due != self.now]
-        for journey in arriving:
-            task = journey.task
-            if journey.home:
-                self._end(task, "finished" if self.now <= task.deadline else "client", self.now)
-            elif task.deadline <= self.now:
-                self._end(task, "deadline", self.now)
-            else:
-                self._enter(journey.destination, task)
-
-    def _enter(self, n: int, task: Task) -> None:
-        node = self.nodes[n]
-        if node.load >= self.net.capacity[n]:
+        full = node.load >= self.net.capacity[n]
+        node.dirty |= not from_client or not full
+        if full:
             self._end(task, "overflow", self.now)
             return
-        node.pending.append(task)
         node.accepted += 1
+        if from_client and self.physics.intake_period:
+            node.intake.append(task)
+        else:
+            self._join(node, task)
 
-    def _arrive(self, n: int, node: Node) -> None:
-        node.gap -= self.net.arrivals[n]
-        while node.gap <= 0:
-            node.gap -= math.log(node.stream.uniform())
-            job = node.stream.below(len(self.net.job_work))
-            slack = self.net.deadline_low + node.stream.below(
-                self.net.deadline_high - self.net.deadline_low
-            )
-            serial = self.counts["created"]
-            self.counts["created"] += 1
-            work = float(self.net.job_work[job])
-            self._enter(n, Task(serial, job, self.now, self.now + slack, n, work))
+    def _join(self, node: Node, task: Task) -> None:
+        if self.physics.queue_order == "lifo":
+            node.queue.insert(0, task)
+        else:
+            node.queue.append(task)
 
-    def _process(self, n: int, node: Node) -> None:
+    # ---- client, worker, agent -----------------------------------------------------------------
+
+    def _client(self, n: int) -> None:
+        """The own stream and, in a tick in which that is not due, those of the neighbours."""
+        node = self.nodes[n]
+        if self.physics.arrivals == "poisson":
+            for k in node.gaps:
+                node.gaps[k] -= self.net.arrivals[self.net.neighbour[n, k]]
+        if 0 not in node.gaps:
+            return
+        if not self._serve_stream(node, n, 0):
+            for k in node.gaps:
+                if k:
+                    self._serve_stream(node, n, k)
+
+    def _serve_stream(self, node: Node, n: int, k: int) -> int:
+        """Births for the node in slot k that are due; returns how many."""
+        if self.physics.arrivals == "one_per_tick":
+            if node.gaps[k] > self.now:
+                return 0
+            rate = self.net.arrivals[self.net.neighbour[n, k]]
+            node.gaps[k] = math.floor(self.now - math.log(node.stream.uniform()) / rate + 0.5)
+            self._give_birth(n, k)
+            return 1
+        births = 0
+        while node.gaps[k] <= 0:
+            node.gaps[k] -= math.log(node.stream.uniform())
+            self._give_birth(n, k)
+            births += 1
+        return births
+
+    def _give_birth(self, n: int, k: int) -> None:
+        net, stream = self.net, self.nodes[n].stream
+        job = stream.below(len(net.job_work))
+        slack = net.deadline_low + stream.below(net.deadline_high - net.deadline_low)
+        serial = self.counts["created"]
+        self.counts["created"] += 1
+        task = Task(serial, job, self.now, self.now + slack, n, float(net.job_work[job]))
+        if k:
+            task.back = self.travel(n, k, net.job_output[job])
+            due = self.now + self.travel(n, k, net.job_input[job])
+            self._send("birth", task, due, int(net.neighbour[n, k]))
+        elif self.physics.self_hop:
+            task.back = self.physics.self_hop
+            self._send("birth", task, self.now + self.physics.self_hop, n)
+        else:
+            self._receive(n, task, from_client=True)
+
+    def _worker(self, n: int) -> None:
+        """Take in, serve, cancel, publish."""
+        node, physics = self.nodes[n], self.physics
+        if node.intake and (not node.queue or self.now % physics.intake_period == 0):
+            for task in node.intake:
+                self._join(node, task)
+            node.intake = []
+        self._serve(n, node)
+        self._cancel(node)
+        if physics.publish == "change" or node.dirty:
+            self.published[-1][n] = node.load
+        node.dirty = False
+        node.incoming = 0.95 * node.incoming + 0.05 * node.accepted
+        node.accepted = 0
+
+    def _serve(self, n: int, node: Node) -> None:
         power = float(self.net.speed[n])
         while power > 0:
             if node.service is None:
-                queue = node.ready or node.pending
-                if not queue:
+                if not node.queue:
                     return
-                node.service = queue.pop(0)
+                node.service = node.queue.pop(0)
             task = node.service
             if task.work > power:
                 task.work -= power
@@ -187,40 +308,87 @@ class ReferenceWorld:
             power -= task.work
             task.work = 0.0
             node.service = None
-            done = self.now + 1
-            if task.back:
-                self.journeys.append(Journey(task, done + task.back, task.origin, home=True))
-            else:
-                self._end(task, "finished" if done <= task.deadline else "client", done)
+            self._complete(task)
 
-    def _expire(self, node: Node) -> None:
+    def _complete(self, task: Task) -> None:
+        """The output sets out; without hops of a message to itself it is home at the tick's end."""
+        hop = self.physics.self_hop
+        if hop:
+            again = hop if task.hops else 0
+            self._send("result", task, self.now + task.back + again, task.origin)
+        elif task.back:
+            self._send("result", task, self.now + 1 + task.back, task.origin)
+        else:
+            self._end(task, self._judge(task, self.now + 1), self.now + 1)
+
+    def _judge(self, task: Task, home: int) -> str:
+        late = home > task.deadline and self.physics.late_results == "lost"
+        forgotten = self.physics.client_forgets and task.born + task.deadline < home
+        return "client" if late or forgotten else "finished"
+
+    def _cancel(self, node: Node) -> None:
         now = self.now + 1
-        for queue in (node.ready, node.pending):
-            for task in [task for task in queue if task.deadline <= now]:
-                queue.remove(task)
+        limit = now - self.physics.expiry_grace
+        for tasks in (node.queue, node.intake):
+            for task in [task for task in tasks if task.deadline <= limit]:
+                tasks.remove(task)
                 self._end(task, "deadline", now)
-        task_in_service = node.service
-        if task_in_service and self.net.cancel_in_service and task_in_service.deadline <= now:
+        served = node.service
+        if served and self.physics.cancel_in_service and served.deadline <= limit:
             node.service = None
-            self._end(task_in_service, "deadline", now)
+            self._end(served, "deadline", now)
+
+    def _act(self, n: int, action: int) -> None:
+        node = self.nodes[n]
+        task = node.undecided
+        if task is None:
+            self.counts["masked"] += action != 0
+            return
+        if action != 0 and (not 0 < action < self.net.slots[n] or task.hops >= self.net.hop_cap):
+            self.counts["masked"] += 1
+            action = 0
+        if action == 0:
+            first = self.physics.keep_marks == "first"
+            (node.queue[0] if first else task).decided = True
+            return
+        node.dirty = True
+        node.queue.remove(task)
+        self.counts["offloaded"] += 1
+        task.sender = n
+        task.hops += 1
+        task.back += self.travel(n, action, self.net.job_output[task.job])
+        due = self.now + self.travel(n, action, self.net.job_input[task.job])
+        self._send("offload", task, due, int(self.net.neighbour[n, action]))
 
     def _end(self, task: Task, outcome: str, now: int) -> None:
         self.counts[outcome] += 1
         if outcome == "finished":
             self.counts["response"] += now - task.born
 
+    # ---- what an agent knows -------------------------------------------------------------------
+
+    def known_queue(self, n: int, m: int) -> int:
+        """Queue length of node m as node n knows it."""
+        told = self.now - self.net.information_delay
+        if self.physics.tick_order == "random":
+            # A message of the last tick is as likely to be here as the action is late in its tick.
+            key = self.order.state ^ (n << 40) ^ (m << 20)
+            place, events = self.action_at
+            if (mix((key + self.now) & WORD) >> 11) / 2**53 * events < place:
+                told += 1
+        return self.published[max(told, 0)][m]
+
     def observe(self) -> dict[int, list[dict[str, float]]]:
         """For each agent with an undecided task, what it knows about each of its slots."""
         net, seen = self.net, {}
-        known = self.published[max(self.now - net.information_delay, 0)]
         for n, node in enumerate(self.nodes):
-            if not net.is_agent[n] or not node.pending:
+            task = node.undecided
+            if not net.is_agent[n] or task is None:
                 continue
-            task = node.pending[0]
             slots = []
             for k in range(net.slots[n]):
                 m = int(net.neighbour[n, k])
-                queue = node.load if k == 0 else known[m]
+                queue = node.load if k == 0 else self.known_queue(n, m)
                 work = node.work_ahead if k == 0 else queue * net.mean_work
                 send = self.travel(n, k, net.job_input[task.job]) if k else 0
                 back = self.travel(n, k, net.job_output[task.job]) if k else 0
@@ -242,3 +410,6 @@ class ReferenceWorld:
                 )
             seen[n] = slots
         return seen
+
+
+Event = str | tuple[str, int] | Journey

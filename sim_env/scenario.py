@@ -114,6 +114,10 @@ class PhysicsSpec:
     def __post_init__(self) -> None:
         for name, choices in PHYSICS_CHOICES.items():
             require_choice(f"physics.{name}", getattr(self, name), choices)
+        if self.tick_order == "random" and self.information_delay == 0:
+            raise ValueError(
+                "physics.information_delay is 0: must be at least 1 with tick_order random"
+            )
         for name in ("self_hop", "intake_period", "expiry_grace"):
             require_number(f"physics.{name}", getattr(self, name), at_least=0)
         for name in ("tick", "bandwidth", "frequency", "rate", "server_rate"):

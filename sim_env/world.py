@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim_env import kernel
+from sim_env import events, kernel
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.scenario import Scenario
 from sim_env.state import (
@@ -126,6 +126,8 @@ class World:
         # Room that one tick cannot use up: ten times the mean number of births.
         self._spare = 64 + int(10 * self.net.arrivals.sum())
         rows = len(seeds) * int(self.net.is_agent.sum())
+        if self.net.random_order:
+            events.open_tick(self.net, self.state, 0)
         self._rows = empty_observation(rows, self.net.neighbour.shape[1])
 
     def measure(self, start: int, stop: int) -> None:
@@ -145,7 +147,10 @@ class World:
         """
         while self.state.num_free.min() < self._spare:
             self.state = grow(self.state)
-        kernel.tick(self.net, self.state, self.now, actions)
+        if self.net.events:
+            events.event_tick(self.net, self.state, self.now, actions)
+        else:
+            kernel.tick(self.net, self.state, self.now, actions)
         self.now += 1
 
     def observe(self) -> Observation:
@@ -188,7 +193,7 @@ class World:
         alive = st.kind != FREE
         inside = alive.sum(axis=1)
         lost = sum(total[:, column] for column in OUTCOMES.values())
-        load = st.num_ready + st.num_pending + (st.service >= 0)
+        load = st.num_ready + st.num_pending + st.num_intake + (st.service >= 0)
         walked = self._walk()
         return {
             "created = finished + lost + inside": bool(
@@ -200,7 +205,7 @@ class World:
             "no queue beyond its capacity": bool(np.all(load <= self.net.capacity)),
             "no time and no work is negative": bool(
                 np.all(st.work[alive] >= 0)
-                and np.all(st.born[alive] < max(self.now, 1))
+                and np.all(st.born[alive] <= self.now)
                 and np.all(st.total >= 0)
                 and np.all(st.back[alive] >= 0)
             ),
@@ -213,13 +218,19 @@ class World:
         for b in range(self.num_worlds):
             seen: list[int] = []
             for n in range(self.num_nodes):
-                queue = [*self.chain(b, st.ready_head[b, n]), *self.chain(b, st.pending_head[b, n])]
-                own = [task for task in queue if st.hops[b, task] == 0]
-                serials = st.serial[b, own]
-                fifo &= bool(np.all(np.diff(serials) > 0))
-                seen += queue + ([int(st.service[b, n])] if st.service[b, n] >= 0 else [])
+                ready = self.chain(b, st.ready_head[b, n])
+                pending = self.chain(b, st.pending_head[b, n])
+                for queue in (ready, pending) if self.net.events else (ready + pending,):
+                    steps = np.diff(st.entered[b, queue])
+                    fifo &= bool(np.all(steps < 0 if self.net.lifo else steps > 0))
+                seen += ready + pending + self.chain(b, st.intake_head[b, n])
+                seen += [int(st.service[b, n])] if st.service[b, n] >= 0 else []
             for head in st.wheel_head[b]:
                 seen += self.chain(b, head)
+            if self.net.random_order:  # messages of this tick that come after the joint action
+                first = 2 * self.num_nodes + 1
+                left = st.order[b, st.cursor[b] : st.num_events[b]]
+                seen += [int(event) - first for event in left if event >= first]
             alive = np.flatnonzero(st.kind[b] != FREE)
             once &= sorted(seen) == alive.tolist()
         return {"once": once, "fifo": fifo}

@@ -18,8 +18,11 @@ settings.load_profile("project")
 
 
 @st.composite
-def small_scenarios(draw: st.DrawFn) -> Scenario:
-    """A connected network of 2 to 6 nodes under stress: small queues, short deadlines, odd jobs."""
+def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -> Scenario:
+    """A connected network of 2 to 6 nodes under stress: small queues, short deadlines, odd jobs.
+
+    `options` draws further options of the physics.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     nodes = draw(st.integers(2, 6))
     edges = {(i, int(rng.integers(i))) for i in range(1, nodes)}
@@ -59,8 +62,9 @@ def small_scenarios(draw: st.DrawFn) -> Scenario:
             rate=1e8,
             server_latency=draw(st.sampled_from([0.0, 0.2, 150.0])),
             hop_cap=draw(st.sampled_from([0, 1, 8])),
-            information_delay=draw(st.sampled_from([0, 1, 4])),
+            information_delay=draw(st.sampled_from([0, 1, 4] if options is None else [1, 3])),
             cancel_in_service=draw(st.booleans()),
+            **(draw(options) if options is not None else {}),
         ),
         reward=RewardSpec(overload_weight=draw(st.sampled_from([0.0, 3.0]))),
     )
