@@ -180,12 +180,7 @@ def complete(net, st, b, n, task, now):
 
 @compiled
 def worker(net, st, b, n, now):
-    """A node's worker: take in, serve, cancel, publish."""
-    waiting = st.num_ready[b, n] + st.num_pending[b, n]
-    if st.num_intake[b, n] > 0 and (waiting == 0 or now % net.intake_period == 0):
-        while st.intake_head[b, n] >= 0:
-            join(net, st, b, n, pop(st, b, st.intake_head, n))
-        st.num_intake[b, n] = 0
+    """A node's worker: serve, take in, cancel, publish."""
     power = net.speed[n]
     while power > 0.0:
         task = st.service[b, n]
@@ -207,6 +202,11 @@ def worker(net, st, b, n, now):
         st.work[b, task] = 0.0
         st.service[b, n] = NONE
         complete(net, st, b, n, task, now)
+    waiting = st.num_ready[b, n] + st.num_pending[b, n]
+    if st.num_intake[b, n] > 0 and (waiting == 0 or now % net.intake_period == 0):
+        while st.intake_head[b, n] >= 0:
+            join(net, st, b, n, pop(st, b, st.intake_head, n))
+        st.num_intake[b, n] = 0
     if st.earliest[b, n] + net.expiry_grace <= now + 1:
         cancel(net, st, b, n, now + 1)
     row = now % st.published.shape[1]

@@ -280,13 +280,13 @@ class ReferenceWorld:
             self._receive(n, task, from_client=True)
 
     def _worker(self, n: int) -> None:
-        """Take in, serve, cancel, publish."""
+        """Serve, take in, cancel, publish."""
         node, physics = self.nodes[n], self.physics
+        self._serve(n, node)
         if node.intake and (not node.queue or self.now % physics.intake_period == 0):
             for task in node.intake:
                 self._join(node, task)
             node.intake = []
-        self._serve(n, node)
         self._cancel(node)
         if physics.publish == "change" or node.dirty:
             self.published[-1][n] = node.load
