@@ -5,7 +5,6 @@ as ``workload.rate=1`` or ``topology=ether4`` come last.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,9 @@ from sim_env.policies import POLICIES
 from sim_env.scenario import PhysicsSpec, RewardSpec, Scenario, ScenarioSpec
 from sim_env.topology import TopologySpec
 from sim_env.workload import WorkloadSpec
+from strategies.buffered_async import require_buffer_size
 
+LARGEST_SEED = 2**62
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
 _PLACES = (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
 
@@ -131,16 +132,11 @@ class FederationConfig:
     ttl: float = 600.0
     timeout: float = 3600.0
     wait_for_nodes: float = 120.0
-    collect_actors: bool = True
+    collect_actors: bool = False
 
     def __post_init__(self) -> None:
         require_number("federation.versions", self.versions, at_least=1)
-        require_number("federation.buffer_size", self.buffer_size, above=0)
-        if self.buffer_size >= 1 and self.buffer_size != int(self.buffer_size):
-            raise ValueError(
-                f"federation.buffer_size is {self.buffer_size!r}: must be a whole number of "
-                f"nodes, or a fraction of them above 0 and below 1"
-            )
+        require_buffer_size(self.buffer_size, "federation.buffer_size")
         for name in ("server_rate", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
 
@@ -173,8 +169,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in ("worlds", "window"):
             require_number(f"evaluation.{name}", getattr(self, name), at_least=1)
-        for name in ("warmup", "seed"):
-            require_number(f"evaluation.{name}", getattr(self, name), at_least=0)
+        require_number("evaluation.warmup", self.warmup, at_least=0)
+        require_number("evaluation.seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for policy in self.policies:
             require_choice("evaluation.policies", policy, POLICIES)
 
@@ -199,7 +195,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        require_number("seed", self.seed, at_least=0)
+        require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
 
     @property
     def scenario_spec(self) -> ScenarioSpec:
@@ -265,17 +261,24 @@ def load_config(conf: str = "ether2", overrides: Sequence[str] = ()) -> RunConfi
     if conf.endswith((".yaml", ".yml")):
         path = Path(conf).expanduser()
     else:
-        if conf not in choices("preset"):
-            raise ConfigError(_not_one_of("conf", conf, choices("preset")))
+        _require_one_of("conf", conf, choices("preset"))
         path = conf_dir() / "preset" / f"{conf}.yaml"
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"override {override!r} must be of the form key=value")
+    layers = [_read_override(override) for override in overrides]
+    # The choice of a whole group comes before single keys of it, in whatever order they stand.
+    layers.sort(key=lambda layer: not all(isinstance(value, str) for value in layer.values()))
+    return _build([_read(path), *layers])
+
+
+def _read_override(override: str) -> dict[str, Any]:
+    """``a.b=c`` as a nested mapping."""
+    if "=" not in override.lstrip("="):
+        raise ConfigError(f"override {override!r} must be of the form key=value")
     try:
-        layers = [_read(path), OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))]
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"overrides {list(overrides)}: {_first_line(error)}") from error
-    return _build(layers)
+        layer = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+    except Exception as error:  # the YAML parser has many
+        raise ConfigError(f"override {override!r}: {_first_line(error)}") from error
+    assert isinstance(layer, dict)
+    return {str(key): value for key, value in layer.items()}
 
 
 def _read(path: Path) -> Any:
@@ -298,8 +301,7 @@ def _build(layers: Sequence[Any]) -> RunConfig:
             group = type(getattr(RunConfig(), str(key)))
             if dataclasses.is_dataclass(group):
                 if isinstance(value, str):
-                    if value not in choices(str(key)):
-                        raise ConfigError(_not_one_of(str(key), value, choices(str(key))))
+                    _require_one_of(str(key), value, choices(str(key)))
                     value = _read(conf_dir() / str(key) / f"{value}.yaml")
                 if not isinstance(value, Mapping):
                     raise ConfigError(f"{key} is {value!r}: must be a name or a mapping")
@@ -321,14 +323,14 @@ def _build(layers: Sequence[Any]) -> RunConfig:
 def require_key(kind: type, prefix: str, name: str) -> None:
     """Raise :class:`ConfigError` unless a dataclass has a field of that name."""
     known = [item.name for item in dataclasses.fields(kind)]
-    if name not in known:
-        raise ConfigError(_not_one_of("key", prefix + name, [prefix + item for item in known]))
+    _require_one_of("key", prefix + name, [prefix + item for item in known])
 
 
-def _not_one_of(what: str, value: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(value, known, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{what} {value!r} is not known: must be one of {', '.join(known)}{hint}"
+def _require_one_of(what: str, value: str, known: Sequence[str]) -> None:
+    try:
+        require_choice(what, value, known)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _first_line(error: Exception) -> str:

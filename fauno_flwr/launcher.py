@@ -8,10 +8,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import uuid
@@ -141,14 +143,18 @@ class Engine:
         workers : int
             How many of them train at once.
         """
-        # One TOML string per key: json quotes like TOML does.
-        overrides = " ".join(f"{key}={json.dumps(value)}" for key, value in run_config.items())
+        # A file: Flower's parser of the command line does not know quotes within quotes.
+        overrides = self.home / "run.toml"
+        lines = [
+            f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in run_config.items()
+        ]
+        overrides.write_text("\n".join(lines) + "\n", encoding="utf-8")
         answer = self._flwr(
             "run",
             str(app),
             "private",
             "--run-config",
-            overrides,
+            str(overrides),
             "--federation-config",
             f"num-supernodes={nodes} client-resources-num-cpus=1 init-args-num-cpus={workers}",
         )
@@ -184,7 +190,17 @@ class Engine:
         return "\n".join(text.splitlines()[-lines:])
 
     def _stop(self) -> None:
-        """Ask, then kill, every process that carries this engine's mark."""
+        """Ask, then kill, all that this engine has started; a signal does not interrupt it."""
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        main_thread = threading.current_thread() is threading.main_thread()
+        before = [(each, signal.signal(each, signal.SIG_IGN)) for each in signals if main_thread]
+        try:
+            self._kill()
+        finally:
+            for each, handler in before:
+                signal.signal(each, handler)
+
+    def _kill(self) -> None:
         end = time.monotonic() + STOP_TIMEOUT
         asked: set[int] = set()
         while processes := self._processes():
@@ -203,13 +219,25 @@ class Engine:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _processes(self) -> list[psutil.Process]:
-        found = []
+        """What carries this engine's mark, and what descends from it.
+
+        Some of Ray's agents hide their environment behind a title of their own.
+        """
+        found: set[psutil.Process] = set()
         for process in psutil.process_iter():
             try:
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
                 if process.environ().get(MARK) == self.mark:
-                    found.append(process)
+                    found |= {process, *process.children(recursive=True)}
             except (psutil.Error, OSError):
                 continue
-        return found
+        return [process for process in found if process.is_running() and not is_zombie(process)]
+
+
+def is_zombie(process: psutil.Process) -> bool:
+    """Whether a process has ended but not been waited for."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return True

@@ -59,21 +59,23 @@ def simulate(
     from fauno_flwr.launcher import Engine, EngineError, stage_app
     from fauno_flwr.results import RunDirectory
 
-    config = load_config(conf, overrides or [])
+    # All nodes of a simulation are ours: their actors may be gathered, unless the user says no.
+    overrides = ["federation.collect_actors=true", *(overrides or [])]
+    config = load_config(conf, overrides)
     scenario = config.build_scenario()
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = (out or Path("results") / f"{Path(conf).stem}-{stamp}").absolute()
     RunDirectory.check(path)
-    agents = len(scenario.agents)
+    agents, cores = len(scenario.agents), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
     _stop_on_signals()
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
-    run_config = {"conf": conf, "overrides": shlex.join(overrides or []), "out": str(path)}
+    run_config = {"conf": conf, "overrides": shlex.join(overrides), "out": str(path)}
     try:
         with Engine() as engine:
             staged = stage_app(engine.home / "app")
-            run_id = engine.submit(staged, run_config, agents, workers or os.cpu_count() or 1)
+            run_id = engine.submit(staged, run_config, agents, workers or min(agents, cores))
             follow = Progress(path, agents, config)
             status, details = follow.until_the_end(lambda: engine.status(run_id))
             if status != "finished:completed":
@@ -191,19 +193,23 @@ def compare(
         str, typer.Option(help="Preset of conf/, or path of a YAML file.")
     ] = "ether2",
     policies: Annotated[
-        str, typer.Option(help="Heuristics, separated by commas.")
-    ] = "sed,threshold,lq,random,local",
-    seeds: Annotated[int, typer.Option(help="Worlds with different arrivals.", min=1)] = 16,
+        str | None, typer.Option(help="Heuristics, separated by commas; default: all.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Worlds with different arrivals; default: 16.", min=1)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="New folder for table.json and the figure.")
     ] = None,
 ) -> None:
     """Compare heuristics on the same arrivals, without Flower."""
-    names = [name.strip() for name in policies.split(",") if name.strip()]
+    extra = [] if seeds is None else [f"evaluation.worlds={seeds}"]
+    if policies is not None:
+        extra.append(f"evaluation.policies=[{policies}]")
+    config = load_config(scenario, [*(overrides or []), *extra])
+    names = config.evaluation.policies
     if not names:
         raise ConfigError(f"policies is empty: must be some of {', '.join(POLICIES)}")
-    extra = [f"evaluation.policies=[{','.join(names)}]", f"evaluation.worlds={seeds}"]
-    config = load_config(scenario, [*(overrides or []), *extra])
     world = config.build_scenario()
     from fauno_flwr.report import format_table, plot_comparison
     from fauno_flwr.results import RunDirectory
@@ -233,7 +239,6 @@ def prepare() -> None:
 
     from sim_env.compiled import cache_root
     from sim_env.evaluation import run_policy
-    from sim_env.policies import POLICIES
     from sim_env.scenario import load_scenario
 
     scenario = load_scenario("ether2")

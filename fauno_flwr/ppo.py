@@ -46,11 +46,12 @@ def collect(
     ticks: int,
     rng: np.random.Generator,
 ) -> tuple[Decisions, dict[str, np.ndarray]]:
-    """Step `env` for `ticks` with the first agent of `population`, peers by the same actor.
+    """Step `env` for `ticks` with the first agent of `population`.
 
     Parameters
     ----------
     env : EdgeVectorEnv
+        With ``peers="self"`` its other agents follow the same actor.
     view : dict
         Its last observation.
     population : Population
@@ -236,9 +237,7 @@ def _stack(
     batches: list[Decisions],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Padded tensors (A, R, ...) of the batches of all agents; padding may only be kept."""
-    rows = (
-        max(1, *(len(batch) for batch in batches)) if len(batches) > 1 else max(1, len(batches[0]))
-    )
+    rows = max(1, max(map(len, batches)))
     slots = max(batch.mask.shape[1] for batch in batches)
     count, features = len(batches), batches[0].destination.shape[2]
     local = torch.zeros(count, rows, batches[0].local.shape[1])

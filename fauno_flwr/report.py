@@ -73,7 +73,8 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
     created = rows[0]["created"]
     foot = (
         f"offered load rho = {rho:.3f}; {worlds} worlds with the same arrivals for every policy, "
-        f"{created:,} tasks each;\n± is half of the 95 % interval; response of finished tasks only"
+        f"{created:,} tasks in all;\n"
+        f"± is half of the 95 % interval; response of finished tasks only"
     )
     return "\n".join([text[0], rule, *text[1:], rule, foot, *_differences(rows)])
 

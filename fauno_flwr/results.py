@@ -41,10 +41,10 @@ class RunDirectory:
         folder = Path(path).expanduser()
         if not folder.is_absolute():
             raise ConfigError(f"out is {str(path)!r}: must be an absolute path")
-        if (folder / "events.jsonl").exists():
-            raise ConfigError(f"out is {str(path)!r}: holds another run, choose a new folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise ConfigError(f"out is {str(path)!r}: is not empty, choose a new folder")
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise ConfigError(

@@ -1,5 +1,6 @@
 """The server: handshake, asynchronous training, one joint evaluation, results."""
 
+import platform
 import shlex
 import time
 from collections import defaultdict
@@ -71,6 +72,7 @@ class Run:
         self.started = time.monotonic()
         self.agent_of: dict[int, int] = {}
         self.stages: dict[str, float] = {}
+        self.last_failure = ""
 
     def execute(self) -> None:
         """Handshake, train, evaluate, write."""
@@ -90,8 +92,9 @@ class Run:
         rows = self._evaluate(actors)
         self._write_summary(rows, versions)
         worlds = self.config.evaluation.worlds
-        for line in report.format_table(rows, self.scenario.rho, worlds).splitlines():
-            log(INFO, line)
+        if rows:
+            for line in report.format_table(rows, self.scenario.rho, worlds).splitlines():
+                log(INFO, line)
 
     def _stage(self, name: str) -> None:
         self.stages[name] = time.monotonic() - self.started
@@ -106,14 +109,15 @@ class Run:
         needed = len(self.scenario.agents)
         expected = schema(Population(1, self.config.agent, self.config.seed).get_critic())
         agent_of: dict[int, int] = {}
-        asked: set[int] = set()
+        refusal = ""
         end = time.monotonic() + self.config.federation.wait_for_nodes
         while len(agent_of) < needed:
-            new = [node_id for node_id in self.grid.get_node_ids() if node_id not in asked]
-            asked |= set(new)
+            new = [node_id for node_id in self.grid.get_node_ids() if node_id not in agent_of]
             for reply in self._query(QUERY, new):
                 if reply.has_error():
-                    log(WARNING, "a node does not take part: %s", reply.error.reason)
+                    if refusal != reply.error.reason:
+                        log(WARNING, "a node does not take part: %s", reply.error.reason)
+                    refusal = str(reply.error.reason)
                     continue
                 about = reply.content.config_records[NODE]
                 critic, agent = read(about, "critic", str), read(about, "agent", int)
@@ -138,8 +142,9 @@ class Run:
                         f"{len(agent_of)} of {needed} SuperNodes answered within "
                         f"federation.wait_for_nodes = {self.config.federation.wait_for_nodes:g} s: "
                         f"start one for each node that learns, with partition-id 0 to {needed - 1}"
+                        + (f" (the last refusal: {refusal})" if refusal else "")
                     )
-                time.sleep(0.2)
+                time.sleep(1.0)
         names = [self.scenario.topology.names[node] for node in self.scenario.agents]
         log(INFO, "%s nodes take part: %s", needed, ", ".join(names))
         return agent_of
@@ -175,6 +180,11 @@ class Run:
             timeout=federation.timeout,
             train_config=settings_record(self.settings),
         )
+        if strategy.version == 0:
+            raise RuntimeError(
+                f"no version was made in federation.timeout = {federation.timeout:g} s; "
+                f"the last failure: {self.last_failure or 'no node answered'}"
+            )
         for made, metrics in result.train_metrics_clientapp.items():
             self.out.append("metrics.jsonl", {"version": made, **metrics})
         left = strategy.drain(self.grid, timeout=federation.ttl)
@@ -184,6 +194,8 @@ class Run:
 
     def _record(self, event: dict[str, Any]) -> None:
         """Write an event down, with the names of the nodes beside their ids."""
+        if "reason" in event:
+            self.last_failure = f"{self._name(event['node'])}: {event['reason']}"
         if "node" in event:
             event = {**event, "name": self._name(event["node"])}
         if "nodes" in event:
@@ -244,7 +256,7 @@ class Run:
             "summary.json",
             {
                 "schema_version": SCHEMA_VERSION,
-                "fauno_flwr": package_version(),
+                "software": software_versions(),
                 "seed": self.config.seed,
                 "evaluation_seeds": self.config.evaluation.seeds,
                 "rho": self.scenario.rho,
@@ -252,6 +264,7 @@ class Run:
                     self.scenario.net.arrivals.sum() / self.config.physics.tick
                 ),
                 "versions": versions,
+                "versions_wanted": self.config.federation.versions,
                 "buffer_size": self.config.federation.buffer_size,
                 "seconds": {"since_start": self.stages},
                 "nodes": node_statistics(events),
@@ -292,9 +305,12 @@ def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]
     return dict(statistics)
 
 
-def package_version() -> str:
-    """Version of this package; in a FAB it is not installed."""
-    try:
-        return version("fauno-flwr")
-    except PackageNotFoundError:
-        return "not installed"
+def software_versions() -> dict[str, str]:
+    """Versions of what the numbers depend on; in a FAB this package is not installed."""
+    found = {"python": platform.python_version()}
+    for package in ("fauno-flwr", "flwr", "numba", "numpy", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -125,8 +125,9 @@ def summarise(
     -------
     list of dict
         ``policy``, ``created``, ``finished``, ``finished_ratio`` and ``response_mean`` (seconds)
-        as ``{mean, low, high}``, ``response_p95``, ``lost`` (fractions by kind), ``fairness``, and
-        ``minus``: for each baseline the paired differences of both.
+        as ``{mean, low, high}``, ``response_p95``, ``lost`` (mean over worlds of the fraction of
+        each kind), ``served_by`` (tasks by node), ``fairness``, and ``minus``: for each baseline
+        the paired differences of ratio and response.
     """
     rows = []
     for name, metrics in results.items():
@@ -140,9 +141,10 @@ def summarise(
             "response_mean": asdict(interval(metrics.mean_response)),
             "response_p95": metrics.response_quantile(0.95),
             "lost": {
-                kind: int(getattr(metrics, kind).sum()) / max(created, 1)
+                kind: interval(getattr(metrics, kind) / np.maximum(metrics.created, 1)).mean
                 for kind in ("overflow", "deadline", "client")
             },
+            "served_by": metrics.served_by.sum(axis=0).tolist(),
             "fairness": metrics.fairness,
             "minus": {},
         }

@@ -190,7 +190,7 @@ def encode(local, destination, mask, out_local, out_destination):
 
     Local (12): 1; tasks / capacity; log1p(undecided) / 4; log2(speed / 2e7) / 4;
     log1p(execution here) / 4; log1p(megabytes) / 4; ticks to deadline / 300; hops / 4;
-    decided / capacity; incoming tasks per tick; slots / 10; log1p(backlog) / 5.
+    decided / capacity; incoming tasks per tick; legal actions / 10; log1p(backlog) / 5.
     Destination (10): queue / capacity; log1p(queue) / 4; log2(speed / 2e7) / 4;
     log1p(execution) / 4; log1p(wait) / 4; log1p(transfers) / 4; is this node; log1p(delay) / 4;
     came from there; min(delay / 100, 6) / 2. Times in ticks.

@@ -1,6 +1,5 @@
 """A scenario: network, workload, physics, reward and observation, compiled into arrays."""
 
-import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from sim_env.topology import Topology, TopologySpec, build_topology
 from sim_env.workload import JOB_TABLES, JobTable, WorkloadSpec
 
 NO_DEADLINE = 2**30
+LONGEST_JOURNEY = 1e7  # ticks
 PHYSICS_CHOICES = {
     "link": ("wireless", "fixed"),
     "queue_order": ("fifo", "lifo"),
@@ -286,8 +286,9 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         touches = server[:, None] | server[neighbour]
         rate = np.where(touches, physics.server_rate, physics.rate)
         latency = np.where(touches, physics.server_latency, physics.latency)
-    low = math.floor(workload.deadline_min / tick)
-    high = max(math.floor(workload.deadline_max / tick), low + 1)
+    _require_live_links(topology, jobs, rate * tick, latency / tick, slots)
+    low = round(workload.deadline_min / tick)
+    high = max(round(workload.deadline_max / tick), low + 1)
     if workload.deadline_max == 0:
         low, high = NO_DEADLINE, NO_DEADLINE + 1
     return Net(
@@ -330,6 +331,21 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         delay_cap=spec.reward.delay_cap / tick,
         overload_weight=spec.reward.overload_weight,
     )
+
+
+def _require_live_links(
+    topology: Topology, jobs: JobTable, rate: np.ndarray, latency: np.ndarray, slots: np.ndarray
+) -> None:
+    """Raise ``ValueError`` for a link on which the largest job would travel for ever."""
+    largest = max(jobs.input_bits.max(), jobs.output_bits.max())
+    with np.errstate(divide="ignore", over="ignore"):
+        ticks = np.where(np.arange(rate.shape[1]) < slots[:, None], largest / rate + latency, 0.0)
+    node = int(ticks.max(axis=1).argmax())
+    if not ticks[node].max() < LONGEST_JOURNEY:
+        raise ValueError(
+            f"a link of node {topology.names[node]} takes {ticks[node].max():.3g} ticks for the "
+            f"largest job: must be below {LONGEST_JOURNEY:g}"
+        )
 
 
 def ether2() -> ScenarioSpec:

@@ -92,6 +92,15 @@ def uniform(st, b, n):
 
 
 @compiled
+def seed_streams(st, seeds):
+    """One stream per world and node, and one per world for the order of events."""
+    for b in range(st.rng.shape[0]):
+        for n in range(st.rng.shape[1]):
+            st.rng[b, n] = mix(mix(seeds[b]) + GOLDEN * np.uint64(n + 1))
+        st.order_rng[b] = mix(st.rng[b, 0] ^ GOLDEN)
+
+
+@compiled
 def first_gaps(net, st):
     """Draw the gap before the first arrival of every stream: a node's own, then its neighbours'."""
     for b in range(st.gap.shape[0]):
@@ -121,10 +130,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
     def ints(*shape: int, fill: int = 0) -> np.ndarray:
         return np.full((worlds, *shape), fill, np.int32)
 
-    with np.errstate(over="ignore"):
-        rng = _mix_array(
-            _mix_array(seeds)[:, None] + GOLDEN * np.arange(1, nodes + 1, dtype=np.uint64)
-        )
+    rng = np.zeros((worlds, nodes), np.uint64)
     st = State(
         rng=rng,
         gap=np.zeros((worlds, nodes, net.neighbour.shape[1] if net.serve_neighbours else 1)),
@@ -144,7 +150,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
         accepted=ints(nodes),
         dirty=np.zeros((worlds, nodes), np.bool_),
         entries=np.zeros(worlds, np.int64),
-        order_rng=_mix_array(rng[:, 0] ^ GOLDEN),
+        order_rng=np.zeros(worlds, np.uint64),
         order=ints(2 * nodes + 1 + pool if net.random_order else 0),
         num_events=ints(),
         cursor=ints(),
@@ -174,14 +180,9 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
         served_by=np.zeros((worlds, nodes), np.int64),
         window=np.array([0, NEVER], np.int64),
     )
+    seed_streams(st, seeds)
     first_gaps(net, st)
     return st
-
-
-def _mix_array(z: np.ndarray) -> np.ndarray:
-    z = (z ^ (z >> np.uint64(30))) * MIX_1
-    z = (z ^ (z >> np.uint64(27))) * MIX_2
-    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 def grow(st: State) -> State:

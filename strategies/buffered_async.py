@@ -12,7 +12,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from strategies.arrays import Arrays, to_arrays, to_record
+from strategies.arrays import to_arrays, to_record
 from strategies.buffer import Buffer, Update
 from strategies.clock import Clock
 from strategies.flights import Flight, Flights
@@ -21,6 +21,15 @@ from strategies.merge import merge_updates, merge_weights
 from strategies.staleness import StalenessWeight, constant
 
 Event = dict[str, Any]
+
+
+def require_buffer_size(value: float, name: str = "buffer_size") -> None:
+    """Raise ``ValueError`` unless `value` is a number of nodes or a fraction of them."""
+    if not (math.isfinite(value) and value > 0) or (value >= 1 and value != int(value)):
+        raise ValueError(
+            f"{name} is {value!r}: must be a whole number of nodes, or a fraction of them above 0 "
+            f"and below 1"
+        )
 
 
 class BufferedAsync(Strategy):
@@ -44,7 +53,8 @@ class BufferedAsync(Strategy):
     Parameters
     ----------
     buffer_size : float, default 0.5
-        K: a whole number of nodes, or, below 1, a fraction of the nodes known at the start.
+        K: a whole number of nodes, or, below 1, a fraction of those that take part now (rounded
+        up). While fewer than K take part no version is made; the log says so.
     weighted_by_key : str, default "num-examples"
         Metric of a reply that counts its training steps.
     arrayrecord_key, configrecord_key : str, default "arrays", "config"
@@ -87,11 +97,7 @@ class BufferedAsync(Strategy):
         on_event: Callable[[Event], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if not buffer_size > 0 or (buffer_size >= 1 and buffer_size != int(buffer_size)):
-            raise ValueError(
-                f"buffer_size is {buffer_size!r}: must be a whole number of nodes, "
-                f"or a fraction of them above 0 and below 1"
-            )
+        require_buffer_size(buffer_size)
         for name, value in (
             ("ttl", ttl),
             ("poll_interval", poll_interval),
@@ -107,9 +113,7 @@ class BufferedAsync(Strategy):
         self.nodes = nodes or (lambda grid: grid.get_node_ids())
         self.on_event = on_event or (lambda event: None)
         self.clock = clock
-        self.flights = Flights(backoff, max_backoff)
-        self._buffer = Buffer()
-        self._bases: dict[int, Arrays] = {}
+        self.backoff, self.max_backoff = backoff, max_backoff
         self._merging: dict[str, Update] = {}
 
     def summary(self) -> None:
@@ -139,6 +143,8 @@ class BufferedAsync(Strategy):
         grid : Grid
         """
         now = self._now()
+        taking_part = sorted(self.nodes(grid))
+        self._count(len(taking_part))
         return [
             Message(
                 RecordDict(
@@ -154,7 +160,7 @@ class BufferedAsync(Strategy):
                 ttl=self.ttl,
                 group_id=str(server_round),
             )
-            for node_id in sorted(self.nodes(grid))
+            for node_id in taking_part
             if self.flights.may_start(node_id, now)
         ]
 
@@ -244,7 +250,7 @@ class BufferedAsync(Strategy):
             replies = self._pull(grid)
             for reply in replies:
                 self._receive(reply)
-                if len(self._buffer) >= self._needed(grid) and self.version < num_rounds:
+                if len(self._buffer) >= self._needed and self.version < num_rounds:
                     self._flush(result)
                     self._evaluate(evaluate_fn, result)
             if replies and self.version < num_rounds:
@@ -262,7 +268,7 @@ class BufferedAsync(Strategy):
         return result
 
     def drain(self, grid: Grid, timeout: float) -> int:
-        """Wait for the messages in flight, without merging them; call it after :meth:`start`.
+        """Wait for the messages in flight and leave them out; call it after :meth:`start`.
 
         Parameters
         ----------
@@ -282,6 +288,7 @@ class BufferedAsync(Strategy):
                 self._receive(reply)
             if not replies:
                 self._clock.sleep(self.poll_interval)
+        self._buffer = Buffer()
         return len(self.flights)
 
     # ---- the parts of the loop ---------------------------------------------------------------
@@ -290,10 +297,12 @@ class BufferedAsync(Strategy):
         self._clock: Clock = self.clock or getattr(grid, "clock", None) or time
         self._zero = self._clock.monotonic()
         self.version = 0
+        self.flights = Flights(self.backoff, self.max_backoff)
+        self._buffer = Buffer()
+        self._needed, self._short = 1, (0, 0)
         arrays = to_arrays(initial_arrays)
         self._bases = {0: arrays}
         self.guard = Guard(arrays, self.arrayrecord_key, self.weighted_by_key)
-        self._known_nodes: set[int] = set()
 
     def _now(self) -> float:
         return self._clock.monotonic() - self._zero
@@ -301,17 +310,19 @@ class BufferedAsync(Strategy):
     def _emit(self, kind: str, **values: Any) -> None:
         self.on_event({"t": round(self._now(), 4), "event": kind, **values})
 
-    def _needed(self, grid: Grid) -> int:
-        """K."""
-        if self.buffer_size >= 1:
-            return int(self.buffer_size)
-        return max(1, math.ceil(self.buffer_size * len(self._known_nodes)))
+    def _count(self, nodes: int) -> None:
+        """Work out K for the nodes that take part."""
+        whole = self.buffer_size >= 1
+        needed = int(self.buffer_size) if whole else max(1, math.ceil(self.buffer_size * nodes))
+        if needed > nodes and (needed, nodes) != self._short:
+            log(WARNING, "K is %s, but only %s nodes take part: waiting for more", needed, nodes)
+        self._short = (needed, nodes)
+        self._needed = needed
 
     def _dispatch(self, grid: Grid, arrays: ArrayRecord, config: ConfigRecord) -> None:
         """Send every idle node on from the newest version."""
         for message in self.configure_train(self.version, arrays, config, grid):
             node_id = message.metadata.dst_node_id
-            self._known_nodes.add(node_id)
             # One message per call: the grids disagree on what stands for one that was refused.
             pushed = [message_id for message_id in grid.push_messages([message]) if message_id]
             if not pushed:

@@ -32,9 +32,10 @@ class VirtualClock:
         return self._now
 
     def sleep(self, seconds: float) -> None:
-        """Jump to the next event, or by `seconds` when there is none."""
+        """Jump by `seconds`, or to the next event if that comes earlier."""
         event = self._next_event()
-        self._now = self._now + seconds if event is None else max(event, self._now)
+        end = self._now + seconds
+        self._now = end if event is None else max(min(event, end), self._now)
 
 
 class InMemoryGrid(Grid):
@@ -47,7 +48,7 @@ class InMemoryGrid(Grid):
         Node i has the node config ``partition-id = i`` and ``num-partitions = num_nodes``.
     duration : callable, optional
         ``duration(partition_id, k)``: virtual seconds that the node takes for its k-th message;
-        default: 1 for all.
+        default: 1 for all. Longer than the message's time-to-live is no answer.
     faults : callable, optional
         ``faults(partition_id, k)``: ``None``, ``"raise"`` (the app raises) or ``"drop"`` (no
         answer until the message's time-to-live is over); default: none.
@@ -122,7 +123,7 @@ class InMemoryGrid(Grid):
             self._sent[node_id] += 1
             partition_id = int(context.node_config["partition-id"])
             fault, wait = self.faults(partition_id, k), self.duration(partition_id, k)
-            if fault == "drop":
+            if fault == "drop" or wait > message.metadata.ttl:
                 wait = message.metadata.ttl
                 reply = Message(
                     Error(MESSAGE_UNAVAILABLE, "time-to-live is over"), reply_to=message
@@ -159,8 +160,8 @@ class InMemoryGrid(Grid):
         waiting = set(self.push_messages(messages))
         end = float("inf") if timeout is None else self.clock.monotonic() + timeout
         replies: list[Message] = []
-        while waiting and (self.next_event() or 0.0) <= end and self._due:
-            self.clock.sleep(0.0)
+        while waiting and (event := self.next_event()) is not None and event <= end:
+            self.clock.sleep(event - self.clock.monotonic())
             got = list(self.pull_messages(waiting))
             replies += got
             waiting -= {reply.metadata.reply_to_message_id for reply in got}

@@ -32,6 +32,7 @@ TINY = [
     "training.ticks=40",
     "federation.versions=4",
     "federation.wait_for_nodes=2",
+    "federation.collect_actors=true",
     "evaluation.worlds=2",
     "evaluation.warmup=20",
     "evaluation.window=60",
@@ -230,14 +231,45 @@ def test_a_node_that_never_answers_does_not_end_the_run(config: RunConfig, tmp_p
     assert summary["table"][0]["policy"] == "fauno"
 
 
+def test_a_run_in_which_every_training_fails_is_a_failure(config: RunConfig, tmp_path) -> None:
+    short = load_config("ether2", [*TINY, "federation.timeout=30"])
+    grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise" if k else None)
+    with pytest.raises(RuntimeError, match=r"no version was made .* scripted fault"):
+        run(grid, short, tmp_path / "run")
+
+
+def test_a_node_that_refuses_at_first_is_asked_again(config: RunConfig, tmp_path) -> None:
+    patient = load_config("ether2", [*TINY, "federation.wait_for_nodes=20"])
+    grid = InMemoryGrid(
+        client_app.app, AGENTS, faults=lambda i, k: "raise" if i == 2 and k == 0 else None
+    )
+    out = run(grid, patient, tmp_path / "run")
+    assert len(json.loads((out.path / "summary.json").read_text())["nodes"]) == AGENTS
+
+
+def test_without_actors_and_heuristics_there_is_no_table(grid: InMemoryGrid, tmp_path) -> None:
+    bare = ["federation.collect_actors=false", "evaluation.policies=[]"]
+    out = run(grid, load_config("ether2", [*TINY, *bare]), tmp_path / "run")
+    assert json.loads((out.path / "summary.json").read_text())["table"] == []
+
+
+def test_the_learning_rate_falls_with_the_versions(config: RunConfig) -> None:
+    """At the last version it is 0: nothing changes any more."""
+    grid = InMemoryGrid(client_app.app, AGENTS)
+    message = train_message(grid, config, 0, config.federation.versions)
+    sent = to_arrays(message.content.array_records[ARRAYS])
+    reply = to_arrays(ask(grid, message).content.array_records[ARRAYS])
+    assert all(np.array_equal(sent[name], reply[name]) for name in sent)
+
+
 @pytest.mark.parametrize("path", ["relative/run", "/proc/nothing/run"])
 def test_an_impossible_folder_is_named(path: str) -> None:
     with pytest.raises(ConfigError, match=r"out is '.*': (must be an absolute|cannot be written)"):
         RunDirectory(path)
 
 
-def test_a_folder_with_another_run_is_left_alone(tmp_path) -> None:
-    (tmp_path / "events.jsonl").write_text("{}\n")
-    with pytest.raises(ConfigError, match="holds another run"):
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty"):
         RunDirectory(tmp_path)
-    assert (tmp_path / "events.jsonl").read_text() == "{}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -53,6 +53,13 @@ def test_the_yaml_of_a_run_repeats_it(tmp_path) -> None:
     assert load_config(str(path)) == config
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_group_and_a_key_of_it_go_together_in_any_order(turn: int) -> None:
+    overrides = ["topology=ether4", "topology.memory_per_task=430e6"][::turn]
+    topology = load_config("ether2", overrides).topology
+    assert (topology.clusters, topology.memory_per_task) == (4, 430e6)
+
+
 @pytest.mark.parametrize("name", ["ether2", "balanced"])
 def test_the_presets_have_the_stated_load(name: str) -> None:
     rho = {"ether2": 0.41, "balanced": 0.985}[name]
@@ -62,7 +69,7 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
 @pytest.mark.parametrize(
     ("conf", "overrides", "sentence"),
     [
-        ("eter2", [], "'eter2' is not known: must be one of balanced, ether2"),
+        ("eter2", [], "conf is 'eter2': must be one of balanced, ether2"),
         ("ether2", ["workload.rate=-1"], "workload.rate is -1.0: must be a finite number above 0"),
         ("ether2", ["workload.rate=nan"], "workload.rate is nan"),
         ("ether2", ["federation.bufer_size=3"], "did you mean federation.buffer_size?"),
@@ -71,10 +78,13 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
         ("ether2", ["agent.hidden=abc"], "agent.hidden: Value 'abc'"),
         ("ether2", ["training.peers=lqq"], "training.peers is 'lqq'"),
         ("ether2", ["evaluation.policies=[lq,best]"], "evaluation.policies is 'best'"),
-        ("ether2", ["topology=ether9"], "topology 'ether9' is not known"),
+        ("ether2", ["topology=ether9"], "topology is 'ether9': must be one of"),
         ("ether2", ["topology=3"], "topology is 3: must be a name or a mapping"),
-        ("ether2", ["nonsense=1"], "key 'nonsense' is not known"),
+        ("ether2", ["nonsense=1"], "key is 'nonsense'"),
         ("ether2", ["workload.rate"], "must be of the form key=value"),
+        ("ether2", ["workload.rate=[1"], "override 'workload.rate=[1'"),
+        ("ether2", ["seed=99999999999999999999"], "seed"),
+        ("ether2", ["physics.power=-3000"], "a link of node"),
         ("missing.yaml", [], "'missing.yaml' cannot be read"),
     ],
 )

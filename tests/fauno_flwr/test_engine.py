@@ -2,33 +2,47 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from fauno_flwr.launcher import MARK, Engine
+from fauno_flwr.launcher import Engine, is_zombie
 from tests.fauno_flwr.test_apps import AGENTS, TINY
 from tests.fauno_flwr.test_main import FAUNO
 
 ROOT = Path(__file__).parents[2]
 
 
-def marked() -> list[str]:
-    """Processes that a run of ours has started and not stopped."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except (psutil.Error, OSError):
-            continue
-    return found
+def descendants(pid: int) -> set[psutil.Process]:
+    """Everything that a command has started so far, the command itself included."""
+    try:
+        process = psutil.Process(pid)
+        return {process, *process.children(recursive=True)}
+    except psutil.Error:
+        return set()
+
+
+def run_watched(arguments: list[str], cwd: Path) -> tuple[int, str, set[psutil.Process]]:
+    """Run a command; its exit code, what it said, and every process it was seen to start."""
+    seen: set[psutil.Process] = set()
+    with (cwd / "said.txt").open("w") as said:
+        process = subprocess.Popen(arguments, cwd=cwd, stdout=said, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            seen |= descendants(process.pid)
+            time.sleep(0.3)
+    return process.returncode, (cwd / "said.txt").read_text(), seen
+
+
+def alive(processes: set[psutil.Process]) -> list[str]:
+    return [str(each) for each in processes if each.is_running() and not is_zombie(each)]
 
 
 def wait_for(engine: Engine, run_id: str) -> tuple[str, str]:
@@ -42,21 +56,16 @@ def wait_for(engine: Engine, run_id: str) -> tuple[str, str]:
 
 
 def test_simulate_trains_through_flower_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    done = subprocess.run(
-        [FAUNO, "simulate", *TINY, "--out", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "FAuNO" in done.stdout
-    assert str(out / "summary.json") in done.stdout
+    out = tmp_path / "run of ä user"
+    code, said, started = run_watched([FAUNO, "simulate", *TINY, "--out", str(out)], tmp_path)
+    assert code == 0, said
+    assert "FAuNO" in said
+    assert str(out / "summary.json") in said
     summary = json.loads((out / "summary.json").read_text())
     assert summary["versions"] == 4
     assert len(summary["nodes"]) == AGENTS
-    assert marked() == []
+    assert len(started) > 5
+    assert alive(started) == []
 
 
 def test_terminating_simulate_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -73,29 +82,92 @@ def test_terminating_simulate_leaves_no_process_behind(tmp_path: Path) -> None:
         assert time.monotonic() < end, "training did not begin"
         assert process.poll() is None
         time.sleep(0.5)
-    assert len(marked()) > 3
+    started = descendants(process.pid)
+    assert len(started) > 5
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped by SIGTERM" in said
-    assert marked() == []
+    assert alive(started) == []
+
+
+def test_a_signal_while_stopping_does_not_stop_the_stopping() -> None:
+    """A child that ignores SIGTERM is killed, although another signal comes in meanwhile."""
+    script = """
+import os, signal, subprocess, sys, threading, time
+from fauno_flwr import launcher
+from fauno_flwr.main import _stop_on_signals
+_stop_on_signals()
+engine = launcher.Engine()
+engine.__enter__()
+code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(99)"
+child = subprocess.Popen([sys.executable, "-c", code], env=engine.environment, stdout=-1)
+child.stdout.readline()
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+launcher.STOP_TIMEOUT = 3.0
+engine.__exit__(None, None, None)
+print(child.poll(), engine.home.exists())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["-9", "False"], done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine() as started:
+        yield started
 
 
 @pytest.mark.parametrize(
     ("run_config", "sentence"),
     [
         ({"overrides": "federation.buffer_size=20"}, "federation.buffer_size is 20: must be at"),
-        ({"conf": "nowhere"}, "conf 'nowhere' is not known: must be one of"),
+        ({"overrides": "federation.bufer=2"}, "key is 'federation.bufer': must be one of"),
+        ({"overrides": "workload.rate=-1"}, "workload.rate is -1.0: must be"),
+        ({"overrides": "training.peers=best"}, "training.peers is 'best': must be one of"),
+        ({"out": "/proc/nothing/run"}, "out is '/proc/nothing/run': cannot be written"),
     ],
 )
 def test_flwr_run_fails_and_says_why(
-    run_config: dict[str, str], sentence: str, tmp_path: Path
+    engine: Engine, run_config: dict[str, str], sentence: str
 ) -> None:
-    with Engine() as engine:
-        config = {**run_config, "out": str(tmp_path / "run")}
-        status, details = wait_for(engine, engine.submit(ROOT, config, AGENTS, 1))
+    status, details = wait_for(engine, engine.submit(ROOT, run_config, AGENTS, 1))
     assert status == "finished:failed"
     assert sentence in details
+
+
+def test_the_compiled_kernel_serves_another_folder_and_another_process(tmp_path: Path) -> None:
+    """A FAB is a new folder for every build: what one compiled, the next one finds."""
+    script = "from sim_env.state import mix; import numpy; mix(numpy.uint64(1))"
+    counts = []
+    for name in ("first", "second"):
+        shutil.copytree(ROOT / "sim_env", tmp_path / name / "sim_env")
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={
+                **os.environ,
+                "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+                "PYTHONPATH": str(tmp_path / name),
+            },
+            check=True,
+        )
+        counts.append(len(list((tmp_path / "cache").rglob("*.nbc"))))
+    assert counts == [1, 1]
+
+
+@pytest.mark.slow
+def test_the_demo_beats_the_baselines(tmp_path: Path) -> None:
+    """Paired 95 % intervals against LeastQueue exclude 0 in both measures."""
+    out = tmp_path / "demo"
+    subprocess.run([FAUNO, "simulate", "--out", str(out)], check=True)
+    rows = {row["policy"]: row for row in json.loads((out / "summary.json").read_text())["table"]}
+    minus = rows["fauno"]["minus"]["lq"]
+    assert minus["finished_ratio"]["low"] > 0
+    assert minus["response_mean"]["high"] < 0
+    for other in ("random", "local"):
+        assert rows["fauno"]["finished_ratio"]["low"] > rows[other]["finished_ratio"]["high"]
 
 
 @pytest.mark.slow
@@ -108,34 +180,28 @@ def test_flwr_run_completes_in_the_checkout(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
-    """In an environment that has the dependencies and nothing of the checkout."""
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True
-    )
+def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
+    """Away from the checkout, with nothing but what the wheel asks for."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    bin_dir = tmp_path / "venv" / "bin"
+    subprocess.run([bin_dir / "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    target = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel],
-        check=True,
-    )
-    script = "import fauno_flwr; print(fauno_flwr.__file__); from fauno_flwr.main import app; app()"
+    subprocess.run([bin_dir / "pip", "install", "-q", wheel], check=True)
 
-    def run(*arguments: str) -> str:
+    def fauno(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", script, *arguments],
-            env={**os.environ, "PYTHONPATH": str(target)},
+            [bin_dir / "fauno", *arguments],
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             cwd=tmp_path,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.startswith(str(target))
         return done.stdout
 
-    assert "LeastQueue" in run("compare", "--seeds", "2", "evaluation.window=100")
-    assert "FAuNO" in run("simulate", *TINY, "--out", str(tmp_path / "run"))
+    assert "LeastQueue" in fauno("compare", "--seeds", "2", "evaluation.window=100")
+    assert "FAuNO" in fauno("simulate", *TINY, "--out", str(tmp_path / "run"))
 
 
 def test_the_fab_holds_conf_and_no_tests(tmp_path: Path) -> None:

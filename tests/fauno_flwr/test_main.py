@@ -40,7 +40,7 @@ def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
         (["simulate", "--conf", "eter2"], "did you mean ether2?"),
         (["simulate", "--out", "/proc/nothing/x"], "cannot be written"),
         (["compare", "--policies", "lq,best"], "evaluation.policies is 'best'"),
-        (["compare", "--scenario", "nowhere"], "'nowhere' is not known"),
+        (["compare", "--scenario", "nowhere"], "conf is 'nowhere'"),
         (["compare", "--policies", ""], "policies is empty: must be some of"),
     ],
 )

@@ -8,6 +8,8 @@ from gymnasium.utils.env_checker import check_env
 import sim_env
 from sim_env.envs import EdgeEnv, EdgeVectorEnv
 from sim_env.policies import POLICIES
+from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
+from sim_env.state import MASKED, OFFLOADED
 
 IDS = [f"fauno/{name.capitalize()}-v0" for name in sim_env.SCENARIOS]
 
@@ -48,17 +50,25 @@ def assert_same(one: dict, many: dict) -> None:
 
 
 def test_an_illegal_action_keeps_the_task_and_is_counted() -> None:
-    env = EdgeEnv(peers="local")
-    view, _ = env.reset(seed=1)
-    legal = EdgeEnv(peers="local")
-    legal.reset(seed=1)
-    while not view["local"][0]:
-        view, *_ = env.step(0)
-        legal.step(0)
-    world = env.world
-    assert world is not None
-    view, reward, *_ = env.step(env.action_space.n - 1 if False else 0)
-    assert reward == legal.step(0)[1]
+    """With no hop allowed, sending is illegal: the same world, reward and view as after keeping."""
+    scenario = Scenario(ScenarioSpec(physics=PhysicsSpec(hop_cap=0)))
+    sent, kept = EdgeEnv(scenario, peers="local"), EdgeEnv(scenario, peers="local")
+    view, _ = sent.reset(seed=1)
+    kept.reset(seed=1)
+    decisions = 0
+    for _ in range(200):
+        deciding = int(view["local"][0])
+        decisions += deciding
+        assert view["action_mask"].tolist() == [1, 0, 0]
+        view, reward, *_ = sent.step(deciding)
+        other, same_reward, *_ = kept.step(0)
+        assert reward == same_reward
+        assert all(np.array_equal(view[key], other[key]) for key in view)
+    assert decisions > 0
+    assert sent.world is not None
+    assert kept.world is not None
+    assert sent.world.state.total[0, MASKED] == decisions
+    assert kept.world.state.total[0, MASKED] == 0
 
 
 def test_truncates_at_the_horizon_and_starts_again() -> None:
@@ -76,7 +86,7 @@ def test_peers_follow_the_actor_only_when_asked_to() -> None:
         for _ in range(300):
             env.step(np.zeros(1, int))
         assert env.world is not None
-        return int(env.world.state.total[0, 7])
+        return int(env.world.state.total[0, OFFLOADED])
 
     assert offloads("self") == 0
     assert offloads("random") > 0

@@ -56,6 +56,12 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
     ) == sorted((*reference_fields(j.task), j.due, j.kind == "result") for j in reference.journeys)
     for name, column in NAMES.items():
         assert state.total[b, column] == reference.counts[name], name
+    # The window is all of time here, so the cohort is everything.
+    cohort = [column for name, column in NAMES.items() if name not in ("masked", "offloaded")]
+    assert np.array_equal(state.cohort[b, cohort], state.total[b, cohort])
+    assert state.born_at[b].sum() == reference.counts["created"]
+    assert state.finished_at[b].sum() == reference.counts["finished"]
+    assert (state.histogram[b] * np.arange(states.BINS)).sum() == reference.counts["response"]
 
 
 def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
@@ -68,6 +74,26 @@ def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
         "send": observation.SEND,
         "back": observation.BACK,
     }
+    for row, (b, n) in enumerate(zip(seen.world, seen.node, strict=True)):
+        node, task = references[b].nodes[n], references[b].nodes[n].undecided
+        waiting = sum(each.work for each in node.queue)
+        served = node.service.work if node.service else 0.0
+        decided = sum(each.decided for each in node.queue)
+        np.testing.assert_allclose(
+            seen.local[row],
+            [
+                *(len(node.queue) - decided, decided, node.load),
+                (waiting + served) / world.net.speed[n],
+                *(world.net.job_work[task.job], world.net.job_input[task.job] / 8e6),
+                *(task.deadline - world.now, task.hops, node.incoming),
+            ],
+            rtol=1e-12,
+        )
+        senders = seen.destination[row, :, observation.IS_SENDER]
+        assert senders.tolist() == [
+            float(k < world.net.slots[n] and m == task.sender and k > 0)
+            for k, m in enumerate(world.net.neighbour[n])
+        ]
     expected = [(b, n, slots) for b, r in enumerate(references) for n, slots in r.observe().items()]
     assert [(b, n) for b, n, _ in expected] == list(zip(seen.world, seen.node, strict=True))
     for row, (_, _, slots) in enumerate(expected):

@@ -27,10 +27,7 @@ def test_all_nodes_and_equal_times_is_fedavg(linear_app: ClientApp, zeros: Array
         assert ours.train_metrics_clientapp[version]["loss"] == pytest.approx(metrics["loss"])
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.5])
-def test_one_reply_per_version_is_fedasync(
-    linear_app: ClientApp, zeros: ArrayRecord, exponent: float
-) -> None:
+def test_one_reply_per_version_is_fedasync(linear_app: ClientApp, zeros: ArrayRecord) -> None:
     """FedAsync in the form of differences, written out with its own event queue."""
     durations = [1.0, 1.7, 2.9]
     theta, version = np.zeros(2), 0
@@ -41,9 +38,8 @@ def test_one_reply_per_version_is_fedasync(
         theta = theta + 0.5 * (target(i) - base)
         version += 1
         due[i] = (t + durations[i], theta, version)
-    strategy = BufferedAsync(1, staleness=polynomial(exponent))
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: durations[i])
-    result = strategy.start(grid, zeros, num_rounds=20)
+    result = BufferedAsync(1).start(grid, zeros, num_rounds=20)
     np.testing.assert_allclose(weights(result.arrays), theta, rtol=1e-12)
 
 
@@ -68,6 +64,59 @@ def test_the_papers_rule_with_stale_and_repeated_updates(
     (flush,) = [event for event in events if event["event"] == "flush"]
     assert flush["steps"] == n.tolist()
     assert [e["replaced"] for e in events if e["event"] == "reply"] == [False, True, False]
+
+
+def test_an_old_update_weighs_less_by_the_staleness_rule(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    """K = 2 of 3: nodes 0 and 1 make versions 1 and 2 at 1 s and 2 s; node 2 reports at 2.5 s.
+
+    Version 3 then merges node 2 (from version 0, tau = 2) and node 0 (from version 2, tau = 0).
+    """
+    history: list[np.ndarray] = []
+    events: list[dict] = []
+    grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: (1.0, 1.0, 2.5)[i])
+    BufferedAsync(2, staleness=polynomial(0.5), on_event=events.append).start(
+        grid, zeros, num_rounds=3, evaluate_fn=lambda v, arrays: history.append(weights(arrays))
+    )
+    flush = [event for event in events if event["event"] == "flush"][2]
+    assert flush["staleness"] == [0, 2]
+    raw = np.array([steps(0), steps(2) / np.sqrt(3)])
+    w = raw / raw.sum()
+    expected = history[2] + w[0] * 0.5 * (target(0) - history[2]) + w[1] * 0.5 * target(2)
+    np.testing.assert_allclose(history[3], expected, rtol=1e-12)
+
+
+def test_a_second_start_knows_nothing_of_the_first(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    events: list[dict] = []
+    strategy = BufferedAsync(2, on_event=events.append)
+    grid = InMemoryGrid(linear_app, 5)
+    strategy.start(grid, zeros, num_rounds=1)
+    strategy.drain(grid, timeout=10)
+    again = strategy.start(grid, zeros, num_rounds=1)
+    fresh = BufferedAsync(2).start(InMemoryGrid(linear_app, 5), zeros, num_rounds=1)
+    assert np.array_equal(weights(again.arrays), weights(fresh.arrays))
+    assert [len(e["nodes"]) for e in events if e["event"] == "flush"] == [2, 2]
+
+
+def test_a_fraction_is_of_the_nodes_that_take_part_now(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    """Nodes that go and come back under new ids do not make K grow."""
+    grid = InMemoryGrid(linear_app, 12)
+    ids = list(grid.contexts)
+
+    def present(_: object) -> list[int]:
+        gone = int(grid.clock.monotonic() // 5)
+        return ids[gone : gone + 4]
+
+    events: list[dict] = []
+    strategy = BufferedAsync(0.5, nodes=present, on_event=events.append)
+    result = strategy.start(grid, zeros, num_rounds=40, timeout=300)
+    assert len(result.train_metrics_clientapp) == 40
+    assert {len(e["nodes"]) for e in events if e["event"] == "flush"} == {2}
 
 
 def test_k_is_exact_even_when_all_replies_come_at_once(
@@ -120,11 +169,16 @@ def test_failing_nodes_are_left_alone_for_longer_and_longer(
 ) -> None:
     events: list[dict] = []
     grid = InMemoryGrid(linear_app, 3, faults=lambda i, k: fault if i == 2 and k < 3 else None)
-    strategy = BufferedAsync(2, ttl=4.0, backoff=2.0, on_event=events.append)
+    strategy = BufferedAsync(2, ttl=4.0, backoff=2.0, max_backoff=5.0, on_event=events.append)
     result = strategy.start(grid, zeros, num_rounds=40)
     assert len(result.train_metrics_clientapp) == 40
     failures = [event for event in events if event["event"] == "error"]
-    assert [event["pause"] for event in failures] == [2.0, 4.0, 8.0]
+    assert [event["pause"] for event in failures] == [2.0, 4.0, 5.0]
+    sent = [
+        event["t"] for event in events if event["event"] == "dispatch" and event["node"] == 1002
+    ]
+    for failure, again in zip(failures, sent[1:], strict=False):
+        assert failure["pause"] <= again - failure["t"] < failure["pause"] + 1.1
     assert any(e["event"] == "reply" and e["node"] == 1002 for e in events)
 
 
