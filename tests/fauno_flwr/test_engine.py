@@ -94,24 +94,24 @@ def test_terminating_simulate_leaves_no_process_behind(tmp_path: Path) -> None:
 def test_a_signal_while_stopping_does_not_stop_the_stopping() -> None:
     """A child that ignores SIGTERM is killed, although another signal comes in meanwhile."""
     script = """
-import os, signal, subprocess, sys, threading, time
+import os, psutil, signal, subprocess, sys, threading
 from fauno_flwr import launcher
 from fauno_flwr.main import _stop_on_signals
 _stop_on_signals()
 engine = launcher.Engine()
 engine.__enter__()
-code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(99)"
+code = "import signal, time; signal.signal(15, 1); print('up', flush=True); time.sleep(99)"
 child = subprocess.Popen([sys.executable, "-c", code], env=engine.environment, stdout=-1)
 child.stdout.readline()
 threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
 launcher.STOP_TIMEOUT = 3.0
 engine.__exit__(None, None, None)
-print(child.poll(), engine.home.exists())
+print(psutil.pid_exists(child.pid), engine.home.exists())
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-    assert done.stdout.split() == ["-9", "False"], done.stdout + done.stderr
+    assert done.stdout.split() == ["False", "False"], done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +124,15 @@ def engine() -> Iterator[Engine]:
     ("run_config", "sentence"),
     [
         ({"overrides": "federation.buffer_size=20"}, "federation.buffer_size is 20: must be at"),
-        ({"overrides": "federation.bufer=2"}, "key is 'federation.bufer': must be one of"),
-        ({"overrides": "workload.rate=-1"}, "workload.rate is -1.0: must be"),
-        ({"overrides": "training.peers=best"}, "training.peers is 'best': must be one of"),
         ({"out": "/proc/nothing/run"}, "out is '/proc/nothing/run': cannot be written"),
+        *(
+            pytest.param({"overrides": override}, sentence, marks=pytest.mark.slow)
+            for override, sentence in (
+                ("federation.bufer=2", "key is 'federation.bufer': must be one of"),
+                ("workload.rate=-1", "workload.rate is -1.0: must be"),
+                ("training.peers=best", "training.peers is 'best': must be one of"),
+            )
+        ),
     ],
 )
 def test_flwr_run_fails_and_says_why(

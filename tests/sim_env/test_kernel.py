@@ -149,7 +149,7 @@ ODD = {
 def test_kernel_equals_reference_with_each_option_alone(option: str) -> None:
     """Every option of the original simulator, and nothing else changed."""
 
-    @settings(max_examples=20)
+    @settings(max_examples=12)
     @given(small_scenarios(st.just({option: ODD[option]})), st.integers(0, 2**32 - 1))
     def check(scenario: Scenario, seed: int) -> None:
         world = run_both(scenario, [seed], 40, np.random.default_rng(seed))
@@ -158,7 +158,7 @@ def test_kernel_equals_reference_with_each_option_alone(option: str) -> None:
     check()
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     small_scenarios(st.fixed_dictionaries({}, optional={k: st.just(v) for k, v in ODD.items()})),
     st.integers(0, 2**32 - 1),
