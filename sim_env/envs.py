@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from sim_env.errors import require_choice, require_number
 from sim_env.observation import DESTINATION_FEATURES, LOCAL_FEATURES, Observation
 from sim_env.policies import POLICIES, Policy, random
+from sim_env.render import RENDER_FPS, RENDER_MODES, Viewer
 from sim_env.scenario import Scenario, load_scenario
 from sim_env.world import World
 
@@ -195,9 +196,17 @@ class EdgeVectorEnv(VectorEnv):
 
 
 class EdgeEnv(gym.Env):
-    """One agent in one world; the single-world face of :class:`EdgeVectorEnv`, same parameters."""
+    """One agent in one world; the single-world face of :class:`EdgeVectorEnv`.
 
-    metadata: dict[str, Any] = {"render_modes": []}
+    Parameters
+    ----------
+    scenario, node, peers, horizon, warmup
+        As of :class:`EdgeVectorEnv`.
+    render_mode : {"rgb_array", "human", None}, default None
+        See :class:`sim_env.render.Viewer`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}
 
     def __init__(
         self,
@@ -206,11 +215,14 @@ class EdgeEnv(gym.Env):
         peers: str = SELF,
         horizon: int = 1000,
         warmup: int = 0,
+        render_mode: str | None = None,
     ) -> None:
         self._worlds = EdgeVectorEnv(scenario, node, 1, peers, horizon, warmup)
         self.action_space = self._worlds.single_action_space
         self.observation_space = self._worlds.single_observation_space
         self.set_actor: Callable[[Policy], None] = self._worlds.set_actor
+        self.render_mode = render_mode
+        self._viewer = Viewer(render_mode)
 
     @property
     def world(self) -> World | None:
@@ -224,11 +236,13 @@ class EdgeEnv(gym.Env):
         super().reset(seed=seed)
         self._worlds.np_random = self.np_random
         view, info = self._worlds.reset()
+        self._viewer.follow(self.world)
         return {key: value[0] for key, value in view.items()}, info
 
     def step(self, action: int) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One tick."""
         view, reward, terminated, truncated, info = self._worlds.step(np.array([action]))
+        self._viewer.follow(self.world)
         return (
             {key: value[0] for key, value in view.items()},
             float(reward[0]),
@@ -236,3 +250,11 @@ class EdgeEnv(gym.Env):
             bool(truncated[0]),
             info,
         )
+
+    def render(self) -> np.ndarray | None:
+        """The frame of the world in mode ``rgb_array``, else None."""
+        return self._viewer.render(self.world)
+
+    def close(self) -> None:
+        """Close the window of mode ``human``."""
+        self._viewer.close()

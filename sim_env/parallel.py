@@ -9,6 +9,7 @@ from pettingzoo import ParallelEnv
 
 from sim_env.envs import agent_spaces, earned, lay_out
 from sim_env.errors import require_number
+from sim_env.render import RENDER_FPS, RENDER_MODES, Viewer
 from sim_env.scenario import Scenario, load_scenario
 from sim_env.world import World
 
@@ -35,6 +36,8 @@ class EdgeParallelEnv(ParallelEnv):
         Compiled scenario or the name of one.
     horizon : int, default 1000
         Ticks of an episode.
+    render_mode : {"rgb_array", "human", None}, default None
+        See :class:`sim_env.render.Viewer`.
 
     Attributes
     ----------
@@ -44,16 +47,22 @@ class EdgeParallelEnv(ParallelEnv):
     Raises
     ------
     ValueError
-        For an unknown scenario, a horizon below 1, or agents that share a name.
+        For an unknown scenario or render mode, a horizon below 1, or agents that share a name.
     """
 
     metadata: dict[str, Any] = {
         "name": "fauno_v0",
         "is_parallelizable": True,
-        "render_modes": [],
+        "render_modes": RENDER_MODES,
+        "render_fps": RENDER_FPS,
     }
 
-    def __init__(self, scenario: Scenario | str = "ether2", horizon: int = 1000) -> None:
+    def __init__(
+        self,
+        scenario: Scenario | str = "ether2",
+        horizon: int = 1000,
+        render_mode: str | None = None,
+    ) -> None:
         self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
         require_number("horizon", horizon, at_least=1)
         self.horizon = horizon
@@ -64,7 +73,8 @@ class EdgeParallelEnv(ParallelEnv):
         self.possible_agents: list[str] = names
         self.agents: list[str] = []
         self.world: World | None = None
-        self.render_mode: str | None = None
+        self.render_mode = render_mode
+        self._viewer = Viewer(render_mode)
         slots = self.scenario.net.slots[self.scenario.agents]
         self._slots = dict(zip(names, slots.tolist(), strict=True))
         self._node = dict(zip(names, self.scenario.agents.tolist(), strict=True))
@@ -96,6 +106,7 @@ class EdgeParallelEnv(ParallelEnv):
         self.world = World(self.scenario, self._rng.integers(0, 2**63, 1, dtype=np.uint64).tolist())
         self._seen = self.world.observe()
         self.agents = list(self.possible_agents)
+        self._viewer.follow(self.world)
         return self._views(), {name: {} for name in self.agents}
 
     def step(
@@ -144,6 +155,7 @@ class EdgeParallelEnv(ParallelEnv):
         decisions[0, nodes] = asked[nodes]
         self.world.step(decisions)
         self._seen = self.world.observe()
+        self._viewer.follow(self.world)
         over = self.world.now >= self.horizon
         live = self.agents
         self.agents = [] if over else live
@@ -154,6 +166,14 @@ class EdgeParallelEnv(ParallelEnv):
             dict.fromkeys(live, over),
             {name: {} for name in live},
         )
+
+    def render(self) -> np.ndarray | None:
+        """The frame of the world in mode ``rgb_array``, else None."""
+        return self._viewer.render(self.world)
+
+    def close(self) -> None:
+        """Close the window of mode ``human``."""
+        self._viewer.close()
 
     def _views(self) -> dict[str, View]:
         names = self.possible_agents
