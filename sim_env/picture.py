@@ -22,6 +22,8 @@ AXES = (0.02, 0.03, 0.78, 0.86)  # left, bottom, width and height as parts of th
 # The lengths below are in points.
 MARGIN, FONT, GAP, WIDEST = 26.0, 8.5, 3.0, 6.0
 PUSHES = 100  # rounds in which marks that cover each other are pushed apart
+MOST_PUSHED = 500  # in larger networks marks are small, and pushing would bend the whole picture
+MOST_UNFOLDED = 200  # the layout that shows structure best takes time that grows with the cube
 MOST_LABELS = 60  # more names than this cannot be read
 # Mark of a role, and what makes its area that of a circle: matplotlib measures by the box.
 SHAPES = {"rpi": ("o", 1.0), "tx2": ("^", 1.3), "nuc": ("s", 0.8), "server": ("D", 0.7)}
@@ -124,7 +126,7 @@ class NetworkPicture:
                 vmax=1,
                 marker=shape,
                 edgecolors=INK,
-                linewidths=0.8,
+                linewidths=min(0.8, 0.12 * float(self._radius.max())),
                 zorder=3,
             )
             self._marks.append((nodes, marks))
@@ -226,26 +228,27 @@ def _places(
     """Where the nodes stand on paper, shape (N, 2), and points per metre.
 
     Nodes that share a place are laid out by their links, and there are no metres then. Marks that
-    would cover each other are pushed apart until they just touch.
+    would cover each other are pushed apart until they do not, except in very large networks.
     """
     position = np.asarray(topology.position, float)
     _, which, count = np.unique(position, axis=0, return_inverse=True, return_counts=True)
     alone = np.flatnonzero(count[which.ravel()] == 1)
     to_scale = len(alone) == len(position)
     if not to_scale:
-        fixed = alone.tolist()
-        place = nx.spring_layout(
-            topology.to_networkx(),
-            pos={node: position[node] for node in fixed} or None,
-            fixed=fixed or None,
-            seed=0,
-        )
-        position = np.array([place[node] for node in range(len(position))])
+        graph, fixed = topology.to_networkx(), alone.tolist()
+        if fixed or len(position) > MOST_UNFOLDED:
+            known = {node: position[node] for node in fixed}
+            spread = nx.spring_layout(graph, pos=known or None, fixed=fixed or None, seed=0)
+        else:
+            spread = nx.kamada_kawai_layout(graph)
+        position = np.array([spread[node] for node in range(len(position))])
     low, extent = position.min(axis=0), np.ptp(position, axis=0)
     room = paper - 2 * MARGIN
     metre = float(np.min(room / np.maximum(extent, 1e-9)))
     place = MARGIN + (position - low) * metre + (room - extent * metre) / 2
-    return _push_apart(place, radius), metre if to_scale and extent.any() else None
+    if len(place) <= MOST_PUSHED:
+        place = _push_apart(place, radius)
+    return place, metre if to_scale and extent.any() else None
 
 
 def _push_apart(place: np.ndarray, radius: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import gymnasium as gym
@@ -107,10 +108,10 @@ def test_the_figure_is_used_again_and_goes_with_its_scenario() -> None:
     draw_world(run(world, 5))
     assert isinstance(picture, NetworkPicture)
     assert render._PICTURES[world.scenario] is picture
-    known = len(render._PICTURES)
-    del world
+    alive = weakref.ref(picture)
+    del picture, world
     gc.collect()
-    assert len(render._PICTURES) == known - 1
+    assert alive() is None
     assert set(plt.get_fignums()) == before
 
 
