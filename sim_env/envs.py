@@ -12,11 +12,63 @@ from gymnasium.vector.utils import batch_space
 from sim_env.errors import require_choice, require_number
 from sim_env.observation import DESTINATION_FEATURES, LOCAL_FEATURES, Observation
 from sim_env.policies import POLICIES, Policy, random
+from sim_env.render import RENDER_FPS, RENDER_MODES, Viewer
 from sim_env.scenario import Scenario, load_scenario
 from sim_env.world import World
 
 SELF = "self"
 BOUND = 100.0  # no feature comes near
+
+
+def agent_spaces(slots: int) -> tuple[spaces.Dict, spaces.Discrete]:
+    """Observation and action space of an agent that has `slots` legal destinations at most."""
+    observation = spaces.Dict(
+        {
+            "local": spaces.Box(-BOUND, BOUND, (LOCAL_FEATURES,), np.float32),
+            "destinations": spaces.Box(-BOUND, BOUND, (slots, DESTINATION_FEATURES), np.float32),
+            "action_mask": spaces.Box(0, 1, (slots,), np.int8),
+        }
+    )
+    return observation, spaces.Discrete(slots)
+
+
+def lay_out(rows: Observation, where: np.ndarray, count: int, slots: int) -> dict[str, np.ndarray]:
+    """Put R decisions where their takers look for them.
+
+    Parameters
+    ----------
+    rows : Observation
+        R decisions.
+    where : array of int, shape (R,)
+        Place of each among the `count` observers.
+    count, slots : int
+        Observers, and slots of the one that has most, V and K.
+
+    Returns
+    -------
+    dict of arrays
+        ``local`` (V, 12), ``destinations`` (V, K, 10), float32, and ``action_mask`` (V, K), int8.
+        An observer without a decision sees zeros and may only keep.
+    """
+    view: dict[str, np.ndarray] = {
+        "local": np.zeros((count, LOCAL_FEATURES), np.float32),
+        "destinations": np.zeros((count, slots, DESTINATION_FEATURES), np.float32),
+        "action_mask": np.zeros((count, slots), np.int8),
+    }
+    view["action_mask"][:, 0] = 1
+    if len(rows):
+        local, destinations = rows.features()
+        view["local"][where] = local
+        view["destinations"][where] = destinations[:, :slots]
+        view["action_mask"][where] = rows.mask[:, :slots]
+    return view
+
+
+def earned(rows: Observation, chosen: np.ndarray) -> np.ndarray:
+    """What R decisions earn, shape (R,); an illegal one, any integer, earns what keeping would."""
+    row, slots = np.arange(len(rows)), rows.mask.shape[1]
+    slot = np.where((chosen >= 0) & (chosen < slots), chosen, 0)
+    return np.asarray(rows.reward[row, np.where(rows.mask[row, slot], slot, 0)])
 
 
 class EdgeVectorEnv(VectorEnv):
@@ -79,16 +131,7 @@ class EdgeVectorEnv(VectorEnv):
         self._peer_policy: Policy = random if peers == SELF else POLICIES[peers]
         self._takes_actor = peers == SELF
         self.slots = int(self.scenario.net.slots[self.node])
-        self.single_action_space = spaces.Discrete(self.slots)
-        self.single_observation_space = spaces.Dict(
-            {
-                "local": spaces.Box(-BOUND, BOUND, (LOCAL_FEATURES,), np.float32),
-                "destinations": spaces.Box(
-                    -BOUND, BOUND, (self.slots, DESTINATION_FEATURES), np.float32
-                ),
-                "action_mask": spaces.Box(0, 1, (self.slots,), np.int8),
-            }
-        )
+        self.single_observation_space, self.single_action_space = agent_spaces(self.slots)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.world: World | None = None
@@ -127,10 +170,9 @@ class EdgeVectorEnv(VectorEnv):
             view, info = self.reset()
             return view, np.zeros(self.num_envs), never, never, info
         reward = np.zeros(self.num_envs)
-        chosen = np.asarray(actions)[self._mine.world]
-        rows = np.arange(len(self._mine))
-        legal = self._mine.mask[rows, chosen]
-        reward[self._mine.world] = self._mine.reward[rows, np.where(legal, chosen, 0)]
+        # One past either end is as illegal as any number beyond it, and fits the world's integers.
+        chosen = np.clip(np.asarray(actions), -1, self.slots)[self._mine.world]
+        reward[self._mine.world] = earned(self._mine, chosen)
         self._decide(self._others)
         self._actions[self._mine.world, self.node] = chosen
         self.world.step(self._actions)
@@ -150,25 +192,21 @@ class EdgeVectorEnv(VectorEnv):
             self._actions[rows.world, rows.node] = self._peer_policy(rows, self.np_random)
 
     def _view(self) -> dict[str, np.ndarray]:
-        view: dict[str, np.ndarray] = {
-            "local": np.zeros((self.num_envs, LOCAL_FEATURES), np.float32),
-            "destinations": np.zeros((self.num_envs, self.slots, DESTINATION_FEATURES), np.float32),
-            "action_mask": np.zeros((self.num_envs, self.slots), np.int8),
-        }
-        view["action_mask"][:, 0] = 1
-        if len(self._mine):
-            local, destinations = self._mine.features()
-            where = self._mine.world
-            view["local"][where] = local
-            view["destinations"][where] = destinations[:, : self.slots]
-            view["action_mask"][where] = self._mine.mask[:, : self.slots]
-        return view
+        return lay_out(self._mine, self._mine.world, self.num_envs, self.slots)
 
 
 class EdgeEnv(gym.Env):
-    """One agent in one world; the single-world face of :class:`EdgeVectorEnv`, same parameters."""
+    """One agent in one world; the single-world face of :class:`EdgeVectorEnv`.
 
-    metadata: dict[str, Any] = {"render_modes": []}
+    Parameters
+    ----------
+    scenario, node, peers, horizon, warmup
+        As of :class:`EdgeVectorEnv`.
+    render_mode : {"rgb_array", "human", None}, default None
+        See :class:`sim_env.render.Viewer`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}
 
     def __init__(
         self,
@@ -177,11 +215,14 @@ class EdgeEnv(gym.Env):
         peers: str = SELF,
         horizon: int = 1000,
         warmup: int = 0,
+        render_mode: str | None = None,
     ) -> None:
         self._worlds = EdgeVectorEnv(scenario, node, 1, peers, horizon, warmup)
         self.action_space = self._worlds.single_action_space
         self.observation_space = self._worlds.single_observation_space
         self.set_actor: Callable[[Policy], None] = self._worlds.set_actor
+        self.render_mode = render_mode
+        self._viewer = Viewer(render_mode)
 
     @property
     def world(self) -> World | None:
@@ -195,11 +236,13 @@ class EdgeEnv(gym.Env):
         super().reset(seed=seed)
         self._worlds.np_random = self.np_random
         view, info = self._worlds.reset()
+        self._viewer.follow(self.world)
         return {key: value[0] for key, value in view.items()}, info
 
     def step(self, action: int) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """One tick."""
         view, reward, terminated, truncated, info = self._worlds.step(np.array([action]))
+        self._viewer.follow(self.world)
         return (
             {key: value[0] for key, value in view.items()},
             float(reward[0]),
@@ -207,3 +250,11 @@ class EdgeEnv(gym.Env):
             bool(truncated[0]),
             info,
         )
+
+    def render(self) -> np.ndarray | None:
+        """The frame of the world in mode ``rgb_array``, else None."""
+        return self._viewer.render(self.world)
+
+    def close(self) -> None:
+        """Close the window of mode ``human``."""
+        self._viewer.close()
