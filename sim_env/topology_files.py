@@ -52,6 +52,8 @@ def read_ether_json(
     require_number("memory per task", memory_per_task, above=0)
     nodes = _mapping(content, "nodes", where)
     links = _mapping(_mapping(content, "links", where), "neighbours", f"{where}: links")
+    if not nodes:
+        raise ValueError(f"{where}: nodes is {{}}: must have at least one node")
     index: dict[str, int] = {}
     speed, capacity, place = [], [], []
     for name, node in nodes.items():
@@ -114,8 +116,8 @@ def _value(mapping: Mapping[str, Any], key: str, where: str) -> Any:
 
 def _mapping(mapping: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     value = _value(mapping, key, where)
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"{where}: {key} is {value!r:.60}: must be a mapping that is not empty")
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: {key} is {value!r:.60}: must be a mapping")
     return value
 
 

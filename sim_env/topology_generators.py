@@ -102,13 +102,12 @@ def random_geometric(nodes: int, radius: float, memory_per_task: float, seed: in
 
 
 def grid(nodes: int, memory_per_task: float, seed: int) -> Topology:
-    """Rows of a rectangular grid, 10 m apart; each node is linked to the next ones in its row and
-    its column.
+    """A rectangular grid, 10 m apart; a node is linked to the next ones in its row and column.
 
     Five columns, more when there are over 25 nodes so that the grid is about square; the last row
     may be shorter. (PeersimGym's grids have five columns of which all nodes are linked, by a
     reversed comparison; read their files for that.)
-    """  # noqa: D205
+    """
     rng = np.random.default_rng([seed, nodes])
     tiers = _shuffled(_flat_tiers(nodes, rng), rng)
     columns = max(GRID_COLUMNS, int(np.ceil(np.sqrt(nodes))))
