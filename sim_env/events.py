@@ -127,12 +127,12 @@ def send_birth(net, st, b, n, k, now):
 
 
 @compiled
-def serve_stream(net, st, b, n, k, now):
+def serve_stream(net, st, b, n, k, now, factor):
     """Births of the client of node n for the node in slot k that are due; returns how many."""
     if net.one_per_tick:
-        if st.gap[b, n, k] > now:
+        if st.gap[b, n, k] > now or factor == 0.0:
             return 0
-        rate = net.arrivals[net.neighbour[n, k]]
+        rate = net.arrivals[net.neighbour[n, k]] * factor
         st.gap[b, n, k] = np.floor(now - np.log(uniform(st, b, n)) / rate + 0.5)
         send_birth(net, st, b, n, k, now)
         return 1
@@ -145,18 +145,18 @@ def serve_stream(net, st, b, n, k, now):
 
 
 @compiled
-def client(net, st, b, n, now):
+def client(net, st, b, n, now, factor):
     """A node's client: its own stream and, when that is not due, those of its neighbours."""
     if not net.one_per_tick:
         for k in range(st.gap.shape[2]):
             if k < net.slots[n]:
-                st.gap[b, n, k] -= net.arrivals[net.neighbour[n, k]]
+                st.gap[b, n, k] -= net.arrivals[net.neighbour[n, k]] * factor
     if not np.isfinite(st.gap[b, n, 0]):
         return
-    if serve_stream(net, st, b, n, 0, now) == 0:
+    if serve_stream(net, st, b, n, 0, now, factor) == 0:
         for k in range(1, st.gap.shape[2]):
             if k < net.slots[n] and np.isfinite(st.gap[b, n, k]):
-                serve_stream(net, st, b, n, k, now)
+                serve_stream(net, st, b, n, k, now, factor)
 
 
 @compiled
@@ -300,7 +300,7 @@ def shuffle(net, st, b, now):
 
 
 @compiled
-def run_events(net, st, b, first, now):
+def run_events(net, st, b, first, now, factor):
     """Run the events of a tick from position `first` up to the joint action, or to the end."""
     nodes = len(net.speed)
     for position in range(first, st.num_events[b]):
@@ -309,7 +309,7 @@ def run_events(net, st, b, first, now):
             st.cursor[b] = position
             return
         if event <= nodes:
-            client(net, st, b, event - 1, now)
+            client(net, st, b, event - 1, now, factor)
         elif event <= 2 * nodes:
             worker(net, st, b, event - 1 - nodes, now)
         else:
@@ -317,22 +317,25 @@ def run_events(net, st, b, first, now):
 
 
 @compiled
-def open_tick(net, st, now):
+def open_tick(net, st, now, factor):
     """Bring worlds of random order to the joint action of the tick that begins."""
     for b in range(st.service.shape[0]):
         shuffle(net, st, b, now)
-        run_events(net, st, b, 0, now)
+        run_events(net, st, b, 0, now, factor)
 
 
 @compiled
-def event_tick(net, st, now, actions):
-    """Advance every world by one tick; parameters as in :func:`sim_env.kernel.tick`."""
+def event_tick(net, st, now, actions, factor, next_factor):
+    """Advance every world by one tick; parameters as in :func:`sim_env.kernel.tick`.
+
+    `next_factor` is the multiplier of the tick after it, which a random order begins as well.
+    """
     for b in range(actions.shape[0]):
         for n in range(actions.shape[1]):
             if net.is_agent[n]:
                 act(net, st, b, n, actions[b, n], now)
         if net.random_order:
-            run_events(net, st, b, st.cursor[b] + 1, now)
+            run_events(net, st, b, st.cursor[b] + 1, now, factor)
             continue
         bucket = now % WHEEL
         task = st.wheel_head[b, bucket]
@@ -345,7 +348,7 @@ def event_tick(net, st, now, actions):
                 append(st, b, st.wheel_head, st.wheel_tail, bucket, task)
             task = following
         for n in range(actions.shape[1]):
-            client(net, st, b, n, now)
+            client(net, st, b, n, now, factor)
             worker(net, st, b, n, now)
     if net.random_order:
-        open_tick(net, st, now + 1)
+        open_tick(net, st, now + 1, next_factor)

@@ -269,7 +269,7 @@ def expire(net, st, b, n, now):
 
 
 @compiled
-def tick(net, st, now, actions):
+def tick(net, st, now, actions, factor):
     """Advance every world from time `now` to `now` + 1.
 
     Parameters
@@ -281,6 +281,8 @@ def tick(net, st, now, actions):
     actions : array of int32, shape (B, N)
         Slot to which each node sends its first undecided task; 0 keeps it. Only the entries of
         agents are read.
+    factor : float
+        Multiplier of all rates of arrival in this tick.
     """
     # Local names and the common cases spelled out: reading an array through the tuple, or handing
     # the tuple to a function, costs numba a reference count per array.
@@ -295,7 +297,7 @@ def tick(net, st, now, actions):
                 decide(net, st, b, n, actions[b, n], now)
         deliver(net, st, b, now)
         for n in range(actions.shape[1]):
-            gap[b, n, 0] -= arrivals[n]
+            gap[b, n, 0] -= arrivals[n] * factor
             if gap[b, n, 0] <= 0.0:
                 arrive(net, st, b, n, now)
             task = service[b, n]

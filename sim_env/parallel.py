@@ -66,11 +66,8 @@ class EdgeParallelEnv(ParallelEnv):
         self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
         require_number("horizon", horizon, at_least=1)
         self.horizon = horizon
-        names = [self.scenario.topology.names[node] for node in self.scenario.agents]
-        if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"agents share the name {', '.join(twice)}: names must differ")
-        self.possible_agents: list[str] = names
+        names = self.scenario.topology.names
+        self.possible_agents: list[str] = [names[node] for node in self.scenario.agents]
         self.agents: list[str] = []
         self.world: World | None = None
         self.render_mode = render_mode

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from sim_env.scenario import Scenario
+from sim_env.schedule import multipliers
 
 WORD = 2**64 - 1
 
@@ -108,6 +109,7 @@ class ReferenceWorld:
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.net, self.physics = scenario.net, scenario.spec.physics
         self.now = 0
+        self.schedule = scenario.spec.workload.schedule
         self.nodes = [self._new_node(seed, n) for n in range(len(self.net.speed))]
         self.order = Stream(seed, 0)
         self.order.state = mix(self.order.state ^ Stream.GOLDEN)
@@ -128,8 +130,12 @@ class ReferenceWorld:
             if self.net.arrivals[n] > 0 and rate > 0:
                 gaps[k] = -math.log(stream.uniform())
                 if self.physics.arrivals == "one_per_tick":
-                    gaps[k] = math.floor(gaps[k] / rate + 0.5)
+                    gaps[k] = math.floor(gaps[k] / (rate * (self._factor() or 1.0)) + 0.5)
         return Node(stream, gaps)
+
+    def _factor(self) -> float:
+        """Multiplier of the rates of arrival in this tick."""
+        return float(multipliers(self.schedule, self.now + 1, self.physics.tick)[-1])
 
     def step(self, actions: list[int]) -> None:
         """Advance one tick.
@@ -238,7 +244,7 @@ class ReferenceWorld:
         node = self.nodes[n]
         if self.physics.arrivals == "poisson":
             for k in node.gaps:
-                node.gaps[k] -= self.net.arrivals[self.net.neighbour[n, k]]
+                node.gaps[k] -= self.net.arrivals[self.net.neighbour[n, k]] * self._factor()
         if 0 not in node.gaps:
             return
         if not self._serve_stream(node, n, 0):
@@ -249,9 +255,9 @@ class ReferenceWorld:
     def _serve_stream(self, node: Node, n: int, k: int) -> int:
         """Births for the node in slot k that are due; returns how many."""
         if self.physics.arrivals == "one_per_tick":
-            if node.gaps[k] > self.now:
+            if node.gaps[k] > self.now or self._factor() == 0:
                 return 0
-            rate = self.net.arrivals[self.net.neighbour[n, k]]
+            rate = self.net.arrivals[self.net.neighbour[n, k]] * self._factor()
             node.gaps[k] = math.floor(self.now - math.log(node.stream.uniform()) / rate + 0.5)
             self._give_birth(n, k)
             return 1

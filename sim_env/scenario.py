@@ -8,7 +8,7 @@ import numpy as np
 from sim_env.errors import require_choice, require_number
 from sim_env.links import received_power, shannon_rate
 from sim_env.topology import Topology, TopologySpec, build_topology
-from sim_env.workload import JOB_TABLES, JobTable, WorkloadSpec
+from sim_env.workload import JobTable, WorkloadSpec, build_jobs, source_rates
 
 NO_DEADLINE = 2**30
 LONGEST_JOURNEY = 1e7  # ticks
@@ -243,7 +243,7 @@ class Scenario:
     topology : Topology, optional
         Used instead of the one that ``spec.topology`` describes.
     jobs : JobTable, optional
-        Used instead of the one that ``spec.workload.jobs`` names.
+        Used instead of the one that ``spec.workload`` describes.
 
     Attributes
     ----------
@@ -251,7 +251,7 @@ class Scenario:
         What the kernel reads.
     rho : float
         Offered load: instructions born per second / instructions executed per second when all
-        nodes are busy.
+        nodes are busy; before the schedule of the workload.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Scenario:
     ) -> None:
         self.spec = spec
         self.topology = topology or build_topology(spec.topology)
-        self.jobs = jobs or JOB_TABLES[spec.workload.jobs]()
+        self.jobs = jobs or build_jobs(spec.workload)
         self.net = _compile(spec, self.topology, self.jobs)
         self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())
 
@@ -299,7 +299,7 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         speed=np.asarray(topology.speed, float) * tick,
         capacity=np.asarray(topology.capacity, np.int32),
         is_agent=np.asarray(topology.is_agent, bool),
-        arrivals=np.where(topology.is_source, workload.rate * tick, 0.0),
+        arrivals=source_rates(workload, topology) * tick,
         job_work=np.asarray(jobs.instructions, float),
         job_input=np.asarray(jobs.input_bits, float),
         job_output=np.asarray(jobs.output_bits, float),

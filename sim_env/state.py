@@ -101,7 +101,7 @@ def seed_streams(st, seeds):
 
 
 @compiled
-def first_gaps(net, st):
+def first_gaps(net, st, factor):
     """Draw the gap before the first arrival of every stream: a node's own, then its neighbours'."""
     for b in range(st.gap.shape[0]):
         for n in range(st.gap.shape[1]):
@@ -111,10 +111,12 @@ def first_gaps(net, st):
                 if m >= 0 and net.arrivals[n] > 0 and net.arrivals[m] > 0:
                     st.gap[b, n, k] = -np.log(uniform(st, b, n))
                     if net.one_per_tick:
-                        st.gap[b, n, k] = np.floor(st.gap[b, n, k] / net.arrivals[m] + 0.5)
+                        st.gap[b, n, k] = np.floor(
+                            st.gap[b, n, k] / (net.arrivals[m] * factor) + 0.5
+                        )
 
 
-def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
+def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
     """State of B empty worlds at time 0.
 
     Parameters
@@ -124,6 +126,8 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
         World b's arrivals depend on ``seeds[b]`` and the node only.
     pool : int
         Places for tasks in each world.
+    factor : float
+        Multiplier of the rates of arrival in the first tick.
     """
     worlds, nodes = len(seeds), len(net.speed)
 
@@ -181,7 +185,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int) -> State:
         window=np.array([0, NEVER], np.int64),
     )
     seed_streams(st, seeds)
-    first_gaps(net, st)
+    first_gaps(net, st, factor if factor > 0 else 1.0)
     return st
 
 

@@ -1,116 +1,174 @@
-"""What arrives: a table of jobs to draw from, the rate of arrivals and the deadlines."""
+"""What arrives where and when: a table of jobs to draw from, rates of arrival and deadlines."""
 
-from dataclasses import dataclass
+import fnmatch
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sim_env.errors import require_choice, require_number
+from sim_env.job_files import ReadReport, read_jobs
+from sim_env.jobs import JobTable, TaskType, alibaba_jobs, light_jobs
+from sim_env.network import Topology
+from sim_env.schedule import Schedule, multipliers
 
-MEGABYTE = 8e6  # bits
-
-# Alibaba cluster-trace-v2018 jobs, instructions scaled by 0.1 (facts D2): quantiles of the
-# instructions and of the megabytes. Between two knots the logarithm is linear in the quantile;
-# above the last one a Pareto tail up to the largest job gives the mean.
-KNOTS = (0.0, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
-ALIBABA_INSTRUCTIONS = (4e4, 2.4e5, 1.2e6, 4.8e6, 2.45e7, 1.44e8, 5.42e8)
-ALIBABA_INSTRUCTIONS_MEAN, ALIBABA_INSTRUCTIONS_MAX = 6.16e7, 7.9e10
-ALIBABA_MEGABYTES = (2.0, 19.0, 20.0, 39.0, 49.0, 59.0, 82.0)
-ALIBABA_MEGABYTES_MEAN, ALIBABA_MEGABYTES_MAX = 37.9, 517.0
-ALIBABA_RANK_CORRELATION = 0.456
-ALIBABA_JOBS = 16_384
-
-
-@dataclass(frozen=True)
-class JobTable:
-    """Jobs that are equally likely to arrive.
-
-    Parameters
-    ----------
-    instructions : array of float, shape (J,)
-    input_bits, output_bits : array of float, shape (J,)
-        Size of what is sent with the task, and of what comes back.
-    """
-
-    instructions: np.ndarray
-    input_bits: np.ndarray
-    output_bits: np.ndarray
-
-    def __post_init__(self) -> None:
-        for name in ("instructions", "input_bits", "output_bits"):
-            values = getattr(self, name)
-            if values.ndim != 1 or len(values) != len(self.instructions) or len(values) == 0:
-                raise ValueError(f"job table: {name} must be one row per job, at least one job")
-            if not np.all(np.isfinite(values)) or values.min() < 0:
-                raise ValueError(f"job table: {name} must be finite and not negative")
+__all__ = [
+    "JOB_TABLES",
+    "JobTable",
+    "ReadReport",
+    "Schedule",
+    "TaskType",
+    "WorkloadSpec",
+    "build_jobs",
+    "multipliers",
+    "rates_per_tick",
+    "read_jobs",
+    "source_rates",
+]
 
 
 @dataclass
 class WorkloadSpec:
-    """What arrives at every source.
+    """What arrives at the sources.
 
     Parameters
     ----------
     jobs : str
         ``alibaba``: heavy-tailed, fitted to the quantiles of the Alibaba trace.
         ``light``: 2, 4 or 8 x 1e7 instructions and 10, 30 or 60 MB, each with probability
-        0.4, 0.4, 0.2. The output of a job is as large as its input.
+        0.4, 0.4, 0.2. ``types``: those of `types`. ``file``: those of the file `path`. The output
+        of a job is as large as its input, unless its type says otherwise.
+    path : str
+        Of a ``file``, see :func:`sim_env.job_files.read_jobs`; absolute where several processes
+        are to read it.
+    types : list of TaskType
+        Of ``types``.
+    work_scale : float
+        The instructions of every job are multiplied by this. (The paper's Alibaba jobs have a
+        tenth of the trace's; ``alibaba`` is fitted to those.)
     rate : float
         Tasks per second and source (true Poisson arrivals).
+    source_rates : dict of str to float
+        Other rates for some sources: a key is a name, a role or a pattern of them (``rpi_1*``),
+        and the last key that fits a source counts.
+    schedule : Schedule
+        How all rates change with time.
     deadline_min, deadline_max : float
         The deadline is drawn uniformly from [min, max) seconds after birth; both 0: none.
     """
 
     jobs: str = "alibaba"
+    path: str = ""
+    types: list[TaskType] = field(default_factory=list)
+    work_scale: float = 1.0
     rate: float = 2.0
+    source_rates: dict[str, float] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=Schedule)
     deadline_min: float = 30.0
     deadline_max: float = 60.0
 
     def __post_init__(self) -> None:
         require_choice("workload.jobs", self.jobs, JOB_TABLES)
+        if self.jobs == "file" and not self.path:
+            raise ValueError("workload.path is '': must be a file when workload.jobs is 'file'")
+        if self.jobs == "types" and not self.types:
+            raise ValueError(
+                "workload.types is []: must have at least one type when workload.jobs is 'types'"
+            )
+        require_number("workload.work_scale", self.work_scale, above=0)
         require_number("workload.rate", self.rate, above=0)
+        for key, rate in self.source_rates.items():
+            require_number(f"workload.source_rates.{key}", rate, at_least=0)
         require_number("workload.deadline_min", self.deadline_min, at_least=0)
         require_number("workload.deadline_max", self.deadline_max, at_least=self.deadline_min)
 
 
-def light_jobs() -> JobTable:
-    """The feasibility study's mix: mean 4e7 instructions and 28 MB."""
-    size = np.array([10.0, 10, 30, 30, 60]) * MEGABYTE
-    work = np.array([2.0, 2, 4, 4, 8]) * 1e7
-    return JobTable(np.repeat(work, 5), np.tile(size, 5), np.tile(size, 5))
+def build_jobs(spec: WorkloadSpec) -> JobTable:
+    """The table of jobs that `spec` describes.
+
+    Warns
+    -----
+    UserWarning
+        Of the bad rows of a file.
+
+    Raises
+    ------
+    ValueError
+        For a file that cannot be read, holds no job or ends in the middle of a row.
+    """
+    table = JOB_TABLES[spec.jobs](spec)
+    return table if spec.work_scale == 1 else table.scaled(spec.work_scale)
 
 
-def alibaba_jobs() -> JobTable:
-    """Jobs with the marginal quantiles and rank correlation of the Alibaba trace."""
-    u = (np.arange(ALIBABA_JOBS) + 0.5) / ALIBABA_JOBS
-    work = _inverse_cdf(
-        u, ALIBABA_INSTRUCTIONS, ALIBABA_INSTRUCTIONS_MEAN, ALIBABA_INSTRUCTIONS_MAX
-    )
-    size = _inverse_cdf(u, ALIBABA_MEGABYTES, ALIBABA_MEGABYTES_MEAN, ALIBABA_MEGABYTES_MAX)
-    # Gaussian copula: Pearson correlation of the normals that gives the rank correlation.
-    rho = 2 * np.sin(np.pi * ALIBABA_RANK_CORRELATION / 6)
-    normal = np.random.default_rng(2018).standard_normal((2, ALIBABA_JOBS))
-    other = rho * normal[0] + np.sqrt(1 - rho**2) * normal[1]
-    work, size = work[_ranks(normal[0])], size[_ranks(other)] * MEGABYTE
-    return JobTable(work, size, size)
+def source_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
+    """Rate of arrivals at each node, before the schedule.
+
+    Returns
+    -------
+    array of float, shape (N,)
+        Tasks per second; 0 at nodes that are not sources.
+
+    Raises
+    ------
+    ValueError
+        For a key of ``spec.source_rates`` that fits no source, or if no source has a rate above 0.
+    """
+    rates = np.where(topology.is_source, spec.rate, 0.0)
+    sources = np.flatnonzero(topology.is_source).tolist()
+    for key, rate in spec.source_rates.items():
+        fitting = [
+            node
+            for node in sources
+            if fnmatch.fnmatchcase(topology.names[node], key)
+            or fnmatch.fnmatchcase(topology.roles[node], key)
+        ]
+        if not fitting:
+            known = ", ".join(topology.names[node] for node in sources[:8])
+            raise ValueError(
+                f"workload.source_rates.{key} is {rate!r}: must be for a source of this network "
+                f"({known}{', ...' if len(sources) > 8 else ''}), its role, or a pattern of them"
+            )
+        rates[fitting] = rate
+    if not rates.any():
+        raise ValueError("workload.source_rates are all 0: must have a source with a rate above 0")
+    return rates
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return np.argsort(np.argsort(values))
+def rates_per_tick(spec: WorkloadSpec, ticks: int, tick_seconds: float) -> np.ndarray:
+    """Expected arrivals in each tick, at a source that has the rate ``spec.rate``.
+
+    Parameters
+    ----------
+    spec : WorkloadSpec
+        Its rate and schedule.
+    ticks : int
+        Number of ticks, from 0 on.
+    tick_seconds : float
+        Seconds of a tick.
+
+    Returns
+    -------
+    array of float, shape (ticks,)
+        Tasks. A source n with a rate of its own has ``source_rates(spec, topology)[n] /
+        spec.rate`` times as many.
+    """
+    return spec.rate * tick_seconds * multipliers(spec.schedule, ticks, tick_seconds)
 
 
-def _inverse_cdf(
-    u: np.ndarray, values: tuple[float, ...], mean: float, largest: float
-) -> np.ndarray:
-    """Quantiles `u`; the exponent of the Pareto tail is solved by bisection for the mean."""
-    body = np.exp(np.interp(u, KNOTS, np.log(values)))
-    tail = u > KNOTS[-1]
-    excess = (1 - KNOTS[-1]) / (1 - u[tail])
-    low, high = 0.0, 10.0
-    for _ in range(60):
-        exponent = (low + high) / 2
-        body[tail] = np.minimum(values[-1] * excess**exponent, largest)
-        low, high = (low, exponent) if body.mean() > mean else (exponent, high)
-    return body
+def _file_jobs(spec: WorkloadSpec) -> JobTable:
+    """Of a file that must be whole: nobody knows what is missing behind a cut."""
+    table, report = read_jobs(spec.path)
+    if report.cut:
+        raise ValueError(f"{report}: must not end in the middle of a row")
+    if report.bad:
+        warnings.warn(str(report), stacklevel=2)
+    return table
 
 
-JOB_TABLES = {"alibaba": alibaba_jobs, "light": light_jobs}
+JOB_TABLES: dict[str, Callable[[WorkloadSpec], JobTable]] = {
+    "alibaba": lambda spec: alibaba_jobs(),
+    "light": lambda spec: light_jobs(),
+    "types": lambda spec: JobTable.from_types(spec.types),
+    "file": _file_jobs,
+}

@@ -8,6 +8,7 @@ import numpy as np
 from sim_env import events, kernel
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.scenario import Scenario
+from sim_env.schedule import multipliers
 from sim_env.state import (
     CLIENT,
     CREATED,
@@ -122,12 +123,13 @@ class World:
     def reset(self, seeds: Sequence[int]) -> None:
         """Empty all worlds and start their arrivals anew."""
         self.now = 0
-        self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL)
+        self._factors = np.ones(0)
+        self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL, self._factor(0))
         # Room that one tick cannot use up: ten times the mean number of births.
         self._spare = 64 + int(10 * self.net.arrivals.sum())
         rows = len(seeds) * int(self.net.is_agent.sum())
         if self.net.random_order:
-            events.open_tick(self.net, self.state, 0)
+            events.open_tick(self.net, self.state, 0, self._factor(0))
         self._rows = empty_observation(rows, self.net.neighbour.shape[1])
 
     def measure(self, start: int, stop: int) -> None:
@@ -148,10 +150,25 @@ class World:
         while self.state.num_free.min() < self._spare:
             self.state = grow(self.state)
         if self.net.events:
-            events.event_tick(self.net, self.state, self.now, actions)
+            events.event_tick(
+                self.net,
+                self.state,
+                self.now,
+                actions,
+                self._factor(self.now),
+                self._factor(self.now + 1),
+            )
         else:
-            kernel.tick(self.net, self.state, self.now, actions)
+            kernel.tick(self.net, self.state, self.now, actions, self._factor(self.now))
         self.now += 1
+
+    def _factor(self, tick: int) -> float:
+        """Multiplier of the rates of arrival in a tick."""
+        if tick >= len(self._factors):
+            ahead = max(1024, 2 * tick)
+            spec = self.scenario.spec
+            self._factors = multipliers(spec.workload.schedule, ahead, spec.physics.tick)
+        return float(self._factors[tick])
 
     def observe(self) -> Observation:
         """One row per agent with an undecided task; the arrays are overwritten by the next call."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sim_env.scenario import PhysicsSpec, RewardSpec, Scenario, ScenarioSpec
 from sim_env.topology import Topology
-from sim_env.workload import JobTable, WorkloadSpec
+from sim_env.workload import JobTable, Schedule, WorkloadSpec
 
 settings.register_profile(
     "project",
@@ -56,6 +56,9 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             rate=draw(st.sampled_from([0.5, 3.0, 20.0])),
             deadline_min=low,
             deadline_max=draw(st.sampled_from([low, low + 0.2, low + 10.0])),
+            schedule=draw(
+                st.sampled_from([Schedule(), Schedule("steps", steps="0-1.5,3-1,0.5-9")])
+            ),
         ),
         physics=PhysicsSpec(
             link=draw(st.sampled_from(["wireless", "fixed"])),

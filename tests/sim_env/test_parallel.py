@@ -16,7 +16,6 @@ from sim_env.parallel import EdgeParallelEnv
 from sim_env.policies import POLICIES
 from sim_env.scenario import load_scenario
 from sim_env.state import MASKED
-from sim_env.topology import Topology
 
 IDS = [f"fauno/{name.capitalize()}-v0" for name in sim_env.SCENARIOS]
 
@@ -165,8 +164,3 @@ def test_bad_arguments_are_named() -> None:
         EdgeParallelEnv(horizon=0)
     with pytest.raises(ValueError, match="render_mode is 'ansi'"):
         EdgeParallelEnv(render_mode="ansi")
-    twins = load_scenario("ether2")
-    fields = {name: getattr(twins.topology, name) for name in Topology.__dataclass_fields__}
-    fields["names"] = ["twin"] * twins.topology.num_nodes
-    with pytest.raises(ValueError, match="agents share the name twin"):
-        EdgeParallelEnv(sim_env.Scenario(twins.spec, topology=Topology(**fields)))

@@ -1,0 +1,181 @@
+"""Tables of jobs to draw arrivals from: by types, by measured quantiles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from sim_env.errors import require_number
+
+MEGABYTE = 8e6  # bits
+
+# Alibaba cluster-trace-v2018 jobs, instructions scaled by 0.1 (facts D2): quantiles of the
+# instructions and of the megabytes. Between two knots the logarithm is linear in the quantile;
+# above the last one a Pareto tail up to the largest job gives the mean.
+KNOTS = (0.0, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
+ALIBABA_INSTRUCTIONS = (4e4, 2.4e5, 1.2e6, 4.8e6, 2.45e7, 1.44e8, 5.42e8)
+ALIBABA_INSTRUCTIONS_MEAN, ALIBABA_INSTRUCTIONS_MAX = 6.16e7, 7.9e10
+ALIBABA_MEGABYTES = (2.0, 19.0, 20.0, 39.0, 49.0, 59.0, 82.0)
+ALIBABA_MEGABYTES_MEAN, ALIBABA_MEGABYTES_MAX = 37.9, 517.0
+ALIBABA_RANK_CORRELATION = 0.456
+ALIBABA_JOBS = 16_384
+LARGEST_TYPE_TABLE = 10_000
+
+
+@dataclass
+class TaskType:
+    """A kind of task.
+
+    Parameters
+    ----------
+    instructions : float
+        Work of one task.
+    megabytes : float
+        Sent with the task.
+    output_megabytes : float, optional
+        Sent back; as much as was sent with the task by default.
+    weight : float
+        Of this type among the types; a task is of it with probability weight / sum of weights.
+    """
+
+    instructions: float = 4e7
+    megabytes: float = 38.0
+    output_megabytes: float | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_number("instructions of a task type", self.instructions, at_least=0)
+        require_number("megabytes of a task type", self.megabytes, at_least=0)
+        if self.output_megabytes is not None:
+            require_number("output_megabytes of a task type", self.output_megabytes, at_least=0)
+        require_number("weight of a task type", self.weight, above=0)
+
+
+@dataclass(frozen=True)
+class JobTable:
+    """Jobs that are equally likely to arrive.
+
+    Parameters
+    ----------
+    instructions : array of float, shape (J,)
+    input_bits, output_bits : array of float, shape (J,)
+        Size of what is sent with the task, and of what comes back.
+
+    Raises
+    ------
+    ValueError
+        For a table without jobs, or with a number that is negative or not finite.
+    """
+
+    instructions: np.ndarray
+    input_bits: np.ndarray
+    output_bits: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("instructions", "input_bits", "output_bits"):
+            values = getattr(self, name)
+            if values.ndim != 1 or len(values) != len(self.instructions) or len(values) == 0:
+                raise ValueError(
+                    f"job table: {name} has the shape {values.shape}: must be one entry for each "
+                    f"of the {len(self.instructions)} jobs, at least one"
+                )
+            for job in np.flatnonzero(~(np.isfinite(values) & (values >= 0)))[:1]:
+                require_number(f"job table: {name} of job {job}", float(values[job]), at_least=0)
+
+    @classmethod
+    def from_types(cls, types: Sequence[TaskType]) -> Self:
+        """Table with each type in as many rows as its weight asks for.
+
+        Parameters
+        ----------
+        types : sequence of TaskType
+            At least one.
+
+        Returns
+        -------
+        JobTable
+            The smallest table of up to 10,000 rows with exactly these shares; if there is none,
+            one of 10,000 rows in which a share is off by at most 1e-4.
+
+        Raises
+        ------
+        ValueError
+            Without types, or for a weight so small that its type would have no row.
+        """
+        if not types:
+            raise ValueError("task types are []: must be at least one")
+        weights = np.array([kind.weight for kind in types])
+        rows = _rows_by_share(weights / weights.sum())
+        for index in np.flatnonzero(rows == 0)[:1]:
+            raise ValueError(
+                f"weight of task type {index} is {float(weights[index])!r}: must be at least "
+                f"{weights.sum() / LARGEST_TYPE_TABLE:g}, a ten-thousandth of all weights"
+            )
+        sent = [kind.megabytes for kind in types]
+        back = [
+            kind.megabytes if kind.output_megabytes is None else kind.output_megabytes
+            for kind in types
+        ]
+        return cls(
+            np.repeat([float(kind.instructions) for kind in types], rows),
+            np.repeat(sent, rows) * MEGABYTE,
+            np.repeat(back, rows) * MEGABYTE,
+        )
+
+    def scaled(self, factor: float) -> "JobTable":
+        """The same jobs with `factor` times the instructions."""
+        return JobTable(self.instructions * factor, self.input_bits, self.output_bits)
+
+
+def _rows_by_share(share: np.ndarray) -> np.ndarray:
+    """Rows for each share: exact in the smallest table that allows it, else the nearest."""
+    tables = np.arange(1, LARGEST_TYPE_TABLE + 1)[:, None]
+    exact = np.all(np.abs(tables * share - np.round(tables * share)) < 1e-9 * tables, axis=1)
+    if exact.any():
+        return np.round(share * (1 + np.argmax(exact))).astype(int)
+    rows = np.floor(share * LARGEST_TYPE_TABLE).astype(int)
+    missing = LARGEST_TYPE_TABLE - rows.sum()
+    rows[np.argsort(rows - share * LARGEST_TYPE_TABLE, kind="stable")[:missing]] += 1
+    return rows
+
+
+def light_jobs() -> JobTable:
+    """The feasibility study's mix: mean 4e7 instructions and 28 MB."""
+    size = np.array([10.0, 10, 30, 30, 60]) * MEGABYTE
+    work = np.array([2.0, 2, 4, 4, 8]) * 1e7
+    return JobTable(np.repeat(work, 5), np.tile(size, 5), np.tile(size, 5))
+
+
+def alibaba_jobs() -> JobTable:
+    """Jobs with the marginal quantiles and rank correlation of the Alibaba trace."""
+    u = (np.arange(ALIBABA_JOBS) + 0.5) / ALIBABA_JOBS
+    work = _inverse_cdf(
+        u, ALIBABA_INSTRUCTIONS, ALIBABA_INSTRUCTIONS_MEAN, ALIBABA_INSTRUCTIONS_MAX
+    )
+    size = _inverse_cdf(u, ALIBABA_MEGABYTES, ALIBABA_MEGABYTES_MEAN, ALIBABA_MEGABYTES_MAX)
+    # Gaussian copula: Pearson correlation of the normals that gives the rank correlation.
+    rho = 2 * np.sin(np.pi * ALIBABA_RANK_CORRELATION / 6)
+    normal = np.random.default_rng(2018).standard_normal((2, ALIBABA_JOBS))
+    other = rho * normal[0] + np.sqrt(1 - rho**2) * normal[1]
+    work, size = work[_ranks(normal[0])], size[_ranks(other)] * MEGABYTE
+    return JobTable(work, size, size)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(values))
+
+
+def _inverse_cdf(
+    u: np.ndarray, values: tuple[float, ...], mean: float, largest: float
+) -> np.ndarray:
+    """Quantiles `u`; the exponent of the Pareto tail is solved by bisection for the mean."""
+    body = np.exp(np.interp(u, KNOTS, np.log(values)))
+    tail = u > KNOTS[-1]
+    excess = (1 - KNOTS[-1]) / (1 - u[tail])
+    low, high = 0.0, 10.0
+    for _ in range(60):
+        exponent = (low + high) / 2
+        body[tail] = np.minimum(values[-1] * excess**exponent, largest)
+        low, high = (low, exponent) if body.mean() > mean else (exponent, high)
+    return body

@@ -1,0 +1,55 @@
+"""How much memory there is: a request that cannot be met ends in a sentence, not in a kill."""
+
+import math
+import sys
+from pathlib import Path
+
+import psutil
+
+GIGABYTE = 1e9
+# Limit of this container, version 2 and version 1 of Linux' control groups.
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: of the machine, its container and its rlimit."""
+    process = psutil.Process().memory_info()
+    room = [float(psutil.virtual_memory().available)]
+    for path in CGROUP_LIMITS:
+        try:
+            room.append(float(path.read_text()) - process.rss)
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    if sys.platform != "win32":
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            room.append(float(limit - process.vms))
+    return max(min(room), 0.0)
+
+
+def require_memory(what: str, needed: float) -> None:
+    """Raise ``ValueError`` if `what` needs more bytes than are available.
+
+    Parameters
+    ----------
+    what : str
+        Subject of the sentence, with the value that makes it large.
+    needed : float
+        Bytes, estimated.
+    """
+    available = available_memory()
+    if needed > available:
+        raise ValueError(
+            f"{what} needs about {_gigabytes(needed)} of memory: must be at most the "
+            f"{_gigabytes(available)} that are free"
+        )
+
+
+def _gigabytes(size: float) -> str:
+    digits = max(0, 1 - math.floor(math.log10(max(size, 1e6) / GIGABYTE)))
+    return f"{size / GIGABYTE:,.{digits}f} GB"

@@ -1,0 +1,333 @@
+"""A network as data: nodes with a role, a speed, room for tasks and a place; links between them."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from sim_env.errors import require_number
+from sim_env.memory import require_memory
+
+GIB = 2**30
+ROLES = ("rpi", "tx2", "nuc", "server")
+SOURCE_ROLE = "rpi"
+PASSIVE_ROLE = "tx2"  # works, but does not decide
+LARGEST_CAPACITY = 2**31 - 1
+
+# Bytes at the peak of building and compiling a network, measured: a slot is an entry of the padded
+# (N, K) arrays and of what is computed on the way to them, a link is one of two directions.
+NODE_BYTES, LINK_BYTES, SLOT_BYTES = 300, 100, 56
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A kind of machine.
+
+    Parameters
+    ----------
+    role : str
+        ``rpi``, ``tx2``, ``nuc`` or ``server``.
+    speed : float
+        Instructions per second. The original simulator executes ``cpu_milis * 1000``
+        instructions per tick of 0.1 s, hence 1e4 instructions per second and milli-CPU.
+    memory : float
+        Bytes; divided by the memory of one task it gives the queue capacity.
+    """
+
+    role: str
+    speed: float
+    memory: float
+
+
+TIERS = {
+    "rpi4": Tier("rpi", 7200e4, 6 * GIB),
+    "rpi5-6g": Tier("rpi", 9600e4, 6 * GIB),
+    "rpi5-8g": Tier("rpi", 9600e4, 8 * GIB),
+    "tx2": Tier("tx2", 4000e4, 8.24e9),
+    "nuc": Tier("nuc", 14800e4, 64 * GIB),
+    "server": Tier("server", 290400e4, 188e9),
+}
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A network of N nodes.
+
+    Parameters
+    ----------
+    names : sequence of str
+        One name per node, no two the same.
+    roles : sequence of str
+        Role of each node.
+    speed : array of float, shape (N,)
+        Instructions per second.
+    capacity : array of int, shape (N,)
+        Tasks a node holds at most, the one in service included.
+    position : array of float, shape (N, 2)
+        Metres.
+    neighbours : sequence of sequence of int
+        Neighbours of each node, in the order of the actions 1, 2, ...; symmetric.
+    is_agent, is_source : array of bool, shape (N,)
+        Nodes that decide, and nodes at which tasks are born.
+
+    Raises
+    ------
+    ValueError
+        For a field that has not one entry per node, a name that comes twice, a speed or capacity
+        that is not above zero, a link to a node that does not exist or to itself, a link known to
+        one end only, a network in several parts, or one without an agent or a source; and for a
+        network whose arrays would not fit into the free memory.
+    """
+
+    names: Sequence[str]
+    roles: Sequence[str]
+    speed: np.ndarray
+    capacity: np.ndarray
+    position: np.ndarray
+    neighbours: Sequence[Sequence[int]]
+    is_agent: np.ndarray
+    is_source: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._check_nodes()
+        degree = np.array([len(row) for row in self.neighbours])
+        require_memory(
+            f"a network of {self.num_nodes:,} nodes, the busiest with {degree.max():,} links,",
+            memory_needed(self.num_nodes, int(degree.sum()), int(degree.max())),
+        )
+        starts = np.repeat(np.arange(self.num_nodes), degree)
+        ends = np.fromiter(chain.from_iterable(self.neighbours), np.int64, len(starts))
+        self._check_links(starts, ends)
+        if not np.any(self.is_agent) or not np.any(self.is_source):
+            raise ValueError("a network needs at least one agent and one source of tasks")
+        part = parts(self.num_nodes, starts, ends)
+        if part.any():
+            lost = self.names[int(np.argmax(part > 0))]
+            raise ValueError(
+                f"the network falls into {part.max() + 1} parts ({lost} cannot be reached from "
+                f"{self.names[0]}): it must be connected"
+            )
+
+    def _check_nodes(self) -> None:
+        for field in self.__dataclass_fields__:
+            if len(getattr(self, field)) != self.num_nodes or self.num_nodes == 0:
+                raise ValueError(
+                    f"a network of {self.num_nodes} nodes has {len(getattr(self, field))} "
+                    f"{field}: must have one for each node, and at least one node"
+                )
+        if np.shape(self.position) != (self.num_nodes, 2):
+            raise ValueError(
+                f"positions have the shape {np.shape(self.position)}: must be {self.num_nodes, 2}"
+            )
+        name, times = Counter(self.names).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"{times} nodes are named {name}: must be one of each name")
+        speed, capacity = np.asarray(self.speed, float), np.asarray(self.capacity, float)
+        for node in _first(~(np.isfinite(speed) & (speed > 0))):
+            require_number(f"speed of node {self.names[node]}", float(speed[node]), above=0)
+        for node in _first(~((capacity >= 1) & (capacity <= LARGEST_CAPACITY))):
+            require_number(
+                f"capacity of node {self.names[node]}",
+                float(capacity[node]),
+                at_least=1,
+                at_most=LARGEST_CAPACITY,
+            )
+        for node in _first(~np.isfinite(np.asarray(self.position, float)).all(axis=1)):
+            raise ValueError(
+                f"position of node {self.names[node]} is {tuple(map(float, self.position[node]))}: "
+                f"must be two finite numbers"
+            )
+
+    def _check_links(self, starts: np.ndarray, ends: np.ndarray) -> None:
+        """Links as pairs of nodes, in the order of `neighbours`."""
+        names, size = self.names, self.num_nodes
+        for link in _first((ends < 0) | (ends >= size)):
+            raise ValueError(
+                f"node {names[starts[link]]} names neighbour {ends[link]}: "
+                f"must be between 0 and {size - 1}"
+            )
+        there = _links(size, starts, ends)
+        for link in np.argwhere(there.data > 1)[:1, 0]:
+            node = int(np.searchsorted(there.indptr, link, "right")) - 1
+            raise ValueError(
+                f"node {names[node]} lists a neighbour twice: {names[there.indices[link]]}"
+            )
+        one_way = [ends_of[:1] for ends_of in (there - there.T.tocsr()).nonzero()]
+        loops = starts[starts == ends][:1]
+        for a, b in [*zip(*one_way, strict=True), *zip(loops, loops, strict=True)]:
+            raise ValueError(
+                f"link {names[a]} - {names[b]}: must join two nodes, and both ends must list it"
+            )
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes, N."""
+        return len(self.names)
+
+    @property
+    def agents(self) -> np.ndarray:
+        """Indices of the nodes that decide, ascending."""
+        return np.flatnonzero(self.is_agent)
+
+    def to_networkx(self) -> nx.Graph:
+        """Graph of the nodes 0, 1, ..., with all attributes that :func:`from_networkx` reads."""
+        graph: nx.Graph = nx.Graph()
+        for node, name in enumerate(self.names):
+            graph.add_node(
+                node,
+                name=name,
+                role=self.roles[node],
+                speed=float(self.speed[node]),
+                capacity=int(self.capacity[node]),
+                pos=tuple(float(x) for x in self.position[node]),
+                agent=bool(self.is_agent[node]),
+                source=bool(self.is_source[node]),
+            )
+        graph.add_edges_from((a, b) for a, row in enumerate(self.neighbours) for b in row)
+        return graph
+
+
+def memory_needed(nodes: float, links: float, widest: float) -> float:
+    """Bytes that a network takes while it is built and compiled.
+
+    Parameters
+    ----------
+    nodes, links : float
+        Nodes, and links counted in both directions.
+    widest : float
+        Links of the busiest node; the arrays of all nodes are padded to it.
+    """
+    return NODE_BYTES * nodes + LINK_BYTES * links + SLOT_BYTES * nodes * (1 + widest)
+
+
+def parts(num_nodes: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Number of the connected part of each node, 0 for that of node 0; shape (num_nodes,)."""
+    return np.asarray(connected_components(_links(num_nodes, starts, ends), directed=False)[1])
+
+
+def neighbour_rows(num_nodes: int, edges: np.ndarray) -> list[list[int]]:
+    """Neighbours of each node, ascending.
+
+    Parameters
+    ----------
+    num_nodes : int
+        Number of nodes.
+    edges : array of int, shape (E, 2)
+        Pairs of nodes; in any direction, as often as you like.
+    """
+    starts, ends = np.concatenate([edges, edges[:, ::-1]]).T
+    links = _links(num_nodes, starts, ends)
+    links.sort_indices()
+    return [row.tolist() for row in np.split(links.indices, links.indptr[1:-1])]
+
+
+def _links(num_nodes: int, starts: np.ndarray, ends: np.ndarray) -> csr_array:
+    """Sparse matrix of how often each link is there."""
+    once = np.ones(len(starts), np.int32)
+    return coo_array((once, (starts, ends)), (num_nodes, num_nodes)).tocsr()
+
+
+def from_networkx(graph: nx.Graph, defaults: Mapping[str, Any] | None = None) -> Topology:
+    """The network of a graph whose nodes say what they are.
+
+    Parameters
+    ----------
+    graph : networkx graph
+        Directions, parallel edges and self-loops make no difference: a link joins two nodes both
+        ways. Nodes keep their order, and neighbours come in that order. Node attributes:
+
+        - ``speed``: instructions per second, above 0.
+        - ``capacity``: tasks that the node holds at most, a whole number, at least 1.
+        - ``role``: ``rpi``, ``tx2``, ``nuc``, ``server`` or another word.
+        - ``pos``: x and y in metres.
+        - ``name`` (optional): the node itself, as text, by default.
+        - ``agent`` (optional): whether it decides; by default all but ``tx2`` do.
+        - ``source`` (optional): whether tasks are born there; by default at every ``rpi``.
+    defaults : mapping, optional
+        Attributes of the nodes that do not have them.
+
+    Returns
+    -------
+    Topology
+
+    Raises
+    ------
+    ValueError
+        Names the node and the attribute that is missing or cannot be; or as `Topology` does.
+
+    Examples
+    --------
+    >>> graph = nx.star_graph(4)
+    >>> nx.set_node_attributes(graph, nx.spring_layout(graph, scale=50, seed=1), "pos")
+    >>> from_networkx(graph, {"speed": 1e8, "capacity": 20, "role": "rpi"}).num_nodes
+    5
+    """
+    nodes = {node: {**(defaults or {}), **graph.nodes[node]} for node in graph}
+    index = {node: i for i, node in enumerate(nodes)}
+    roles = [str(_attribute(node, data, "role")) for node, data in nodes.items()]
+    edges = [(index[a], index[b]) for a, b in graph.edges() if a != b]
+    return Topology(
+        names=[str(data.get("name", node)) for node, data in nodes.items()],
+        roles=roles,
+        speed=np.array([_number(node, data, "speed") for node, data in nodes.items()]),
+        capacity=np.array([_whole(node, data, "capacity") for node, data in nodes.items()]),
+        position=np.array([_place(node, data) for node, data in nodes.items()]).reshape(-1, 2),
+        neighbours=neighbour_rows(len(nodes), np.array(edges, int).reshape(-1, 2)) if nodes else [],
+        is_agent=_flags(nodes, "agent", [role != PASSIVE_ROLE for role in roles]),
+        is_source=_flags(nodes, "source", [role == SOURCE_ROLE for role in roles]),
+    )
+
+
+def _attribute(node: Hashable, data: Mapping[str, Any], name: str) -> Any:
+    if name not in data:
+        raise ValueError(
+            f"node {node} has no attribute {name}: must have speed, capacity, role and pos"
+        )
+    return data[name]
+
+
+def _number(node: Hashable, data: Mapping[str, Any], name: str) -> float:
+    value = _attribute(node, data, name)
+    require_number(f"{name} of node {node}", value, above=0)
+    return float(value)
+
+
+def _whole(node: Hashable, data: Mapping[str, Any], name: str) -> int:
+    value = _number(node, data, name)
+    if value != int(value):
+        raise ValueError(f"{name} of node {node} is {value!r}: must be a whole number")
+    return int(value)
+
+
+def _place(node: Hashable, data: Mapping[str, Any]) -> tuple[float, float]:
+    value = _attribute(node, data, "pos")
+    try:
+        x, y = (float(part) for part in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"pos of node {node} is {value!r}: must be two numbers, x and y in metres"
+        ) from error
+    return x, y
+
+
+def _flags(
+    nodes: Mapping[Hashable, Mapping[str, Any]], name: str, by_role: Iterable[bool]
+) -> np.ndarray:
+    flags = []
+    for (node, data), usual in zip(nodes.items(), by_role, strict=True):
+        value = data.get(name, usual)
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} of node {node} is {value!r}: must be true or false")
+        flags.append(bool(value))
+    return np.array(flags, bool)
+
+
+def _first(wrong: np.ndarray) -> np.ndarray:
+    """Index of the first wrong entry, if there is one."""
+    return np.flatnonzero(wrong)[:1]
