@@ -47,7 +47,7 @@ class EdgeParallelEnv(ParallelEnv):
     Raises
     ------
     ValueError
-        For an unknown scenario or render mode, a horizon below 1, or agents that share a name.
+        For an unknown scenario or render mode, or a horizon below 1.
     """
 
     metadata: dict[str, Any] = {
@@ -66,8 +66,8 @@ class EdgeParallelEnv(ParallelEnv):
         self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
         require_number("horizon", horizon, at_least=1)
         self.horizon = horizon
-        names = self.scenario.topology.names
-        self.possible_agents: list[str] = [names[node] for node in self.scenario.agents]
+        names = [self.scenario.topology.names[node] for node in self.scenario.agents]
+        self.possible_agents: list[str] = names
         self.agents: list[str] = []
         self.world: World | None = None
         self.render_mode = render_mode
