@@ -163,7 +163,9 @@ class EvaluationConfig:
     warmup: int = 600
     window: int = 2000
     seed: int = 1_000_000
-    policies: list[str] = field(default_factory=lambda: list(POLICIES))
+    policies: list[str] = field(
+        default_factory=lambda: ["sed", "threshold", "lq", "random", "local"]
+    )
     greedy: bool = True
 
     def __post_init__(self) -> None:

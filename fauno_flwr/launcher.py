@@ -38,6 +38,7 @@ ENVIRONMENT = {
 }
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 5.0
+LONGEST_TEMPDIR = 30
 
 
 class EngineError(RuntimeError):
@@ -73,7 +74,9 @@ class Engine:
     """
 
     def __enter__(self) -> "Engine":
-        self.home = Path(tempfile.mkdtemp(prefix="fauno-"))
+        # Ray puts sockets below it, whose paths may not be long.
+        short = len(tempfile.gettempdir()) <= LONGEST_TEMPDIR
+        self.home = Path(tempfile.mkdtemp(prefix="fauno-", dir=None if short else "/tmp"))
         self.process: subprocess.Popen[bytes] | None = None
         self.mark = uuid.uuid4().hex
         bin_dir = Path(sys.executable).parent
@@ -184,6 +187,18 @@ class Engine:
         except ValueError:
             raise EngineError(f"flwr {command} said: {done.stdout}{done.stderr}") from None
 
+    def run_log(self, run_id: str) -> str:
+        """What the run has said: the ServerApp's and Ray's lines."""
+        done = subprocess.run(
+            ["flwr", "log", run_id, "private", "--show"],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
     def tail(self, lines: int = 15) -> str:
         """Last lines of the engine's log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -218,17 +233,24 @@ class Engine:
             self.process.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def _processes(self) -> list[psutil.Process]:
-        """What carries this engine's mark, and what descends from it.
+    def _writes_here(self, process: psutil.Process) -> bool:
+        folder = f"{self.home}{os.sep}"
+        return process.name().startswith("ray") and any(
+            file.path.startswith(folder) for file in process.open_files()
+        )
 
-        Some of Ray's agents hide their environment behind a title of their own.
+    def _processes(self) -> list[psutil.Process]:
+        """What carries this engine's mark or descends from it, and what writes to its folder.
+
+        Some of Ray's agents hide their environment behind a title of their own and are adopted
+        when their parent ends; their logs betray them.
         """
         found: set[psutil.Process] = set()
         for process in psutil.process_iter():
             try:
                 if process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                if process.environ().get(MARK) == self.mark:
+                if process.environ().get(MARK) == self.mark or self._writes_here(process):
                     found |= {process, *process.children(recursive=True)}
             except (psutil.Error, OSError):
                 continue

@@ -64,7 +64,7 @@ def simulate(
     config = load_config(conf, overrides)
     scenario = config.build_scenario()
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = (out or Path("results") / f"{Path(conf).stem}-{stamp}").absolute()
+    path = (out or Path("results") / f"{Path(conf).stem}-{stamp}").expanduser().absolute()
     RunDirectory.check(path)
     agents, cores = len(scenario.agents), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
@@ -75,12 +75,12 @@ def simulate(
     try:
         with Engine() as engine:
             staged = stage_app(engine.home / "app")
-            run_id = engine.submit(staged, run_config, agents, workers or min(agents, cores))
+            run_id = engine.submit(staged, run_config, agents, min(agents, workers or cores))
             follow = Progress(path, agents, config)
             status, details = follow.until_the_end(lambda: engine.status(run_id))
             if status != "finished:completed":
                 log = (path if path.is_dir() else Path.cwd()) / "flower.log"
-                log.write_text(engine.tail(100_000))
+                log.write_text(engine.run_log(run_id) + engine.tail(100_000))
                 raise EngineError(f"the run ended as {status}: {details} (log: {log})")
     except EngineError as error:
         typer.echo(f"fauno: {error}", err=True)
@@ -98,7 +98,8 @@ def _stop_on_signals() -> None:
         sys.exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, stop)
 
 
 class Progress:
@@ -215,7 +216,7 @@ def compare(
     from fauno_flwr.results import RunDirectory
     from sim_env.evaluation import run_policies
 
-    directory = RunDirectory(out.absolute()) if out else None
+    directory = RunDirectory(out.expanduser().absolute()) if out else None
     evaluation = config.evaluation
     rows = run_policies(
         world,
@@ -230,6 +231,36 @@ def compare(
         directory.write_json("table.json", {"rho": world.rho, "table": rows})
         plot_comparison(rows, world.rho, directory.path / "figures" / "comparison.png")
         typer.echo(f"results in {directory.path}")
+
+
+@command
+def peersimgym(
+    topology: Annotated[Path, typer.Option(help="Ether topology file, JSON.")],
+    jobs: Annotated[Path, typer.Option(help="CSV with instructions,size_mb, or batch_task.csv.")],
+    policy: Annotated[str, typer.Option(help="lq, lqrand, random, local, threshold or sed.")],
+    arrival_rate: Annotated[float, typer.Option(help="Tasks per second and stream.")] = 1.0,
+    scale: Annotated[int, typer.Option(help="Ticks per second.")] = 10,
+    cycles: Annotated[int, typer.Option(help="Seconds to simulate.")] = 1000,
+    queue_order: Annotated[
+        str, typer.Option(help="lifo, as it is, or fifo, as it is said to be.")
+    ] = "lifo",
+    seed: Annotated[int, typer.Option(help="Of the arrivals and of the order of events.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run the physics of the original simulator, to compare with it."""
+    from sim_env import peersimgym as original
+    from sim_env.policies import get_policy
+
+    try:
+        decide = get_policy(policy)
+        world = original.load(topology, jobs, arrival_rate, scale, queue_order=queue_order)
+        found = original.measure(world, decide, seed, cycles * scale)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo("\n".join(f"{name}: {value:g}" for name, value in found.items()))
 
 
 @command

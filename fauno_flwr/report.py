@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from sim_env.policies import TITLES
 
@@ -52,9 +53,9 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
         lines.append(
             (
                 title(row["policy"]),
-                f"{100 * finished['mean']:.2f} ± {100 * (finished['high'] - finished['mean']):.2f}",
-                f"{response['mean']:.2f} ± {response['high'] - response['mean']:.2f}",
-                f"{row['response_p95']:.1f}",
+                plus_minus(finished, 100),
+                plus_minus(response),
+                "-" if row["response_p95"] is None else f"{row['response_p95']:.1f}",
                 f"{100 * sum(lost.values()):.2f}",
                 f"{100 * lost['overflow']:.2f}",
                 f"{100 * lost['deadline']:.2f}",
@@ -79,12 +80,25 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
     return "\n".join([text[0], rule, *text[1:], rule, foot, *_differences(rows)])
 
 
+def plus_minus(interval: Mapping[str, float | None], scale: float = 1.0) -> str:
+    """Mean and half of the interval; a dash for what is not defined (null in JSON)."""
+    mean, high = (
+        value if value is not None and np.isfinite(value) else None
+        for value in (interval["mean"], interval["high"])
+    )
+    if mean is None:
+        return "-"
+    return f"{scale * mean:.2f} ± " + ("-" if high is None else f"{scale * (high - mean):.2f}")
+
+
 def _differences(rows: Sequence[Row]) -> list[str]:
     """FAuNO against the baselines, world by world."""
     lines = []
     for row in rows:
         for other, minus in row["minus"].items() if row["policy"] == FAUNO else ():
             finished, response = minus["finished_ratio"], minus["response_mean"]
+            if any(value is None for value in (*finished.values(), *response.values())):
+                continue
             lines.append(
                 f"FAuNO - {title(other)}: finished "
                 f"{100 * finished['mean']:+.2f} [{100 * finished['low']:+.2f}, "
@@ -95,7 +109,7 @@ def _differences(rows: Sequence[Row]) -> list[str]:
 
 
 def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
-    """Finished ratio, response and losses of every policy, best at the top."""
+    """Finished ratio, response and losses of every policy, in the order of the table."""
     order = list(rows)[::-1]
     names = [title(row["policy"]) for row in order]
     colours = [COLOURS.get(row["policy"], OTHER) for row in order]
@@ -174,6 +188,7 @@ def plot_learning(replies: Sequence[Row], path: Path) -> None:
         )
         axis.plot(steps, middle, color=COLOURS[FAUNO], label="median node")
         axis.set_xlabel("critic version trained from")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8, loc="lower right")

@@ -71,8 +71,17 @@ def join(net, st, b, n, task):
     st.entered[b, task] = st.entries[b]
     st.entries[b] += 1
     st.kind[b, task] = PENDING
+    st.earliest[b, n] = min(st.earliest[b, n], st.deadline[b, task])
     insert(net, st, b, st.pending_head, st.pending_tail, n, task)
     st.num_pending[b, n] += 1
+
+
+@compiled
+def take_in(net, st, b, n):
+    """The tasks of the client enter the queue."""
+    while st.intake_head[b, n] >= 0:
+        join(net, st, b, n, pop(st, b, st.intake_head, n))
+    st.num_intake[b, n] = 0
 
 
 @compiled
@@ -87,7 +96,6 @@ def receive(net, st, b, n, task, now):
     st.dirty[b, n] = True
     st.place[b, task] = n
     st.accepted[b, n] += 1
-    st.earliest[b, n] = min(st.earliest[b, n], st.deadline[b, task])
     if from_client and net.intake_period > 0:
         st.kind[b, task] = INTAKE
         append(st, b, st.intake_head, st.intake_tail, n, task)
@@ -103,7 +111,7 @@ def hand_over(net, st, b, task, now):
         late = now > st.deadline[b, task] and not net.late_counts
         forgotten = net.client_forgets and st.born[b, task] + st.deadline[b, task] < now
         end(st, b, task, CLIENT if late or forgotten else FINISHED, now)
-    elif st.deadline[b, task] + net.expiry_grace <= now:
+    elif net.cancel_on_arrival and st.deadline[b, task] + net.expiry_grace <= now:
         end(st, b, task, DEADLINE, now)
     else:
         receive(net, st, b, st.place[b, task], task, now)
@@ -115,12 +123,13 @@ def send_birth(net, st, b, n, k, now):
     task = birth(net, st, b, n, now)
     st.kind[b, task] = SENT
     st.place[b, task] = net.neighbour[n, k]
+    st.receiver[b, task] = net.neighbour[n, k]
+    job = st.job[b, task]
+    st.from_receiver[b, task] = travel(net, n, k, net.job_output[job]) if k > 0 else net.self_hop
+    st.back[b, task] = st.from_receiver[b, task]
     if k > 0:
-        job = st.job[b, task]
-        st.back[b, task] = travel(net, n, k, net.job_output[job])
         launch(st, b, task, SENT, now + travel(net, n, k, net.job_input[job]))
     elif net.self_hop > 0:
-        st.back[b, task] = net.self_hop
         launch(st, b, task, SENT, now + net.self_hop)
     else:
         receive(net, st, b, n, task, now)
@@ -164,10 +173,12 @@ def complete(net, st, b, n, task, now):
     """The output of a task sets out for its client."""
     if st.window[0] <= st.born[b, task] < st.window[1]:
         st.served_by[b, n] += 1
-    back = st.back[b, task]
+    back, elsewhere = st.back[b, task], st.hops[b, task] > 0
+    if net.home_shortcut and st.receiver[b, task] == n:
+        back, elsewhere = st.from_receiver[b, task], False
     if net.self_hop > 0:
         # The output leaves within the tick; that of an offloaded task first goes to this node.
-        again = net.self_hop if st.hops[b, task] > 0 else 0
+        again = net.self_hop if elsewhere else 0
         launch(st, b, task, RETURNING, now + back + again)
     elif back > 0:
         launch(st, b, task, RETURNING, now + 1 + back)
@@ -191,6 +202,9 @@ def worker(net, st, b, n, now):
             elif st.ready_head[b, n] >= 0:
                 task = pop(st, b, st.ready_head, n)
                 st.num_ready[b, n] -= 1
+            elif st.num_intake[b, n] > 0:
+                take_in(net, st, b, n)
+                continue
             else:
                 break
             st.kind[b, task] = SERVICE
@@ -204,9 +218,7 @@ def worker(net, st, b, n, now):
         complete(net, st, b, n, task, now)
     waiting = st.num_ready[b, n] + st.num_pending[b, n]
     if st.num_intake[b, n] > 0 and (waiting == 0 or now % net.intake_period == 0):
-        while st.intake_head[b, n] >= 0:
-            join(net, st, b, n, pop(st, b, st.intake_head, n))
-        st.num_intake[b, n] = 0
+        take_in(net, st, b, n)
     if st.earliest[b, n] + net.expiry_grace <= now + 1:
         cancel(net, st, b, n, now + 1)
     row = now % st.published.shape[1]
@@ -225,8 +237,7 @@ def cancel(net, st, b, n, now):
     limit = now - net.expiry_grace
     earliest = sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, limit, now)
     other = sweep(st, b, st.pending_head, st.pending_tail, st.num_pending, n, limit, now)
-    third = sweep(st, b, st.intake_head, st.intake_tail, st.num_intake, n, limit, now)
-    earliest = min(earliest, other, third)
+    earliest = min(earliest, other)
     task = st.service[b, n]
     if task >= 0 and net.cancel_in_service:
         if st.deadline[b, task] <= limit:
@@ -240,6 +251,8 @@ def cancel(net, st, b, n, now):
 @compiled
 def act(net, st, b, n, action, now):
     """Carry out an action about the first undecided task; an illegal one keeps the task."""
+    if st.num_intake[b, n] > 0 and (action != 0 or st.num_ready[b, n] + st.num_pending[b, n] == 0):
+        take_in(net, st, b, n)
     task = st.pending_head[b, n]
     if task < 0:
         st.total[b, MASKED] += action != 0

@@ -131,12 +131,14 @@ def observe(net, st, now, world, node, local, destination, mask, reward):
     for b in range(st.service.shape[0]):
         for n in range(st.service.shape[1]):
             task = st.pending_head[b, n]
+            if task < 0:
+                task = st.intake_head[b, n]
             if task < 0 or not net.is_agent[n]:
                 continue
             own = load(st, b, n)
             ahead = work_at(st, b, n, st.ready_head[b, n])
             behind = 0.0
-            other = task
+            other = st.pending_head[b, n]
             while other >= 0:
                 behind += st.work[b, other]
                 other = st.next[b, other]

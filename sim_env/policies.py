@@ -26,6 +26,13 @@ def least_queue(observation: Observation, rng: np.random.Generator) -> np.ndarra
     return _smallest(observation, _fill(observation))
 
 
+def least_queue_random(observation: Observation, rng: np.random.Generator) -> np.ndarray:
+    """Smallest known queue / capacity; ties are broken at random."""
+    fill = np.where(observation.mask, _fill(observation), np.inf)
+    tied = fill == fill.min(axis=1, keepdims=True)
+    return np.where(tied, rng.random(fill.shape), -1.0).argmax(axis=1)
+
+
 def threshold(observation: Observation, rng: np.random.Generator) -> np.ndarray:
     """Keep until the own queue is half full, then send to the fastest neighbour."""
     neighbours = observation.mask.copy()
@@ -53,6 +60,7 @@ POLICIES: dict[str, Policy] = {
     "sed": shortest_expected_delay,
     "threshold": threshold,
     "lq": least_queue,
+    "lqrand": least_queue_random,
     "random": random,
     "local": local,
 }
@@ -60,6 +68,7 @@ TITLES = {
     "sed": "ShortestExpectedDelay",
     "threshold": "Threshold",
     "lq": "LeastQueue",
+    "lqrand": "LeastQueueRandomTies",
     "random": "Random",
     "local": "Local",
 }

@@ -56,6 +56,8 @@ class Task:
     sender: int = -1
     hops: int = 0
     back: int = 0
+    receiver: int = -1
+    from_receiver: int = 0
     decided: bool = False
 
 
@@ -84,7 +86,7 @@ class Node:
     @property
     def undecided(self) -> Task | None:
         """The task that a decision is about."""
-        return next((task for task in self.queue if not task.decided), None)
+        return next((task for task in [*self.queue, *self.intake] if not task.decided), None)
 
     @property
     def work_ahead(self) -> float:
@@ -213,10 +215,14 @@ class ReferenceWorld:
         task = journey.task
         if journey.kind == "result":
             self._end(task, self._judge(task, self.now), self.now)
-        elif task.deadline + self.physics.expiry_grace <= self.now:
+        elif self._is_late(task):
             self._end(task, "deadline", self.now)
         else:
             self._receive(journey.destination, task, journey.kind == "birth")
+
+    def _is_late(self, task: Task) -> bool:
+        grace = self.physics.expiry_grace
+        return self.physics.cancel_on_arrival and task.deadline + grace <= self.now
 
     def _receive(self, n: int, task: Task, from_client: bool) -> None:
         node = self.nodes[n]
@@ -275,12 +281,15 @@ class ReferenceWorld:
         serial = self.counts["created"]
         self.counts["created"] += 1
         task = Task(serial, job, self.now, self.now + slack, n, float(net.job_work[job]))
+        task.receiver = int(net.neighbour[n, k])
+        task.from_receiver = self.physics.self_hop
         if k:
-            task.back = self.travel(n, k, net.job_output[job])
+            task.from_receiver = self.travel(n, k, net.job_output[job])
+        task.back = task.from_receiver
+        if k:
             due = self.now + self.travel(n, k, net.job_input[job])
             self._send("birth", task, due, int(net.neighbour[n, k]))
         elif self.physics.self_hop:
-            task.back = self.physics.self_hop
             self._send("birth", task, self.now + self.physics.self_hop, n)
         else:
             self._receive(n, task, from_client=True)
@@ -290,9 +299,7 @@ class ReferenceWorld:
         node, physics = self.nodes[n], self.physics
         self._serve(n, node)
         if node.intake and (not node.queue or self.now % physics.intake_period == 0):
-            for task in node.intake:
-                self._join(node, task)
-            node.intake = []
+            self._take_in(node)
         self._cancel(node)
         if physics.publish == "change" or node.dirty:
             self.published[-1][n] = node.load
@@ -305,6 +312,8 @@ class ReferenceWorld:
         while power > 0:
             if node.service is None:
                 if not node.queue:
+                    self._take_in(node)
+                if not node.queue:
                     return
                 node.service = node.queue.pop(0)
             task = node.service
@@ -314,16 +323,23 @@ class ReferenceWorld:
             power -= task.work
             task.work = 0.0
             node.service = None
-            self._complete(task)
+            self._complete(n, task)
 
-    def _complete(self, task: Task) -> None:
+    def _take_in(self, node: Node) -> None:
+        """The tasks of the client enter the queue."""
+        for task in node.intake:
+            self._join(node, task)
+        node.intake = []
+
+    def _complete(self, n: int, task: Task) -> None:
         """The output sets out; without hops of a message to itself it is home at the tick's end."""
-        hop = self.physics.self_hop
+        hop, back, elsewhere = self.physics.self_hop, task.back, task.hops > 0
+        if self.physics.home_shortcut and task.receiver == n:
+            back, elsewhere = task.from_receiver, False
         if hop:
-            again = hop if task.hops else 0
-            self._send("result", task, self.now + task.back + again, task.origin)
-        elif task.back:
-            self._send("result", task, self.now + 1 + task.back, task.origin)
+            self._send("result", task, self.now + back + (hop if elsewhere else 0), task.origin)
+        elif back:
+            self._send("result", task, self.now + 1 + back, task.origin)
         else:
             self._end(task, self._judge(task, self.now + 1), self.now + 1)
 
@@ -335,10 +351,9 @@ class ReferenceWorld:
     def _cancel(self, node: Node) -> None:
         now = self.now + 1
         limit = now - self.physics.expiry_grace
-        for tasks in (node.queue, node.intake):
-            for task in [task for task in tasks if task.deadline <= limit]:
-                tasks.remove(task)
-                self._end(task, "deadline", now)
+        for task in [task for task in node.queue if task.deadline <= limit]:
+            node.queue.remove(task)
+            self._end(task, "deadline", now)
         served = node.service
         if served and self.physics.cancel_in_service and served.deadline <= limit:
             node.service = None
@@ -346,7 +361,9 @@ class ReferenceWorld:
 
     def _act(self, n: int, action: int) -> None:
         node = self.nodes[n]
-        task = node.undecided
+        if action != 0 or not node.queue:
+            self._take_in(node)
+        task = next((task for task in node.queue if not task.decided), None)
         if task is None:
             self.counts["masked"] += action != 0
             return

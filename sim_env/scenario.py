@@ -68,11 +68,16 @@ class PhysicsSpec:
     self_hop : int
         Ticks of a message from a node to itself: from client to worker, and back.
     intake_period : int
-        Tasks from the client enter the queue only in every so many ticks, or when it is empty;
-        0: at once.
+        Tasks from the client wait before the queue and enter it in every so many ticks, when it
+        is empty, or when a task is sent away; 0: at once.
     publish : str
         What makes a node tell its queue length: any ``change``, or only an ``arrival`` (of a
         client's or an offloaded task, or one sent away) but no completion.
+    home_shortcut : bool
+        Whether the output of a task that is served where it was first received goes straight to
+        the client, not back along the way it has come.
+    cancel_on_arrival : bool
+        Whether a task that reaches a node after its deadline is lost there and then.
     expiry_grace : int
         Ticks after its deadline at which a waiting task is cancelled.
     late_results : str
@@ -106,6 +111,8 @@ class PhysicsSpec:
     self_hop: int = 0
     intake_period: int = 0
     publish: str = "change"
+    home_shortcut: bool = False
+    cancel_on_arrival: bool = True
     expiry_grace: int = 0
     late_results: str = "lost"
     client_forgets: bool = False
@@ -137,6 +144,8 @@ EVENT_OPTIONS = (
     "self_hop",
     "intake_period",
     "publish",
+    "home_shortcut",
+    "cancel_on_arrival",
     "expiry_grace",
     "late_results",
     "client_forgets",
@@ -223,6 +232,8 @@ class Net(NamedTuple):
     self_hop: int
     intake_period: int
     publish_on_arrival: bool
+    home_shortcut: bool
+    cancel_on_arrival: bool
     expiry_grace: int
     late_counts: bool
     client_forgets: bool
@@ -322,6 +333,8 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         self_hop=physics.self_hop,
         intake_period=physics.intake_period,
         publish_on_arrival=physics.publish == "arrival",
+        home_shortcut=physics.home_shortcut,
+        cancel_on_arrival=physics.cancel_on_arrival,
         expiry_grace=physics.expiry_grace,
         late_counts=physics.late_results == "finished",
         client_forgets=physics.client_forgets,

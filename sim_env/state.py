@@ -54,6 +54,8 @@ class State(NamedTuple):
     sender: np.ndarray  # int32 (B, S): node that sent it here
     hops: np.ndarray  # int32 (B, S)
     back: np.ndarray  # int32 (B, S): ticks that the output travels home
+    receiver: np.ndarray  # int32 (B, S): node that received it first
+    from_receiver: np.ndarray  # int32 (B, S): ticks that the output travels from there
     due: np.ndarray  # int32 (B, S): tick of its delivery while it travels
     work: np.ndarray  # float64 (B, S): instructions left
     next: np.ndarray  # int32 (B, S)
@@ -169,6 +171,8 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         sender=ints(pool),
         hops=ints(pool),
         back=ints(pool),
+        receiver=ints(pool),
+        from_receiver=ints(pool),
         due=ints(pool),
         work=np.zeros((worlds, pool)),
         next=np.tile(np.append(np.arange(1, pool, dtype=np.int32), np.int32(NONE)), (worlds, 1)),
@@ -193,7 +197,7 @@ def grow(st: State) -> State:
     """The same state with twice the places for tasks."""
     worlds, pool = st.kind.shape
     fields = ["kind", "entered", "serial", "job", "born", "deadline", "origin", "place", "sender"]
-    fields += ["hops", "back", "due", "work", "next"]
+    fields += ["hops", "back", "receiver", "from_receiver", "due", "work", "next"]
     bigger = {name: np.concatenate([getattr(st, name)] * 2, axis=1) for name in fields}
     bigger["kind"][:, pool:] = FREE
     bigger["next"][:, pool:] = np.arange(pool + 1, 2 * pool + 1, dtype=np.int32)

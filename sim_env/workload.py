@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 
+LARGEST_RATE = 1e5  # tasks per second and source: more is a slip of the keyboard, and memory
+
+
 @dataclass
 class WorkloadSpec:
     """What arrives at the sources.
@@ -77,7 +80,7 @@ class WorkloadSpec:
                 "workload.types is []: must have at least one type when workload.jobs is 'types'"
             )
         require_number("workload.work_scale", self.work_scale, above=0)
-        require_number("workload.rate", self.rate, above=0)
+        require_number("workload.rate", self.rate, above=0, at_most=LARGEST_RATE)
         for key, rate in self.source_rates.items():
             require_number(f"workload.source_rates.{key}", rate, at_least=0)
         require_number("workload.deadline_min", self.deadline_min, at_least=0)

@@ -299,7 +299,7 @@ class BufferedAsync(Strategy):
         self.version = 0
         self.flights = Flights(self.backoff, self.max_backoff)
         self._buffer = Buffer()
-        self._needed, self._short = 1, (0, 0)
+        self._needed, self._short = 0, (0, 0)
         arrays = to_arrays(initial_arrays)
         self._bases = {0: arrays}
         self.guard = Guard(arrays, self.arrayrecord_key, self.weighted_by_key)
@@ -316,6 +316,8 @@ class BufferedAsync(Strategy):
         needed = int(self.buffer_size) if whole else max(1, math.ceil(self.buffer_size * nodes))
         if needed > nodes and (needed, nodes) != self._short:
             log(WARNING, "K is %s, but only %s nodes take part: waiting for more", needed, nodes)
+        if needed != self._needed:
+            log(INFO, "K is %s of the %s nodes that take part", needed, nodes)
         self._short = (needed, nodes)
         self._needed = needed
 

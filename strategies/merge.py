@@ -69,5 +69,5 @@ def merge_updates(
             delta += weight * (
                 update.arrays[name].astype(np.float64) - bases[update.base_version][name]
             )
-        merged[name] = (theta + rate * delta).astype(theta.dtype)
+        merged[name] = np.asarray(theta + rate * delta, theta.dtype)
     return merged

@@ -57,6 +57,14 @@ def test_random_is_uniform_over_the_legal_actions(three: Observation) -> None:
     np.testing.assert_allclose(count[1:] / 3000, 1 / 4, atol=0.05)
 
 
+def test_lqrand_breaks_ties_at_random(three: Observation) -> None:
+    rng = np.random.default_rng(0)
+    chosen = np.stack([POLICIES["lqrand"](three, rng) for _ in range(300)])
+    assert set(chosen[:, 0]) == {0, 1, 2}
+    assert set(chosen[:, 1]) == {2}
+    assert set(chosen[:, 2]) == {0, 1, 2, 3}
+
+
 def test_threshold_never_sends_where_it_may_not(three: Observation) -> None:
     three.mask[:, 1:] = False
     assert POLICIES["threshold"](three, np.random.default_rng(0)).tolist() == [0, 0, 0]

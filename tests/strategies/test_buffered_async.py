@@ -245,3 +245,25 @@ def test_snapshots_are_kept_only_while_somebody_trains_from_them(
 def test_impossible_settings_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BufferedAsync(**arguments)
+
+
+def test_arrays_without_dimensions_travel_and_merge() -> None:
+    """As in the state of a batch normalisation."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        count = message.content["arrays"]["count"].numpy() + 2
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord({"count": Array(np.asarray(count, np.int64))}),
+                "metrics": MetricRecord({"num-examples": 1}),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    start = ArrayRecord({"count": Array(np.asarray(0, np.int64))})
+    result = BufferedAsync(2).start(InMemoryGrid(app, 2), start, num_rounds=3)
+    final = result.arrays["count"].numpy()
+    assert final.shape == ()
+    assert final == 6
