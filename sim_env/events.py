@@ -8,7 +8,7 @@ there, in the middle of the tick, between two steps.
 
 import numpy as np
 
-from sim_env.compiled import compiled
+from sim_env.compiled import compiled, part
 from sim_env.kernel import append, birth, end, launch, load, pop, sweep, travel
 from sim_env.state import (
     CLIENT,
@@ -32,7 +32,7 @@ from sim_env.state import (
 )
 
 
-@compiled
+@part
 def before(net, st, b, one, other):
     """Whether a task comes before another in the queue."""
     if net.lifo:
@@ -40,7 +40,7 @@ def before(net, st, b, one, other):
     return st.entered[b, one] < st.entered[b, other]
 
 
-@compiled
+@part
 def insert(net, st, b, heads, tails, n, task):
     """Put a task into a list in queue order."""
     previous = NONE
@@ -58,14 +58,14 @@ def insert(net, st, b, heads, tails, n, task):
         tails[b, n] = task
 
 
-@compiled
+@part
 def pending_is_first(net, st, b, n):
     """Whether the first task of the whole queue is an undecided one."""
     ready, pending = st.ready_head[b, n], st.pending_head[b, n]
     return pending >= 0 and (ready < 0 or before(net, st, b, pending, ready))
 
 
-@compiled
+@part
 def join(net, st, b, n, task):
     """A task enters the queue of a node."""
     st.entered[b, task] = st.entries[b]
@@ -76,7 +76,7 @@ def join(net, st, b, n, task):
     st.num_pending[b, n] += 1
 
 
-@compiled
+@part
 def take_in(net, st, b, n):
     """The tasks of the client enter the queue."""
     while st.intake_head[b, n] >= 0:
@@ -84,7 +84,7 @@ def take_in(net, st, b, n):
     st.num_intake[b, n] = 0
 
 
-@compiled
+@part
 def receive(net, st, b, n, task, now):
     """A task reaches a node, from its client or from another node."""
     from_client = st.kind[b, task] == SENT
@@ -104,7 +104,7 @@ def receive(net, st, b, n, task, now):
         join(net, st, b, n, task)
 
 
-@compiled
+@part
 def hand_over(net, st, b, task, now):
     """Deliver a message."""
     if st.kind[b, task] == RETURNING:
@@ -117,7 +117,7 @@ def hand_over(net, st, b, task, now):
         receive(net, st, b, st.place[b, task], task, now)
 
 
-@compiled
+@part
 def send_birth(net, st, b, n, k, now):
     """The client of node n makes a task for the node in slot k and sends it there."""
     task = birth(net, st, b, n, now)
@@ -135,7 +135,7 @@ def send_birth(net, st, b, n, k, now):
         receive(net, st, b, n, task, now)
 
 
-@compiled
+@part
 def serve_stream(net, st, b, n, k, now, factor):
     """Births of the client of node n for the node in slot k that are due; returns how many."""
     if net.one_per_tick:
@@ -153,7 +153,7 @@ def serve_stream(net, st, b, n, k, now, factor):
     return births
 
 
-@compiled
+@part
 def client(net, st, b, n, now, factor):
     """A node's client: its own stream and, when that is not due, those of its neighbours."""
     if not net.one_per_tick:
@@ -168,7 +168,7 @@ def client(net, st, b, n, now, factor):
                 serve_stream(net, st, b, n, k, now, factor)
 
 
-@compiled
+@part
 def complete(net, st, b, n, task, now):
     """The output of a task sets out for its client."""
     if st.window[0] <= st.born[b, task] < st.window[1]:
@@ -189,7 +189,7 @@ def complete(net, st, b, n, task, now):
         end(st, b, task, CLIENT if late or forgotten else FINISHED, done)
 
 
-@compiled
+@part
 def worker(net, st, b, n, now):
     """A node's worker: serve, take in, cancel, publish."""
     power = net.speed[n]
@@ -231,7 +231,7 @@ def worker(net, st, b, n, now):
     st.accepted[b, n] = 0
 
 
-@compiled
+@part
 def cancel(net, st, b, n, now):
     """Cancel what has waited too long at a node."""
     limit = now - net.expiry_grace
@@ -248,7 +248,7 @@ def cancel(net, st, b, n, now):
     st.earliest[b, n] = earliest
 
 
-@compiled
+@part
 def act(net, st, b, n, action, now):
     """Carry out an action about the first undecided task; an illegal one keeps the task."""
     if st.num_intake[b, n] > 0 and (action != 0 or st.num_ready[b, n] + st.num_pending[b, n] == 0):
@@ -280,7 +280,7 @@ def act(net, st, b, n, action, now):
     launch(st, b, task, OUTBOUND, now + travel(net, n, action, net.job_input[job]))
 
 
-@compiled
+@part
 def shuffle(net, st, b, now):
     """Events of a tick in random order: messages, clients, workers and the joint action.
 
@@ -312,7 +312,7 @@ def shuffle(net, st, b, now):
     st.num_events[b] = count
 
 
-@compiled
+@part
 def run_events(net, st, b, first, now, factor):
     """Run the events of a tick from position `first` up to the joint action, or to the end."""
     nodes = len(net.speed)

@@ -13,7 +13,7 @@ A tick runs: apply actions, deliver, and then for each node arrive, process, exp
 
 import numpy as np
 
-from sim_env.compiled import compiled
+from sim_env.compiled import compiled, part
 from sim_env.state import (
     BINS,
     CLIENT,
@@ -37,14 +37,14 @@ from sim_env.state import (
 )
 
 
-@compiled
+@part
 def load(st, b, n):
     """Tasks at a node, the one in service included."""
     waiting = st.num_ready[b, n] + st.num_pending[b, n] + st.num_intake[b, n]
     return waiting + (st.service[b, n] >= 0)
 
 
-@compiled
+@part
 def travel(net, n, k, bits):
     """Whole ticks, at least 1, that `bits` take from node n to its k-th slot."""
     ticks = bits / net.rate[n, k] + net.latency[n, k]
@@ -57,7 +57,7 @@ def travel(net, n, k, bits):
     return max(1, int(np.ceil(ticks)))
 
 
-@compiled
+@part
 def append(st, b, heads, tails, i, task):
     """Put a task at the end of list i."""
     st.next[b, task] = NONE
@@ -68,7 +68,7 @@ def append(st, b, heads, tails, i, task):
     tails[b, i] = task
 
 
-@compiled
+@part
 def pop(st, b, heads, i):
     """Take the first task of list i."""
     task = heads[b, i]
@@ -76,7 +76,7 @@ def pop(st, b, heads, i):
     return task
 
 
-@compiled
+@part
 def end(st, b, task, outcome, now):
     """Count the end of a task and free its place."""
     st.total[b, outcome] += 1
@@ -96,7 +96,7 @@ def end(st, b, task, outcome, now):
     st.num_free[b] += 1
 
 
-@compiled
+@part
 def launch(st, b, task, kind, due):
     """Put a task on its way; it is delivered at tick `due`."""
     st.kind[b, task] = kind
@@ -104,7 +104,7 @@ def launch(st, b, task, kind, due):
     append(st, b, st.wheel_head, st.wheel_tail, due % WHEEL, task)
 
 
-@compiled
+@part
 def enter(net, st, b, n, task, now):
     """A task reaches a node: it waits undecided, or is lost because the queue is full."""
     if load(st, b, n) >= net.capacity[n]:
@@ -120,7 +120,7 @@ def enter(net, st, b, n, task, now):
     st.earliest[b, n] = min(st.earliest[b, n], st.deadline[b, task])
 
 
-@compiled
+@part
 def decide(net, st, b, n, action, now):
     """Carry out an action about the first undecided task; an illegal one keeps the task."""
     task = st.pending_head[b, n]
@@ -147,7 +147,7 @@ def decide(net, st, b, n, action, now):
     launch(st, b, task, OUTBOUND, now + travel(net, n, action, net.job_input[job]))
 
 
-@compiled
+@part
 def deliver(net, st, b, now):
     """Hand over what is due, in the order in which it was sent."""
     bucket = now % WHEEL
@@ -166,7 +166,7 @@ def deliver(net, st, b, now):
         task = following
 
 
-@compiled
+@part
 def birth(net, st, b, n, now):
     """A new task of the client of node n: its job and deadline from the node's stream."""
     job = min(int(uniform(st, b, n) * len(net.job_work)), len(net.job_work) - 1)
@@ -193,7 +193,7 @@ def birth(net, st, b, n, now):
     return task
 
 
-@compiled
+@part
 def arrive(net, st, b, n, now):
     """Births at a source: a Poisson process whose gaps are counted in expected arrivals."""
     while st.gap[b, n, 0] <= 0.0:
@@ -201,7 +201,7 @@ def arrive(net, st, b, n, now):
         enter(net, st, b, n, birth(net, st, b, n, now), now)
 
 
-@compiled
+@part
 def process(net, st, b, n, now):
     """Serve in order of arrival until the tick's instructions are spent."""
     power = net.speed[n]
@@ -232,7 +232,7 @@ def process(net, st, b, n, now):
             end(st, b, task, FINISHED if now + 1 <= st.deadline[b, task] else CLIENT, now + 1)
 
 
-@compiled
+@part
 def sweep(st, b, heads, tails, counts, n, limit, now):
     """Cancel the tasks of a list with deadlines up to `limit`; returns the earliest one left."""
     earliest = NEVER
@@ -251,7 +251,7 @@ def sweep(st, b, heads, tails, counts, n, limit, now):
     return earliest
 
 
-@compiled
+@part
 def expire(net, st, b, n, now):
     """Cancel what can no longer finish in time at a node."""
     earliest = min(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim_env.compiled import compiled
+from sim_env.compiled import compiled, part
 from sim_env.kernel import load, travel
 from sim_env.reward import delay_reward
 from sim_env.state import mix
@@ -97,7 +97,7 @@ def empty_observation(rows: int, slots: int) -> Observation:
     )
 
 
-@compiled
+@part
 def work_at(st, b, n, head):
     """Instructions left in service and in the list that begins at `head`."""
     work = 0.0
@@ -110,7 +110,7 @@ def work_at(st, b, n, head):
     return work
 
 
-@compiled
+@part
 def arrived(st, b, now, n, m):
     """Whether node n heard of node m in this tick before the joint action, in a random order.
 

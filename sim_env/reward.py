@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from sim_env.compiled import compiled
+from sim_env.compiled import part
 
 
-@compiled
+@part
 def delay_reward(net, delay, free):
     """Utility minus expected delay minus overload risk.
 

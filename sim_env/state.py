@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim_env.compiled import compiled
+from sim_env.compiled import compiled, part
 from sim_env.scenario import Net
 
 NONE = -1
@@ -77,7 +77,7 @@ MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-@compiled
+@part
 def mix(z):
     """Finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
     z = (z ^ (z >> np.uint64(30))) * MIX_1
@@ -85,7 +85,7 @@ def mix(z):
     return z ^ (z >> np.uint64(31))
 
 
-@compiled
+@part
 def uniform(st, b, n):
     """Next number of a node's stream, in (0, 1]."""
     state = st.rng[b, n] + GOLDEN
