@@ -19,6 +19,7 @@ from numba.core import caching
 # IEEE arithmetic. Nothing here creates an array, so none needs a reference count; counting those
 # of a NamedTuple of arrays at every call takes five times as long as the tick itself.
 OPTIONS: Any = {"error_model": "numpy", "_nrt": False}
+UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def cache_root() -> Path:
@@ -85,4 +86,4 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` to be called by compiled code only: neither wrapped nor cached."""
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+    return numba.njit(**OPTIONS, **UNWRAPPED)(function)

@@ -74,18 +74,9 @@ def run_policy(
     world = World(scenario, seeds)
     world.measure(warmup, warmup + window)
     rng = np.random.default_rng(list(seeds))
-    actions = np.zeros((world.num_worlds, world.num_nodes), np.int32)
-    while world.now < warmup + window or (
-        world.now < warmup + window + LONGEST_DRAIN and world.metrics().inside.any()
-    ):
-        for _ in range(50 if world.now >= warmup + window else window):
-            seen = world.observe()
-            actions[:] = 0
-            if len(seen):
-                actions[seen.world, seen.node] = policy(seen, rng)
-            world.step(actions)
-            if world.now == warmup + window:
-                break
+    world.run(policy, warmup + window, rng)
+    while world.now < warmup + window + LONGEST_DRAIN and world.metrics().inside.any():
+        world.run(policy, 50, rng)
     broken = [name for name, holds in world.audit().items() if not holds]
     if broken:
         raise RuntimeError(f"audit of the world failed: {', '.join(broken)}")

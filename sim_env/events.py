@@ -9,7 +9,7 @@ there, in the middle of the tick, between two steps.
 import numpy as np
 
 from sim_env.compiled import compiled, part
-from sim_env.kernel import append, birth, end, launch, load, pop, sweep, travel
+from sim_env.kernel import append, birth, end, expire, launch, load, offload, pop, take_due, travel
 from sim_env.state import (
     CLIENT,
     DEADLINE,
@@ -18,15 +18,12 @@ from sim_env.state import (
     INTAKE,
     MASKED,
     NONE,
-    OFFLOADED,
-    OUTBOUND,
     OVERFLOW,
     PENDING,
     READY,
     RETURNING,
     SENT,
     SERVICE,
-    WHEEL,
     mix,
     uniform,
 )
@@ -122,8 +119,8 @@ def send_birth(net, st, b, n, k, now):
     """The client of node n makes a task for the node in slot k and sends it there."""
     task = birth(net, st, b, n, now)
     st.kind[b, task] = SENT
-    st.place[b, task] = net.neighbour[n, k]
-    st.receiver[b, task] = net.neighbour[n, k]
+    st.place[b, task] = net.neighbour[net.first[n] + k]
+    st.receiver[b, task] = st.place[b, task]
     job = st.job[b, task]
     st.from_receiver[b, task] = travel(net, n, k, net.job_output[job]) if k > 0 else net.self_hop
     st.back[b, task] = st.from_receiver[b, task]
@@ -138,16 +135,17 @@ def send_birth(net, st, b, n, k, now):
 @part
 def serve_stream(net, st, b, n, k, now, factor):
     """Births of the client of node n for the node in slot k that are due; returns how many."""
+    stream = net.streams[n] + k
     if net.one_per_tick:
-        if st.gap[b, n, k] > now or factor == 0.0:
+        if st.gap[b, stream] > now or factor == 0.0:
             return 0
-        rate = net.arrivals[net.neighbour[n, k]] * factor
-        st.gap[b, n, k] = np.floor(now - np.log(uniform(st, b, n)) / rate + 0.5)
+        rate = net.arrivals[net.neighbour[net.first[n] + k]] * factor
+        st.gap[b, stream] = np.floor(now - np.log(uniform(st, b, n)) / rate + 0.5)
         send_birth(net, st, b, n, k, now)
         return 1
     births = 0
-    while st.gap[b, n, k] <= 0.0:
-        st.gap[b, n, k] -= np.log(uniform(st, b, n))
+    while st.gap[b, stream] <= 0.0:
+        st.gap[b, stream] -= np.log(uniform(st, b, n))
         send_birth(net, st, b, n, k, now)
         births += 1
     return births
@@ -156,15 +154,16 @@ def serve_stream(net, st, b, n, k, now, factor):
 @part
 def client(net, st, b, n, now, factor):
     """A node's client: its own stream and, when that is not due, those of its neighbours."""
+    stream = net.streams[n]
+    count = net.streams[n + 1] - stream
     if not net.one_per_tick:
-        for k in range(st.gap.shape[2]):
-            if k < net.slots[n]:
-                st.gap[b, n, k] -= net.arrivals[net.neighbour[n, k]] * factor
-    if not np.isfinite(st.gap[b, n, 0]):
+        for k in range(count):
+            st.gap[b, stream + k] -= net.arrivals[net.neighbour[net.first[n] + k]] * factor
+    if not np.isfinite(st.gap[b, stream]):
         return
     if serve_stream(net, st, b, n, 0, now, factor) == 0:
-        for k in range(1, st.gap.shape[2]):
-            if k < net.slots[n] and np.isfinite(st.gap[b, n, k]):
+        for k in range(1, count):
+            if np.isfinite(st.gap[b, stream + k]):
                 serve_stream(net, st, b, n, k, now, factor)
 
 
@@ -220,7 +219,7 @@ def worker(net, st, b, n, now):
     if st.num_intake[b, n] > 0 and (waiting == 0 or now % net.intake_period == 0):
         take_in(net, st, b, n)
     if st.earliest[b, n] + net.expiry_grace <= now + 1:
-        cancel(net, st, b, n, now + 1)
+        expire(net, st, b, n, now + 1)
     row = now % st.published.shape[1]
     if not net.publish_on_arrival or st.dirty[b, n]:
         st.published[b, row, n] = load(st, b, n)
@@ -229,23 +228,6 @@ def worker(net, st, b, n, now):
     st.dirty[b, n] = False
     st.incoming[b, n] = 0.95 * st.incoming[b, n] + 0.05 * st.accepted[b, n]
     st.accepted[b, n] = 0
-
-
-@part
-def cancel(net, st, b, n, now):
-    """Cancel what has waited too long at a node."""
-    limit = now - net.expiry_grace
-    earliest = sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, limit, now)
-    other = sweep(st, b, st.pending_head, st.pending_tail, st.num_pending, n, limit, now)
-    earliest = min(earliest, other)
-    task = st.service[b, n]
-    if task >= 0 and net.cancel_in_service:
-        if st.deadline[b, task] <= limit:
-            st.service[b, n] = NONE
-            end(st, b, task, DEADLINE, now)
-        else:
-            earliest = min(earliest, st.deadline[b, task])
-    st.earliest[b, n] = earliest
 
 
 @part
@@ -271,13 +253,7 @@ def act(net, st, b, n, action, now):
         st.num_ready[b, n] += 1
         return
     st.dirty[b, n] = True
-    st.total[b, OFFLOADED] += 1
-    job = st.job[b, task]
-    st.place[b, task] = net.neighbour[n, action]
-    st.sender[b, task] = n
-    st.hops[b, task] += 1
-    st.back[b, task] += travel(net, n, action, net.job_output[job])
-    launch(st, b, task, OUTBOUND, now + travel(net, n, action, net.job_input[job]))
+    offload(net, st, b, n, action, task, now)
 
 
 @part
@@ -291,17 +267,11 @@ def shuffle(net, st, b, now):
     count = 1 + 2 * nodes
     for event in range(count):
         st.order[b, event] = event
-    bucket = now % WHEEL
-    task = st.wheel_head[b, bucket]
-    st.wheel_head[b, bucket] = NONE
+    task = take_due(st, b, now)
     while task >= 0:
-        following = st.next[b, task]
-        if st.due[b, task] == now:
-            st.order[b, count] = 1 + 2 * nodes + task
-            count += 1
-        else:
-            append(st, b, st.wheel_head, st.wheel_tail, bucket, task)
-        task = following
+        st.order[b, count] = 1 + 2 * nodes + task
+        count += 1
+        task = st.next[b, task]
     for last in range(count - 1, 0, -1):
         state = st.order_rng[b] + GOLDEN
         st.order_rng[b] = state
@@ -350,15 +320,10 @@ def event_tick(net, st, now, actions, factor, next_factor):
         if net.random_order:
             run_events(net, st, b, st.cursor[b] + 1, now, factor)
             continue
-        bucket = now % WHEEL
-        task = st.wheel_head[b, bucket]
-        st.wheel_head[b, bucket] = NONE
+        task = take_due(st, b, now)
         while task >= 0:
             following = st.next[b, task]
-            if st.due[b, task] == now:
-                hand_over(net, st, b, task, now)
-            else:
-                append(st, b, st.wheel_head, st.wheel_tail, bucket, task)
+            hand_over(net, st, b, task, now)
             task = following
         for n in range(actions.shape[1]):
             client(net, st, b, n, now, factor)

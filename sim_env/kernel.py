@@ -47,9 +47,10 @@ def load(st, b, n):
 @part
 def travel(net, n, k, bits):
     """Whole ticks, at least 1, that `bits` take from node n to its k-th slot."""
-    ticks = bits / net.rate[n, k] + net.latency[n, k]
+    link = net.first[n] + k
+    ticks = bits / net.rate[link] + net.latency[link]
     if net.message_noise and bits > 0:
-        snr = net.signal[n, k] - (-174.0 + 10.0 * np.log10(bits))
+        snr = net.signal[link] - (-174.0 + 10.0 * np.log10(bits))
         rate = net.bandwidth * np.log2(1.0 + 10.0 ** (snr / 10.0))
         ticks = bits / rate * net.ticks_per_second
     if net.whole_seconds:
@@ -138,26 +139,50 @@ def decide(net, st, b, n, action, now):
         append(st, b, st.ready_head, st.ready_tail, n, task)
         st.num_ready[b, n] += 1
         return
-    st.total[b, OFFLOADED] += 1
-    job = st.job[b, task]
-    st.place[b, task] = net.neighbour[n, action]
-    st.sender[b, task] = n
-    st.hops[b, task] += 1
-    st.back[b, task] += travel(net, n, action, net.job_output[job])
-    launch(st, b, task, OUTBOUND, now + travel(net, n, action, net.job_input[job]))
+    offload(net, st, b, n, action, task, now)
 
 
 @part
-def deliver(net, st, b, now):
-    """Hand over what is due, in the order in which it was sent."""
+def offload(net, st, b, n, k, task, now):
+    """Send a task to the k-th slot of node n."""
+    st.total[b, OFFLOADED] += 1
+    job = st.job[b, task]
+    st.place[b, task] = net.neighbour[net.first[n] + k]
+    st.sender[b, task] = n
+    st.hops[b, task] += 1
+    st.back[b, task] += travel(net, n, k, net.job_output[job])
+    launch(st, b, task, OUTBOUND, now + travel(net, n, k, net.job_input[job]))
+
+
+@part
+def take_due(st, b, now):
+    """Take what is due off the wheel: the first task of the list, in the order of sending."""
     bucket = now % WHEEL
     task = st.wheel_head[b, bucket]
     st.wheel_head[b, bucket] = NONE
+    first = last = NONE
     while task >= 0:
         following = st.next[b, task]
         if st.due[b, task] != now:
             append(st, b, st.wheel_head, st.wheel_tail, bucket, task)
-        elif st.kind[b, task] == RETURNING:
+        else:
+            st.next[b, task] = NONE
+            if first < 0:
+                first = task
+            else:
+                st.next[b, last] = task
+            last = task
+        task = following
+    return first
+
+
+@part
+def deliver(net, st, b, now):
+    """Hand over what is due."""
+    task = take_due(st, b, now)
+    while task >= 0:
+        following = st.next[b, task]
+        if st.kind[b, task] == RETURNING:
             end(st, b, task, FINISHED if now <= st.deadline[b, task] else CLIENT, now)
         elif st.deadline[b, task] <= now:
             end(st, b, task, DEADLINE, now)
@@ -196,8 +221,8 @@ def birth(net, st, b, n, now):
 @part
 def arrive(net, st, b, n, now):
     """Births at a source: a Poisson process whose gaps are counted in expected arrivals."""
-    while st.gap[b, n, 0] <= 0.0:
-        st.gap[b, n, 0] -= np.log(uniform(st, b, n))
+    while st.gap[b, n] <= 0.0:
+        st.gap[b, n] -= np.log(uniform(st, b, n))
         enter(net, st, b, n, birth(net, st, b, n, now), now)
 
 
@@ -254,13 +279,14 @@ def sweep(st, b, heads, tails, counts, n, limit, now):
 @part
 def expire(net, st, b, n, now):
     """Cancel what can no longer finish in time at a node."""
+    limit = now - net.expiry_grace
     earliest = min(
-        sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, now, now),
-        sweep(st, b, st.pending_head, st.pending_tail, st.num_pending, n, now, now),
+        sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, limit, now),
+        sweep(st, b, st.pending_head, st.pending_tail, st.num_pending, n, limit, now),
     )
     task = st.service[b, n]
     if task >= 0 and net.cancel_in_service:
-        if st.deadline[b, task] <= now:
+        if st.deadline[b, task] <= limit:
             st.service[b, n] = NONE
             end(st, b, task, DEADLINE, now)
         else:
@@ -269,7 +295,7 @@ def expire(net, st, b, n, now):
 
 
 @compiled
-def tick(net, st, now, actions, factor):
+def tick(net, st, now, actions, factor, next_factor):
     """Advance every world from time `now` to `now` + 1.
 
     Parameters
@@ -283,9 +309,10 @@ def tick(net, st, now, actions, factor):
         agents are read.
     factor : float
         Multiplier of all rates of arrival in this tick.
+    next_factor : float
+        That of the tick after it; see :func:`sim_env.events.event_tick`.
     """
-    # Local names and the common cases spelled out: reading an array through the tuple, or handing
-    # the tuple to a function, costs numba a reference count per array.
+    # Local names and the common cases spelled out: most nodes have nothing else to do.
     is_agent, arrivals, speed = net.is_agent, net.arrivals, net.speed
     gap, service, work, earliest = st.gap, st.service, st.work, st.earliest
     num_ready, num_pending, published = st.num_ready, st.num_pending, st.published
@@ -297,8 +324,8 @@ def tick(net, st, now, actions, factor):
                 decide(net, st, b, n, actions[b, n], now)
         deliver(net, st, b, now)
         for n in range(actions.shape[1]):
-            gap[b, n, 0] -= arrivals[n] * factor
-            if gap[b, n, 0] <= 0.0:
+            gap[b, n] -= arrivals[n] * factor
+            if gap[b, n] <= 0.0:
                 arrive(net, st, b, n, now)
             task = service[b, n]
             if task >= 0 and work[b, task] > speed[n]:

@@ -121,67 +121,84 @@ def arrived(st, b, now, n, m):
     return share * st.num_events[b] < st.cursor[b]
 
 
-@compiled
-def observe(net, st, now, world, node, local, destination, mask, reward):
-    """Fill in one row for every agent with an undecided task; returns the number of rows."""
-    row = 0
+@part
+def undecided(st, b, n):
+    """The task that a decision of node n is about, or NONE."""
+    task = st.pending_head[b, n]
+    return task if task >= 0 else st.intake_head[b, n]
+
+
+@part
+def look(net, st, b, n, task, now, local, destination, mask):
+    """Fill in the slots of one decision; the arrays are those of its row."""
     known = now - 1 - net.information_delay
     depth = st.published.shape[1]
-    newest = known + 1  # what the coin of a random order may let through
+    ahead = work_at(st, b, n, st.ready_head[b, n])
+    behind = 0.0
+    other = st.pending_head[b, n]
+    while other >= 0:
+        behind += st.work[b, other]
+        other = st.next[b, other]
+    job = st.job[b, task]
+    work = net.job_work[job]
+    local[PENDING] = st.num_pending[b, n]
+    local[READY] = st.num_ready[b, n]
+    local[LOAD] = load(st, b, n)
+    local[BACKLOG] = (ahead + behind) / net.speed[n]
+    local[WORK] = work
+    local[MEGABYTES] = net.job_input[job] / 8e6
+    local[SLACK] = st.deadline[b, task] - now
+    local[HOPS] = st.hops[b, task]
+    local[INCOMING] = st.incoming[b, n]
+    for k in range(net.slots[n]):
+        m = net.neighbour[net.first[n] + k]
+        mask[k] = k == 0 or st.hops[b, task] < net.hop_cap
+        slot = destination[k]
+        if k == 0:
+            slot[QUEUE] = local[LOAD]
+            slot[WAIT] = ahead / net.speed[n]
+            slot[SEND] = slot[BACK] = slot[IS_SENDER] = 0.0
+        else:
+            told = known
+            if net.random_order and arrived(st, b, now, n, m):
+                told += 1
+            slot[QUEUE] = st.published[b, told % depth, m] if told >= 0 else 0
+            slot[WAIT] = slot[QUEUE] * net.mean_work / net.speed[m]
+            slot[SEND] = travel(net, n, k, net.job_input[job])
+            slot[BACK] = travel(net, n, k, net.job_output[job])
+            slot[IS_SENDER] = m == st.sender[b, task]
+        slot[CAPACITY] = net.capacity[m]
+        slot[SPEED] = net.speed[m]
+        slot[EXECUTE] = work / net.speed[m]
+
+
+@compiled
+def observe(net, st, now, world, node, local, destination, mask, reward, filled):
+    """Fill in one row for every agent with an undecided task; returns the number of rows.
+
+    ``filled[row]`` is the number of slots in which a row has anything but zeros.
+    """
+    row = 0
     for b in range(st.service.shape[0]):
         for n in range(st.service.shape[1]):
-            task = st.pending_head[b, n]
-            if task < 0:
-                task = st.intake_head[b, n]
-            if task < 0 or not net.is_agent[n]:
+            if not net.is_agent[n]:
                 continue
-            own = load(st, b, n)
-            ahead = work_at(st, b, n, st.ready_head[b, n])
-            behind = 0.0
-            other = st.pending_head[b, n]
-            while other >= 0:
-                behind += st.work[b, other]
-                other = st.next[b, other]
-            job = st.job[b, task]
+            task = undecided(st, b, n)
+            if task < 0:
+                continue
             world[row] = b
             node[row] = n
-            local[row, PENDING] = st.num_pending[b, n]
-            local[row, READY] = st.num_ready[b, n]
-            local[row, LOAD] = own
-            local[row, BACKLOG] = (ahead + behind) / net.speed[n]
-            local[row, WORK] = net.job_work[job]
-            local[row, MEGABYTES] = net.job_input[job] / 8e6
-            local[row, SLACK] = st.deadline[b, task] - now
-            local[row, HOPS] = st.hops[b, task]
-            local[row, INCOMING] = st.incoming[b, n]
-            for k in range(mask.shape[1]):
-                mask[row, k] = k < net.slots[n] and (k == 0 or st.hops[b, task] < net.hop_cap)
-                destination[row, k, :] = 0.0
-                reward[row, k] = 0.0
-                if k >= net.slots[n]:
-                    continue
-                m = net.neighbour[n, k]
-                if k == 0:
-                    queue = own
-                    wait = ahead / net.speed[n]
-                else:
-                    told = known
-                    if net.random_order and arrived(st, b, now, n, m):
-                        told = newest
-                    queue = st.published[b, told % depth, m] if told >= 0 else 0
-                    wait = queue * net.mean_work / net.speed[m]
-                    destination[row, k, SEND] = travel(net, n, k, net.job_input[job])
-                    destination[row, k, BACK] = travel(net, n, k, net.job_output[job])
-                    destination[row, k, IS_SENDER] = m == st.sender[b, task]
-                execute = net.job_work[job] / net.speed[m]
-                destination[row, k, QUEUE] = queue
-                destination[row, k, CAPACITY] = net.capacity[m]
-                destination[row, k, SPEED] = net.speed[m]
-                destination[row, k, WAIT] = wait
-                destination[row, k, EXECUTE] = execute
-                delay = wait + execute + destination[row, k, SEND] + destination[row, k, BACK]
-                free = (net.capacity[m] - queue - (k > 0)) / net.capacity[m]
+            look(net, st, b, n, task, now, local[row], destination[row], mask[row])
+            for k in range(net.slots[n]):
+                slot = destination[row, k]
+                delay = slot[WAIT] + slot[EXECUTE] + slot[SEND] + slot[BACK]
+                free = (slot[CAPACITY] - slot[QUEUE] - (k > 0)) / slot[CAPACITY]
                 reward[row, k] = delay_reward(net, delay, free)
+            for k in range(net.slots[n], filled[row]):
+                destination[row, k, :] = 0.0
+                mask[row, k] = False
+                reward[row, k] = 0.0
+            filled[row] = net.slots[n]
             row += 1
     return row
 

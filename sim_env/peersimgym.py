@@ -91,14 +91,7 @@ def run_worlds(
     """
     require_number("ticks", ticks, at_least=1)
     world = World(scenario, seeds)
-    rng = np.random.default_rng(list(seeds))
-    actions = np.zeros((world.num_worlds, world.num_nodes), np.int32)
-    for _ in range(ticks):
-        seen = world.observe()
-        actions[:] = 0
-        if len(seen):
-            actions[seen.world, seen.node] = policy(seen, rng)
-        world.step(actions)
+    world.run(policy, ticks, np.random.default_rng(list(seeds)))
     total = world.state.total
     finished = total[:, FINISHED].copy()
     return total[:, CREATED].copy(), finished, total[:, RESPONSE] / np.maximum(finished, 1)

@@ -128,12 +128,15 @@ class ReferenceWorld:
         stream, gaps = Stream(seed, n), {}
         slots = range(self.net.slots[n]) if self.physics.serve_neighbours else [0]
         for k in slots:
-            rate = self.net.arrivals[self.net.neighbour[n, k]]
+            rate = self.net.arrivals[self._neighbour(n, k)]
             if self.net.arrivals[n] > 0 and rate > 0:
                 gaps[k] = -math.log(stream.uniform())
                 if self.physics.arrivals == "one_per_tick":
                     gaps[k] = math.floor(gaps[k] / (rate * (self._factor() or 1.0)) + 0.5)
         return Node(stream, gaps)
+
+    def _neighbour(self, n: int, slot: int) -> int:
+        return int(self.net.neighbour[self.net.first[n] + slot])
 
     def _factor(self) -> float:
         """Multiplier of the rates of arrival in this tick."""
@@ -199,9 +202,10 @@ class ReferenceWorld:
     def travel(self, n: int, slot: int, bits: float) -> int:
         """Whole ticks that a message takes, at least one."""
         net, physics = self.net, self.physics
-        ticks = bits / net.rate[n, slot] + net.latency[n, slot]
+        link = net.first[n] + slot
+        ticks = bits / net.rate[link] + net.latency[link]
         if physics.noise_bandwidth == "message" and physics.link == "wireless" and bits > 0:
-            snr = net.signal[n, slot] - (-174 + 10 * math.log10(bits))
+            snr = net.signal[link] - (-174 + 10 * math.log10(bits))
             rate = physics.bandwidth * math.log2(1 + 10 ** (snr / 10))
             ticks = bits / rate * net.ticks_per_second
         if physics.latency_unit == "second":
@@ -250,7 +254,7 @@ class ReferenceWorld:
         node = self.nodes[n]
         if self.physics.arrivals == "poisson":
             for k in node.gaps:
-                node.gaps[k] -= self.net.arrivals[self.net.neighbour[n, k]] * self._factor()
+                node.gaps[k] -= self.net.arrivals[self._neighbour(n, k)] * self._factor()
         if 0 not in node.gaps:
             return
         if not self._serve_stream(node, n, 0):
@@ -263,7 +267,7 @@ class ReferenceWorld:
         if self.physics.arrivals == "one_per_tick":
             if node.gaps[k] > self.now or self._factor() == 0:
                 return 0
-            rate = self.net.arrivals[self.net.neighbour[n, k]] * self._factor()
+            rate = self.net.arrivals[self._neighbour(n, k)] * self._factor()
             node.gaps[k] = math.floor(self.now - math.log(node.stream.uniform()) / rate + 0.5)
             self._give_birth(n, k)
             return 1
@@ -281,14 +285,14 @@ class ReferenceWorld:
         serial = self.counts["created"]
         self.counts["created"] += 1
         task = Task(serial, job, self.now, self.now + slack, n, float(net.job_work[job]))
-        task.receiver = int(net.neighbour[n, k])
+        task.receiver = self._neighbour(n, k)
         task.from_receiver = self.physics.self_hop
         if k:
             task.from_receiver = self.travel(n, k, net.job_output[job])
         task.back = task.from_receiver
         if k:
             due = self.now + self.travel(n, k, net.job_input[job])
-            self._send("birth", task, due, int(net.neighbour[n, k]))
+            self._send("birth", task, due, self._neighbour(n, k))
         elif self.physics.self_hop:
             self._send("birth", task, self.now + self.physics.self_hop, n)
         else:
@@ -381,7 +385,7 @@ class ReferenceWorld:
         task.hops += 1
         task.back += self.travel(n, action, self.net.job_output[task.job])
         due = self.now + self.travel(n, action, self.net.job_input[task.job])
-        self._send("offload", task, due, int(self.net.neighbour[n, action]))
+        self._send("offload", task, due, self._neighbour(n, action))
 
     def _end(self, task: Task, outcome: str, now: int) -> None:
         self.counts[outcome] += 1
@@ -410,7 +414,7 @@ class ReferenceWorld:
                 continue
             slots = []
             for k in range(net.slots[n]):
-                m = int(net.neighbour[n, k])
+                m = self._neighbour(n, k)
                 queue = node.load if k == 0 else self.known_queue(n, m)
                 work = node.work_ahead if k == 0 else queue * net.mean_work
                 send = self.travel(n, k, net.job_input[task.job]) if k else 0

@@ -198,14 +198,17 @@ class ScenarioSpec:
 class Net(NamedTuple):
     """The arrays and numbers that the kernel reads; times in ticks, sizes in bits.
 
-    Slot 0 of a node is the node itself, slot k > 0 its k-th neighbour; K is the largest number
-    of slots, missing ones are -1.
+    Slot 0 of a node is the node itself, slot k > 0 its k-th neighbour. Links are rows: slot k of
+    node n is row ``first[n] + k`` of L = ``first[N]``. Of the G streams of births, a client has
+    its own, or with ``serve_neighbours`` one per slot.
     """
 
     slots: np.ndarray  # int32 (N,): number of slots, the node itself included
-    neighbour: np.ndarray  # int32 (N, K)
-    rate: np.ndarray  # float64 (N, K): bits per tick
-    latency: np.ndarray  # float64 (N, K): ticks
+    first: np.ndarray  # int64 (N + 1,): row of slot 0
+    streams: np.ndarray  # int64 (N + 1,): first stream of births of a client
+    neighbour: np.ndarray  # int32 (L,)
+    rate: np.ndarray  # float64 (L,): bits per tick
+    latency: np.ndarray  # float64 (L,): ticks
     speed: np.ndarray  # float64 (N,): instructions per tick
     capacity: np.ndarray  # int32 (N,)
     is_agent: np.ndarray  # bool (N,)
@@ -227,7 +230,7 @@ class Net(NamedTuple):
     whole_seconds: bool
     ticks_per_second: float
     message_noise: bool
-    signal: np.ndarray  # float64 (N, K): dBm that arrive
+    signal: np.ndarray  # float64 (L,): dBm that arrive
     bandwidth: float  # Hz
     self_hop: int
     intake_period: int
@@ -242,6 +245,10 @@ class Net(NamedTuple):
     reward_scale: float  # ticks
     delay_cap: float  # ticks
     overload_weight: float
+
+    def destinations(self, node: int) -> np.ndarray:
+        """Nodes in the slots of a node, itself first."""
+        return self.neighbour[self.first[node] : self.first[node + 1]]
 
 
 class Scenario:
@@ -283,27 +290,30 @@ class Scenario:
 def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
     physics, workload, tick = spec.physics, spec.workload, spec.physics.tick
     slots = np.array([1 + len(row) for row in topology.neighbours], np.int32)
-    neighbour = np.full((topology.num_nodes, slots.max()), -1, np.int32)
-    neighbour[:, 0] = np.arange(topology.num_nodes)
-    for node, row in enumerate(topology.neighbours):
-        neighbour[node, 1 : 1 + len(row)] = row
-    apart = np.linalg.norm(topology.position[:, None] - topology.position[neighbour], axis=2)
+    first = np.concatenate([[0], np.cumsum(slots, dtype=np.int64)])
+    own = np.repeat(np.arange(topology.num_nodes), slots)
+    neighbour = np.array(
+        [m for n, row in enumerate(topology.neighbours) for m in (n, *row)], np.int32
+    )
+    apart = np.linalg.norm(topology.position[own] - topology.position[neighbour], axis=1)
     signal = received_power(apart, physics.power, physics.frequency)
     if physics.link == "wireless":
         rate = shannon_rate(signal, physics.bandwidth)
         latency = np.zeros(rate.shape)
     else:
         server = np.array(topology.roles) == "server"
-        touches = server[:, None] | server[neighbour]
+        touches = server[own] | server[neighbour]
         rate = np.where(touches, physics.server_rate, physics.rate)
         latency = np.where(touches, physics.server_latency, physics.latency)
-    _require_live_links(topology, jobs, rate * tick, latency / tick, slots)
+    _require_live_links(topology, jobs, rate * tick, latency / tick, own)
     low = round(workload.deadline_min / tick)
     high = max(round(workload.deadline_max / tick), low + 1)
     if workload.deadline_max == 0:
         low, high = NO_DEADLINE, NO_DEADLINE + 1
     return Net(
         slots=slots,
+        first=first,
+        streams=first if physics.serve_neighbours else np.arange(topology.num_nodes + 1),
         neighbour=neighbour,
         rate=rate * tick,
         latency=latency / tick,
@@ -347,17 +357,17 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
 
 
 def _require_live_links(
-    topology: Topology, jobs: JobTable, rate: np.ndarray, latency: np.ndarray, slots: np.ndarray
+    topology: Topology, jobs: JobTable, rate: np.ndarray, latency: np.ndarray, own: np.ndarray
 ) -> None:
     """Raise ``ValueError`` for a link on which the largest job would travel for ever."""
     largest = max(jobs.input_bits.max(), jobs.output_bits.max())
     with np.errstate(divide="ignore", over="ignore"):
-        ticks = np.where(np.arange(rate.shape[1]) < slots[:, None], largest / rate + latency, 0.0)
-    node = int(ticks.max(axis=1).argmax())
-    if not ticks[node].max() < LONGEST_JOURNEY:
+        ticks = largest / rate + latency
+    slowest = int(ticks.argmax())
+    if not ticks[slowest] < LONGEST_JOURNEY:
         raise ValueError(
-            f"a link of node {topology.names[node]} takes {ticks[node].max():.3g} ticks for the "
-            f"largest job: must be below {LONGEST_JOURNEY:g}"
+            f"a link of node {topology.names[own[slowest]]} takes {ticks[slowest]:.3g} ticks for "
+            f"the largest job: must be below {LONGEST_JOURNEY:g}"
         )
 
 

@@ -22,7 +22,7 @@ class State(NamedTuple):
     """All that changes: B worlds, N nodes, S places in the task pool, W wheel buckets."""
 
     rng: np.ndarray  # uint64 (B, N): splitmix64 state of each node's arrivals
-    gap: np.ndarray  # float64 (B, N, G): expected arrivals left until the next one, or its tick
+    gap: np.ndarray  # float64 (B, G): expected arrivals until the next of a stream, or its tick
     ready_head: np.ndarray  # int32 (B, N), as all heads, tails and counts below
     ready_tail: np.ndarray
     pending_head: np.ndarray
@@ -39,6 +39,7 @@ class State(NamedTuple):
     accepted: np.ndarray  # int32 (B, N): tasks accepted in this tick
     dirty: np.ndarray  # bool (B, N): something to publish
     entries: np.ndarray  # int64 (B,): tasks that have entered a queue
+    policy_rng: np.ndarray  # uint64 (B,): splitmix64 state of a random heuristic
     order_rng: np.ndarray  # uint64 (B,): splitmix64 state of the order within a tick
     order: np.ndarray  # int32 (B, E): events of this tick
     num_events: np.ndarray  # int32 (B,)
@@ -95,27 +96,27 @@ def uniform(st, b, n):
 
 @compiled
 def seed_streams(st, seeds):
-    """One stream per world and node, and one per world for the order of events."""
+    """One stream per world and node, and per world one for the order of events and a policy."""
     for b in range(st.rng.shape[0]):
         for n in range(st.rng.shape[1]):
             st.rng[b, n] = mix(mix(seeds[b]) + GOLDEN * np.uint64(n + 1))
         st.order_rng[b] = mix(st.rng[b, 0] ^ GOLDEN)
+        st.policy_rng[b] = mix(st.order_rng[b] ^ GOLDEN)
 
 
 @compiled
 def first_gaps(net, st, factor):
     """Draw the gap before the first arrival of every stream: a node's own, then its neighbours'."""
     for b in range(st.gap.shape[0]):
-        for n in range(st.gap.shape[1]):
-            for k in range(st.gap.shape[2]):
-                m = net.neighbour[n, k] if k < net.slots[n] else NONE
-                st.gap[b, n, k] = np.inf
-                if m >= 0 and net.arrivals[n] > 0 and net.arrivals[m] > 0:
-                    st.gap[b, n, k] = -np.log(uniform(st, b, n))
+        for n in range(len(net.speed)):
+            for k in range(net.streams[n + 1] - net.streams[n]):
+                rate = net.arrivals[net.neighbour[net.first[n] + k]] * factor
+                gap = np.inf
+                if net.arrivals[n] > 0 and rate > 0:
+                    gap = -np.log(uniform(st, b, n))
                     if net.one_per_tick:
-                        st.gap[b, n, k] = np.floor(
-                            st.gap[b, n, k] / (net.arrivals[m] * factor) + 0.5
-                        )
+                        gap = np.floor(gap / rate + 0.5)
+                st.gap[b, net.streams[n] + k] = gap
 
 
 def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
@@ -139,7 +140,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
     rng = np.zeros((worlds, nodes), np.uint64)
     st = State(
         rng=rng,
-        gap=np.zeros((worlds, nodes, net.neighbour.shape[1] if net.serve_neighbours else 1)),
+        gap=np.zeros((worlds, net.streams[-1])),
         ready_head=ints(nodes, fill=NONE),
         ready_tail=ints(nodes, fill=NONE),
         pending_head=ints(nodes, fill=NONE),
@@ -156,6 +157,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         accepted=ints(nodes),
         dirty=np.zeros((worlds, nodes), np.bool_),
         entries=np.zeros(worlds, np.int64),
+        policy_rng=np.zeros(worlds, np.uint64),
         order_rng=np.zeros(worlds, np.uint64),
         order=ints(2 * nodes + 1 + pool if net.random_order else 0),
         num_events=ints(),

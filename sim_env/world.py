@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_env import events, kernel
+from sim_env.heuristics import CODES, run, run_events
 from sim_env.observation import Observation, empty_observation, observe
+from sim_env.policies import Policy
 from sim_env.scenario import Scenario
 from sim_env.schedule import multipliers
 from sim_env.state import (
@@ -124,13 +126,16 @@ class World:
         """Empty all worlds and start their arrivals anew."""
         self.now = 0
         self._factors = np.ones(0)
-        self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL, self._factor(0))
         # Room that one tick cannot use up: ten times the mean number of births.
         self._spare = 64 + int(10 * self.net.arrivals.sum())
-        rows = len(seeds) * int(self.net.is_agent.sum())
+        first = self._factors_of(0, 1)[0]
+        self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL, first)
         if self.net.random_order:
-            events.open_tick(self.net, self.state, 0, self._factor(0))
-        self._rows = empty_observation(rows, self.net.neighbour.shape[1])
+            events.open_tick(self.net, self.state, 0, first)
+        self._actions = np.zeros((self.num_worlds, self.num_nodes), np.int32)
+        self._rows: Observation | None = None
+        self._filled = np.zeros(0, np.int32)
+        self._one = empty_observation(1, int(self.net.slots.max()))
 
     def measure(self, start: int, stop: int) -> None:
         """Measure the tasks born in the ticks ``start <= tick < stop``; call it before `start`."""
@@ -147,32 +152,73 @@ class World:
             Slot for the first undecided task of each agent: 0 keeps it, k > 0 sends it to the
             k-th neighbour. An illegal action keeps the task and is counted.
         """
-        while self.state.num_free.min() < self._spare:
-            self.state = grow(self.state)
-        if self.net.events:
-            events.event_tick(
+        self._make_room()
+        advance = events.event_tick if self.net.events else kernel.tick
+        advance(self.net, self.state, self.now, actions, *self._factors_of(self.now, 2))
+        self.now += 1
+
+    def run(self, policy: Policy, ticks: int, rng: np.random.Generator) -> None:
+        """Advance under a policy that decides for all agents.
+
+        The heuristics run compiled, with random streams of their own that depend on the seed of
+        a world only; any other policy is asked in every tick.
+
+        Parameters
+        ----------
+        policy : Policy
+        ticks : int
+        rng : numpy.random.Generator
+            Handed to the policy.
+        """
+        end = self.now + ticks
+        while self.now < end:
+            if policy in CODES:
+                self.now += self._run_compiled(CODES[policy], end - self.now)
+                continue
+            seen = self.observe()
+            self._actions[:] = 0
+            if len(seen):
+                self._actions[seen.world, seen.node] = policy(seen, rng)
+            self.step(self._actions)
+
+    def _run_compiled(self, code: int, ticks: int) -> int:
+        """Ticks that went by until `ticks` or until there is no more room for tasks."""
+        self._make_room()
+        row = self._one
+        return int(
+            (run_events if self.net.events else run)(
                 self.net,
                 self.state,
                 self.now,
-                actions,
-                self._factor(self.now),
-                self._factor(self.now + 1),
+                self._factors_of(self.now, ticks + 1),
+                self._spare,
+                code,
+                self._actions,
+                row.local[0],
+                row.destination[0],
+                row.mask[0],
             )
-        else:
-            kernel.tick(self.net, self.state, self.now, actions, self._factor(self.now))
-        self.now += 1
+        )
 
-    def _factor(self, tick: int) -> float:
-        """Multiplier of the rates of arrival in a tick."""
-        if tick >= len(self._factors):
-            ahead = max(1024, 2 * tick)
+    def _make_room(self) -> None:
+        while self.state.num_free.min() < self._spare:
+            self.state = grow(self.state)
+
+    def _factors_of(self, tick: int, count: int) -> np.ndarray:
+        """Multipliers of the rates of arrival in `count` ticks from `tick` on."""
+        if tick + count > len(self._factors):
             spec = self.scenario.spec
+            ahead = max(1024, 2 * (tick + count))
             self._factors = multipliers(spec.workload.schedule, ahead, spec.physics.tick)
-        return float(self._factors[tick])
+        return self._factors[tick : tick + count]
 
     def observe(self) -> Observation:
         """One row per agent with an undecided task; the arrays are overwritten by the next call."""
         rows = self._rows
+        if rows is None:
+            count = self.num_worlds * int(self.net.is_agent.sum())
+            rows = self._rows = empty_observation(count, int(self.net.slots.max()))
+            self._filled = np.zeros(count, np.int32)
         count = observe(
             self.net,
             self.state,
@@ -183,6 +229,7 @@ class World:
             rows.destination,
             rows.mask,
             rows.reward,
+            self._filled,
         )
         return rows[:count]
 

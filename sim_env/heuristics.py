@@ -1,0 +1,135 @@
+"""The heuristics of :mod:`sim_env.policies`, compiled, and worlds that run under one of them.
+
+A test holds the choices equal to those of the numpy functions, which say the same more plainly.
+"""
+
+import numpy as np
+
+from sim_env import policies
+from sim_env.compiled import compiled, part
+from sim_env.events import event_tick
+from sim_env.kernel import tick
+from sim_env.observation import (
+    BACK,
+    CAPACITY,
+    EXECUTE,
+    LOAD,
+    QUEUE,
+    SEND,
+    SPEED,
+    WAIT,
+    look,
+    undecided,
+)
+from sim_env.state import GOLDEN, mix
+
+LOCAL, RANDOM, LQ, LQRAND, THRESHOLD, SED = range(6)
+CODES: dict[policies.Policy, int] = {
+    policies.local: LOCAL,
+    policies.random: RANDOM,
+    policies.least_queue: LQ,
+    policies.least_queue_random: LQRAND,
+    policies.threshold: THRESHOLD,
+    policies.shortest_expected_delay: SED,
+}
+
+
+@part
+def below(st, b, bound):
+    """Random integer in [0, bound)."""
+    state = st.policy_rng[b] + GOLDEN
+    st.policy_rng[b] = state
+    return int(mix(state) % np.uint64(bound))
+
+
+@part
+def cost(policy, slot):
+    """What a heuristic minimises over the legal slots."""
+    if policy == SED:
+        return slot[WAIT] + slot[EXECUTE] + slot[SEND] + slot[BACK]
+    if policy == THRESHOLD:
+        return -slot[SPEED]
+    if policy == RANDOM:
+        return 0.0
+    return slot[QUEUE] / max(slot[CAPACITY], 1.0)
+
+
+@part
+def choose(st, b, policy, local, destination, mask, slots):
+    """Slot that a heuristic chooses: of the cheapest, the first, or any."""
+    if policy == THRESHOLD and local[LOAD] < 0.5 * destination[0, CAPACITY]:
+        return 0
+    best, least, tied = 0, np.inf, 0
+    for k in range(1 if policy == THRESHOLD else 0, slots):
+        if not mask[k]:
+            continue
+        price = cost(policy, destination[k])
+        if price < least:
+            best, least, tied = k, price, 1
+        elif price == least and policy in (RANDOM, LQRAND):
+            tied += 1
+            if below(st, b, tied) == 0:
+                best = k
+    return best
+
+
+@part
+def decide(net, st, now, policy, actions, local, destination, mask):
+    """Fill in the actions of all agents of all worlds."""
+    for b in range(actions.shape[0]):
+        for n in range(actions.shape[1]):
+            actions[b, n] = 0
+            if policy == LOCAL or not net.is_agent[n]:
+                continue
+            task = undecided(st, b, n)
+            if task >= 0:
+                look(net, st, b, n, task, now, local, destination, mask)
+                actions[b, n] = choose(st, b, policy, local, destination, mask, net.slots[n])
+
+
+@part
+def has_room(st, spare):
+    """Whether every world has at least `spare` free places for tasks."""
+    least = st.num_free[0]
+    for b in range(1, len(st.num_free)):
+        least = min(least, st.num_free[b])
+    return least >= spare
+
+
+@compiled
+def run(net, st, now, factors, spare, policy, actions, local, destination, mask):
+    """Tick as long as there is room for new tasks; returns the number of ticks.
+
+    Parameters
+    ----------
+    net : Net
+    st : State
+    now : int
+        Ticks that have passed.
+    factors : array of float64, shape (T + 1,)
+        Multipliers of the rates of arrival; T ticks at most.
+    spare : int
+        Places that one tick may use up.
+    policy : int
+        One of :data:`CODES`.
+    actions : array of int32, shape (B, N)
+        Overwritten, as are the last three, which have room for one decision.
+    local, destination, mask : array
+    """
+    for done in range(len(factors) - 1):
+        if not has_room(st, spare):
+            return done
+        decide(net, st, now + done, policy, actions, local, destination, mask)
+        tick(net, st, now + done, actions, factors[done], factors[done + 1])
+    return len(factors) - 1
+
+
+@compiled
+def run_events(net, st, now, factors, spare, policy, actions, local, destination, mask):
+    """:func:`run` with :func:`sim_env.events.event_tick`."""
+    for done in range(len(factors) - 1):
+        if not has_room(st, spare):
+            return done
+        decide(net, st, now + done, policy, actions, local, destination, mask)
+        event_tick(net, st, now + done, actions, factors[done], factors[done + 1])
+    return len(factors) - 1
