@@ -10,7 +10,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from sim_env.errors import require_choice, require_number
-from sim_env.observation import DESTINATION_FEATURES, LOCAL_FEATURES, Observation
+from sim_env.features import Encoding
+from sim_env.observation import Observation
 from sim_env.policies import POLICIES, Policy, random
 from sim_env.render import RENDER_FPS, RENDER_MODES, Viewer
 from sim_env.scenario import Scenario, load_scenario
@@ -20,12 +21,12 @@ SELF = "self"
 BOUND = 100.0  # no feature comes near
 
 
-def agent_spaces(slots: int) -> tuple[spaces.Dict, spaces.Discrete]:
+def agent_spaces(slots: int, encoding: Encoding) -> tuple[spaces.Dict, spaces.Discrete]:
     """Observation and action space of an agent that has `slots` legal destinations at most."""
     observation = spaces.Dict(
         {
-            "local": spaces.Box(-BOUND, BOUND, (LOCAL_FEATURES,), np.float32),
-            "destinations": spaces.Box(-BOUND, BOUND, (slots, DESTINATION_FEATURES), np.float32),
+            "local": spaces.Box(-BOUND, BOUND, (encoding.local,), np.float32),
+            "destinations": spaces.Box(-BOUND, BOUND, (slots, encoding.destinations), np.float32),
             "action_mask": spaces.Box(0, 1, (slots,), np.int8),
         }
     )
@@ -47,12 +48,13 @@ def lay_out(rows: Observation, where: np.ndarray, count: int, slots: int) -> dic
     Returns
     -------
     dict of arrays
-        ``local`` (V, 12), ``destinations`` (V, K, 10), float32, and ``action_mask`` (V, K), int8.
+        ``local`` (V, ...), ``destinations`` (V, K, ...), float32, with the widths of the rows'
+        encoding, and ``action_mask`` (V, K), int8.
         An observer without a decision sees zeros and may only keep.
     """
     view: dict[str, np.ndarray] = {
-        "local": np.zeros((count, LOCAL_FEATURES), np.float32),
-        "destinations": np.zeros((count, slots, DESTINATION_FEATURES), np.float32),
+        "local": np.zeros((count, rows.encoding.local), np.float32),
+        "destinations": np.zeros((count, slots, rows.encoding.destinations), np.float32),
         "action_mask": np.zeros((count, slots), np.int8),
     }
     view["action_mask"][:, 0] = 1
@@ -65,7 +67,10 @@ def lay_out(rows: Observation, where: np.ndarray, count: int, slots: int) -> dic
 
 
 def earned(rows: Observation, chosen: np.ndarray) -> np.ndarray:
-    """What R decisions earn, shape (R,); an illegal one, any integer, earns what keeping would."""
+    """What R decisions earn at once, shape (R,).
+
+    An illegal one, any integer, earns what keeping would.
+    """
     row, slots = np.arange(len(rows)), rows.mask.shape[1]
     slot = np.where((chosen >= 0) & (chosen < slots), chosen, 0)
     return np.asarray(rows.reward[row, np.where(rows.mask[row, slot], slot, 0)])
@@ -79,11 +84,13 @@ class EdgeVectorEnv(VectorEnv):
     the task.
 
     Observation (a dict of arrays with leading axis B)
-        ``local`` (12,) and ``destinations`` (K, 10): see :func:`sim_env.observation.encode`;
-        ``local[0]`` is 1 where there is something to decide, else all is zero.
+        ``local`` (12,) and ``destinations`` (K, 10), or the widths of the scenario's observation:
+        see :mod:`sim_env.features`; ``local[0]`` is 1 where there is something to decide, else all
+        is zero.
         ``action_mask`` (K,), int8: legal actions.
     Reward
-        Of the decision taken in this step (:mod:`sim_env.reward`), 0 without one.
+        Of the decision taken in this step, or of the tasks that ended in it, by the scenario's
+        reward: see :mod:`sim_env.reward`.
     End of an episode
         Truncation after `horizon` ticks; the task is a continuing one and never terminates.
 
@@ -131,7 +138,9 @@ class EdgeVectorEnv(VectorEnv):
         self._peer_policy: Policy = random if peers == SELF else POLICIES[peers]
         self._takes_actor = peers == SELF
         self.slots = int(self.scenario.net.slots[self.node])
-        self.single_observation_space, self.single_action_space = agent_spaces(self.slots)
+        self.single_observation_space, self.single_action_space = agent_spaces(
+            self.slots, self.scenario.encoding
+        )
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.world: World | None = None
@@ -156,6 +165,7 @@ class EdgeVectorEnv(VectorEnv):
             self._decide(self._seen)
             self.world.step(self._actions)
             self._look()
+        self.world.collect()  # what was earned before the episode is not of it
         self._end = self.world.now + self.horizon
         return self._view(), {}
 
@@ -169,13 +179,14 @@ class EdgeVectorEnv(VectorEnv):
         if self._over:
             view, info = self.reset()
             return view, np.zeros(self.num_envs), never, never, info
-        reward = np.zeros(self.num_envs)
+        reward = np.full(self.num_envs, self.scenario.net.reward.no_op)
         # One past either end is as illegal as any number beyond it, and fits the world's integers.
         chosen = np.clip(np.asarray(actions), -1, self.slots)[self._mine.world]
         reward[self._mine.world] = earned(self._mine, chosen)
         self._decide(self._others)
         self._actions[self._mine.world, self.node] = chosen
         self.world.step(self._actions)
+        reward += self.world.collect()[:, self.node]
         self._over = self.world.now >= self._end
         self._look()
         return self._view(), reward, never, np.full(self.num_envs, self._over), {}

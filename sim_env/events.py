@@ -9,7 +9,19 @@ there, in the middle of the tick, between two steps.
 import numpy as np
 
 from sim_env.compiled import compiled, part
-from sim_env.kernel import append, birth, end, expire, launch, load, offload, pop, take_due, travel
+from sim_env.kernel import (
+    append,
+    birth,
+    end,
+    expire,
+    launch,
+    load,
+    offload,
+    pop,
+    remember,
+    take_due,
+    travel,
+)
 from sim_env.state import (
     CLIENT,
     DEADLINE,
@@ -247,6 +259,7 @@ def act(net, st, b, n, action, now):
         return  # the first task of the queue has been marked before
     pop(st, b, st.pending_head, n)
     st.num_pending[b, n] -= 1
+    remember(st, b, task, n)
     if action == 0:
         st.kind[b, task] = READY
         insert(net, st, b, st.ready_head, st.ready_tail, n, task)

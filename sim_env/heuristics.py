@@ -8,19 +8,9 @@ import numpy as np
 from sim_env import policies
 from sim_env.compiled import compiled, part
 from sim_env.events import event_tick
+from sim_env.features import BACK, CAPACITY, EXECUTE, LOAD, QUEUE, SEND, SPEED, WAIT
 from sim_env.kernel import tick
-from sim_env.observation import (
-    BACK,
-    CAPACITY,
-    EXECUTE,
-    LOAD,
-    QUEUE,
-    SEND,
-    SPEED,
-    WAIT,
-    look,
-    undecided,
-)
+from sim_env.observation import look, undecided
 from sim_env.state import GOLDEN, mix
 
 LOCAL, RANDOM, LQ, LQRAND, THRESHOLD, SED = range(6)

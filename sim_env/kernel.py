@@ -14,6 +14,7 @@ A tick runs: apply actions, deliver, and then for each node arrive, process, exp
 import numpy as np
 
 from sim_env.compiled import compiled, part
+from sim_env.reward import DECIDED, OWN
 from sim_env.state import (
     BINS,
     CLIENT,
@@ -78,6 +79,26 @@ def pop(st, b, heads, i):
 
 
 @part
+def remember(st, b, task, n):
+    """Node n decides about a task."""
+    if st.deciders.shape[2] > 0:
+        st.deciders[b, task, st.hops[b, task] % st.deciders.shape[2]] = n
+
+
+@part
+def pay(st, b, task, outcome):
+    """Credit the end of a task to those who earn by it."""
+    if outcome == FINISHED:
+        st.ends[b, st.origin[b, task], OWN] += 1
+    elif outcome != CLIENT:
+        st.ends[b, st.place[b, task], OWN] -= 1
+    for i in range(st.deciders.shape[2]):
+        n = st.deciders[b, task, i]
+        if n >= 0:
+            st.ends[b, n, DECIDED] += 1 if outcome == FINISHED else -1
+
+
+@part
 def end(st, b, task, outcome, now):
     """Count the end of a task and free its place."""
     st.total[b, outcome] += 1
@@ -91,6 +112,7 @@ def end(st, b, task, outcome, now):
             st.cohort[b, RESPONSE] += response
             st.histogram[b, min(response, BINS - 1)] += 1
             st.finished_at[b, st.origin[b, task]] += 1
+    pay(st, b, task, outcome)
     st.kind[b, task] = FREE
     st.next[b, task] = st.free_head[b]
     st.free_head[b] = task
@@ -108,13 +130,13 @@ def launch(st, b, task, kind, due):
 @part
 def enter(net, st, b, n, task, now):
     """A task reaches a node: it waits undecided, or is lost because the queue is full."""
+    st.place[b, task] = n
     if load(st, b, n) >= net.capacity[n]:
         end(st, b, task, OVERFLOW, now)
         return
     st.entered[b, task] = st.entries[b]
     st.entries[b] += 1
     st.kind[b, task] = PENDING
-    st.place[b, task] = n
     append(st, b, st.pending_head, st.pending_tail, n, task)
     st.num_pending[b, n] += 1
     st.accepted[b, n] += 1
@@ -134,6 +156,7 @@ def decide(net, st, b, n, action, now):
     if not legal:
         st.total[b, MASKED] += 1
         action = 0
+    remember(st, b, task, n)
     if action == 0:
         st.kind[b, task] = READY
         append(st, b, st.ready_head, st.ready_tail, n, task)
@@ -150,6 +173,7 @@ def offload(net, st, b, n, k, task, now):
     st.place[b, task] = net.neighbour[net.first[n] + k]
     st.sender[b, task] = n
     st.hops[b, task] += 1
+    remember(st, b, task, NONE)  # nobody has, there
     st.back[b, task] += travel(net, n, k, net.job_output[job])
     launch(st, b, task, OUTBOUND, now + travel(net, n, k, net.job_input[job]))
 
@@ -209,6 +233,7 @@ def birth(net, st, b, n, now):
     st.origin[b, task] = n
     st.sender[b, task] = NONE
     st.hops[b, task] = 0
+    st.deciders[b, task, :] = NONE
     st.back[b, task] = 0
     st.work[b, task] = net.job_work[job]
     st.total[b, CREATED] += 1

@@ -1,4 +1,4 @@
-"""What an agent sees when it has to decide: raw quantities, and features for a network.
+"""What an agent knows when it has to decide, in raw quantities.
 
 A row is one decision: one agent of one world with an undecided task. A column of the
 destinations is a slot: 0 the node itself, k > 0 its k-th neighbour. Neighbours' queues are known
@@ -10,17 +10,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_env.compiled import compiled, part
+from sim_env.features import (
+    BACK,
+    BACKLOG,
+    CAPACITY,
+    EXECUTE,
+    HOPS,
+    INCOMING,
+    IS_SENDER,
+    LOAD,
+    MEGABYTES,
+    NUM_DESTINATION,
+    NUM_LOCAL,
+    OUTPUT_MEGABYTES,
+    PENDING,
+    QUEUE,
+    READY,
+    SEND,
+    SLACK,
+    SPEED,
+    WAIT,
+    WORK,
+    Encoding,
+)
 from sim_env.kernel import load, travel
-from sim_env.reward import delay_reward
+from sim_env.reward import decision_reward
 from sim_env.state import mix
-
-# Raw columns of a row and of a destination; times in ticks.
-PENDING, READY, LOAD, BACKLOG, WORK, MEGABYTES, SLACK, HOPS, INCOMING = range(9)
-QUEUE, CAPACITY, SPEED, WAIT, EXECUTE, SEND, BACK, IS_SENDER = range(8)
-NUM_LOCAL, NUM_DESTINATION = 9, 8
-# Columns of the ``full`` features.
-LOCAL_FEATURES, DESTINATION_FEATURES = 12, 10
-REFERENCE_SPEED = 2e7  # instructions per tick: fixed, so that features mean the same everywhere
 
 
 @dataclass
@@ -30,17 +45,19 @@ class Observation:
     Parameters
     ----------
     world, node : array of int32, shape (R,)
-    local : array of float64, shape (R, 9)
+    local : array of float64, shape (R, 10)
         Undecided, decided and all tasks at the node; its backlog in ticks; instructions,
-        megabytes, ticks to the deadline and hops of the task; moving average of tasks accepted
-        per tick.
+        megabytes of input and of output, ticks to the deadline and hops of the task; moving
+        average of tasks accepted per tick.
     destination : array of float64, shape (R, K, 8)
         Known queue, capacity, instructions per tick, expected wait, execution, transfer there
         and back in ticks, and whether the task came from there.
     mask : array of bool, shape (R, K)
         Legal actions.
     reward : array of float64, shape (R, K)
-        What each action would earn.
+        What each action would earn; zeros if the ends of tasks earn, not decisions.
+    encoding : Encoding
+        Of :meth:`features`.
     """
 
     world: np.ndarray
@@ -49,6 +66,7 @@ class Observation:
     destination: np.ndarray
     mask: np.ndarray
     reward: np.ndarray
+    encoding: Encoding
 
     def __len__(self) -> int:
         return len(self.world)
@@ -62,6 +80,7 @@ class Observation:
             self.destination[rows],
             self.mask[rows],
             self.reward[rows],
+            self.encoding,
         )
 
     @property
@@ -70,22 +89,22 @@ class Observation:
         return np.asarray(self.destination[:, :, WAIT : BACK + 1].sum(axis=2))
 
     def features(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ``full`` features of :func:`encode`.
+        """What a network is fed with: the columns of :mod:`sim_env.features`.
 
         Returns
         -------
-        local : array of float32, shape (R, 12)
-        destination : array of float32, shape (R, K, 10)
+        local : array of float32, shape (R, ``encoding.local``)
+        destination : array of float32, shape (R, K, ``encoding.destinations``)
             Zero where the mask is.
         """
         rows, slots = self.mask.shape
-        local = np.zeros((rows, LOCAL_FEATURES), np.float32)
-        destination = np.zeros((rows, slots, DESTINATION_FEATURES), np.float32)
-        encode(self.local, self.destination, self.mask, local, destination)
+        local = np.zeros((rows, self.encoding.local), np.float32)
+        destination = np.zeros((rows, slots, self.encoding.destinations), np.float32)
+        self.encoding.encode(self.local, self.destination, self.mask, local, destination)
         return local, destination
 
 
-def empty_observation(rows: int, slots: int) -> Observation:
+def empty_observation(rows: int, slots: int, encoding: Encoding) -> Observation:
     """Room for `rows` decisions."""
     return Observation(
         world=np.zeros(rows, np.int32),
@@ -94,6 +113,7 @@ def empty_observation(rows: int, slots: int) -> Observation:
         destination=np.zeros((rows, slots, NUM_DESTINATION)),
         mask=np.zeros((rows, slots), np.bool_),
         reward=np.zeros((rows, slots)),
+        encoding=encoding,
     )
 
 
@@ -147,6 +167,7 @@ def look(net, st, b, n, task, now, local, destination, mask):
     local[BACKLOG] = (ahead + behind) / net.speed[n]
     local[WORK] = work
     local[MEGABYTES] = net.job_input[job] / 8e6
+    local[OUTPUT_MEGABYTES] = net.job_output[job] / 8e6
     local[SLACK] = st.deadline[b, task] - now
     local[HOPS] = st.hops[b, task]
     local[INCOMING] = st.incoming[b, n]
@@ -190,10 +211,7 @@ def observe(net, st, now, world, node, local, destination, mask, reward, filled)
             node[row] = n
             look(net, st, b, n, task, now, local[row], destination[row], mask[row])
             for k in range(net.slots[n]):
-                slot = destination[row, k]
-                delay = slot[WAIT] + slot[EXECUTE] + slot[SEND] + slot[BACK]
-                free = (slot[CAPACITY] - slot[QUEUE] - (k > 0)) / slot[CAPACITY]
-                reward[row, k] = delay_reward(net, delay, free)
+                reward[row, k] = decision_reward(net, n, k, destination[row])
             for k in range(net.slots[n], filled[row]):
                 destination[row, k, :] = 0.0
                 mask[row, k] = False
@@ -201,47 +219,3 @@ def observe(net, st, now, world, node, local, destination, mask, reward, filled)
             filled[row] = net.slots[n]
             row += 1
     return row
-
-
-@compiled
-def encode(local, destination, mask, out_local, out_destination):
-    """Features of order one, with fixed constants so that they transfer between networks.
-
-    Local (12): 1; tasks / capacity; log1p(undecided) / 4; log2(speed / 2e7) / 4;
-    log1p(execution here) / 4; log1p(megabytes) / 4; ticks to deadline / 300; hops / 4;
-    decided / capacity; incoming tasks per tick; legal actions / 10; log1p(backlog) / 5.
-    Destination (10): queue / capacity; log1p(queue) / 4; log2(speed / 2e7) / 4;
-    log1p(execution) / 4; log1p(wait) / 4; log1p(transfers) / 4; is this node; log1p(delay) / 4;
-    came from there; min(delay / 100, 6) / 2. Times in ticks.
-    """
-    for r in range(len(local)):
-        capacity = destination[r, 0, CAPACITY]
-        out_local[r, 0] = 1.0
-        out_local[r, 1] = local[r, LOAD] / capacity
-        out_local[r, 2] = np.log1p(local[r, PENDING]) / 4
-        out_local[r, 3] = np.log2(destination[r, 0, SPEED] / REFERENCE_SPEED) / 4
-        out_local[r, 4] = np.log1p(destination[r, 0, EXECUTE]) / 4
-        out_local[r, 5] = np.log1p(local[r, MEGABYTES]) / 4
-        out_local[r, 6] = min(local[r, SLACK] / 300, 3.0)
-        out_local[r, 7] = local[r, HOPS] / 4
-        out_local[r, 8] = local[r, READY] / capacity
-        out_local[r, 9] = local[r, INCOMING]
-        slots = 0
-        for k in range(mask.shape[1]):
-            d = destination[r, k]
-            if not mask[r, k]:
-                continue
-            slots += 1
-            delay = d[WAIT] + d[EXECUTE] + d[SEND] + d[BACK]
-            out_destination[r, k, 0] = d[QUEUE] / d[CAPACITY]
-            out_destination[r, k, 1] = np.log1p(d[QUEUE]) / 4
-            out_destination[r, k, 2] = np.log2(d[SPEED] / REFERENCE_SPEED) / 4
-            out_destination[r, k, 3] = np.log1p(d[EXECUTE]) / 4
-            out_destination[r, k, 4] = np.log1p(d[WAIT]) / 4
-            out_destination[r, k, 5] = np.log1p(d[SEND] + d[BACK]) / 4
-            out_destination[r, k, 6] = k == 0
-            out_destination[r, k, 7] = np.log1p(delay) / 4
-            out_destination[r, k, 8] = d[IS_SENDER]
-            out_destination[r, k, 9] = min(delay / 100, 6.0) / 2
-        out_local[r, 10] = slots / 10
-        out_local[r, 11] = np.log1p(local[r, BACKLOG]) / 5

@@ -78,7 +78,8 @@ class EdgeParallelEnv(ParallelEnv):
         # Row of an agent's view, by node.
         self._row = np.full(self.scenario.topology.num_nodes, -1)
         self._row[self.scenario.agents] = np.arange(len(names))
-        both = {name: agent_spaces(count) for name, count in self._slots.items()}
+        encoding = self.scenario.encoding
+        both = {name: agent_spaces(count, encoding) for name, count in self._slots.items()}
         self.observation_spaces = {name: both[name][0] for name in names}
         self.action_spaces = {name: both[name][1] for name in names}
         self._rng: np.random.Generator | None = None
@@ -101,6 +102,7 @@ class EdgeParallelEnv(ParallelEnv):
         if seed is not None or self._rng is None:
             self._rng, _ = gym.utils.seeding.np_random(seed)
         self.world = World(self.scenario, self._rng.integers(0, 2**63, 1, dtype=np.uint64).tolist())
+        self.world.collect()  # of a tick that has begun before the first step
         self._seen = self.world.observe()
         self.agents = list(self.possible_agents)
         self._viewer.follow(self.world)
@@ -146,11 +148,12 @@ class EdgeParallelEnv(ParallelEnv):
             # One past either end is as illegal as any number beyond it, and fits the integers.
             asked[self._node[name]] = min(max(int(action), -1), self._slots[name])
         nodes = self._seen.node
-        reward = np.zeros(len(self.agents))
+        reward = np.full(len(self.agents), self.scenario.net.reward.no_op)
         reward[self._row[nodes]] = earned(self._seen, asked[nodes])
         decisions = np.zeros((1, len(asked)), np.int32)
         decisions[0, nodes] = asked[nodes]
         self.world.step(decisions)
+        reward += self.world.collect()[0, self.scenario.agents]
         self._seen = self.world.observe()
         self._viewer.follow(self.world)
         over = self.world.now >= self.horizon

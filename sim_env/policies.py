@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from sim_env.errors import require_choice
-from sim_env.observation import CAPACITY, LOAD, QUEUE, SPEED, Observation
+from sim_env.features import CAPACITY, LOAD, QUEUE, SPEED
+from sim_env.observation import Observation
 
 Policy = Callable[[Observation, np.random.Generator], np.ndarray]
 

@@ -8,10 +8,12 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+from sim_env.reference_reward import decision_reward
 from sim_env.scenario import Scenario
 from sim_env.schedule import multipliers
 
 WORD = 2**64 - 1
+DECIDERS = 16  # decisions about a task that may still earn when it ends
 
 
 def mix(z: int) -> int:
@@ -59,6 +61,7 @@ class Task:
     receiver: int = -1
     from_receiver: int = 0
     decided: bool = False
+    deciders: dict[int, int] = field(default_factory=dict)  # node that decided, by hops
 
 
 @dataclass(eq=False)
@@ -77,6 +80,8 @@ class Node:
     incoming: float = 0.0
     accepted: int = 0
     dirty: bool = False
+    own_ends: int = 0  # own tasks that came home - tasks dropped here
+    decided_ends: int = 0  # tasks decided here that finished - those that were lost
 
     @property
     def load(self) -> int:
@@ -218,9 +223,9 @@ class ReferenceWorld:
     def _deliver(self, journey: Journey) -> None:
         task = journey.task
         if journey.kind == "result":
-            self._end(task, self._judge(task, self.now), self.now)
+            self._end(task, self._judge(task, self.now), self.now, journey.destination)
         elif self._is_late(task):
-            self._end(task, "deadline", self.now)
+            self._end(task, "deadline", self.now, journey.destination)
         else:
             self._receive(journey.destination, task, journey.kind == "birth")
 
@@ -233,7 +238,7 @@ class ReferenceWorld:
         full = node.load >= self.net.capacity[n]
         node.dirty |= not from_client or not full
         if full:
-            self._end(task, "overflow", self.now)
+            self._end(task, "overflow", self.now, n)
             return
         node.accepted += 1
         if from_client and self.physics.intake_period:
@@ -304,7 +309,7 @@ class ReferenceWorld:
         self._serve(n, node)
         if node.intake and (not node.queue or self.now % physics.intake_period == 0):
             self._take_in(node)
-        self._cancel(node)
+        self._cancel(n, node)
         if physics.publish == "change" or node.dirty:
             self.published[-1][n] = node.load
         node.dirty = False
@@ -345,23 +350,23 @@ class ReferenceWorld:
         elif back:
             self._send("result", task, self.now + 1 + back, task.origin)
         else:
-            self._end(task, self._judge(task, self.now + 1), self.now + 1)
+            self._end(task, self._judge(task, self.now + 1), self.now + 1, n)
 
     def _judge(self, task: Task, home: int) -> str:
         late = home > task.deadline and self.physics.late_results == "lost"
         forgotten = self.physics.client_forgets and task.born + task.deadline < home
         return "client" if late or forgotten else "finished"
 
-    def _cancel(self, node: Node) -> None:
+    def _cancel(self, n: int, node: Node) -> None:
         now = self.now + 1
         limit = now - self.physics.expiry_grace
         for task in [task for task in node.queue if task.deadline <= limit]:
             node.queue.remove(task)
-            self._end(task, "deadline", now)
+            self._end(task, "deadline", now, n)
         served = node.service
         if served and self.physics.cancel_in_service and served.deadline <= limit:
             node.service = None
-            self._end(served, "deadline", now)
+            self._end(served, "deadline", now, n)
 
     def _act(self, n: int, action: int) -> None:
         node = self.nodes[n]
@@ -376,19 +381,31 @@ class ReferenceWorld:
             action = 0
         if action == 0:
             first = self.physics.keep_marks == "first"
-            (node.queue[0] if first else task).decided = True
+            kept = node.queue[0] if first else task
+            if not kept.decided:
+                kept.deciders[kept.hops] = n
+            kept.decided = True
             return
         node.dirty = True
         node.queue.remove(task)
         self.counts["offloaded"] += 1
         task.sender = n
+        task.deciders[task.hops] = n
         task.hops += 1
         task.back += self.travel(n, action, self.net.job_output[task.job])
         due = self.now + self.travel(n, action, self.net.job_input[task.job])
         self._send("offload", task, due, self._neighbour(n, action))
 
-    def _end(self, task: Task, outcome: str, now: int) -> None:
+    def _end(self, task: Task, outcome: str, now: int, n: int) -> None:
+        """A task ends at node n; credit those who earn by it."""
         self.counts[outcome] += 1
+        if outcome == "finished":
+            self.nodes[task.origin].own_ends += 1
+        elif outcome != "client":
+            self.nodes[n].own_ends -= 1
+        for hops, decider in task.deciders.items():
+            if hops > task.hops - DECIDERS:
+                self.nodes[decider].decided_ends += 1 if outcome == "finished" else -1
         if outcome == "finished":
             self.counts["response"] += now - task.born
 
@@ -412,7 +429,7 @@ class ReferenceWorld:
             task = node.undecided
             if not net.is_agent[n] or task is None:
                 continue
-            slots = []
+            slots: list[dict[str, float]] = []
             for k in range(net.slots[n]):
                 m = self._neighbour(n, k)
                 queue = node.load if k == 0 else self.known_queue(n, m)
@@ -420,8 +437,6 @@ class ReferenceWorld:
                 send = self.travel(n, k, net.job_input[task.job]) if k else 0
                 back = self.travel(n, k, net.job_output[task.job]) if k else 0
                 execute = net.job_work[task.job] / net.speed[m]
-                delay = work / net.speed[m] + execute + send + back
-                free = (net.capacity[m] - queue - (k > 0)) / net.capacity[m]
                 slots.append(
                     {
                         "queue": queue,
@@ -430,11 +445,10 @@ class ReferenceWorld:
                         "send": send,
                         "back": back,
                         "legal": k == 0 or task.hops < net.hop_cap,
-                        "reward": net.utility
-                        - min(delay, net.delay_cap) / net.reward_scale
-                        - net.overload_weight * -math.log10(max(free, 0.001)),
                     }
                 )
+            for k, slot in enumerate(slots):
+                slot["reward"] = decision_reward(net, n, k, slots)
             seen[n] = slots
         return seen
 

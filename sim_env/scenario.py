@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sim_env.errors import require_choice, require_number
+from sim_env.features import OBSERVATIONS
 from sim_env.links import received_power, shannon_rate
+from sim_env.reward import Reward, RewardSpec, compile_reward
 from sim_env.topology import Topology, TopologySpec, build_topology
 from sim_env.workload import JobTable, WorkloadSpec, build_jobs, source_rates
 
@@ -154,45 +156,24 @@ EVENT_OPTIONS = (
 
 
 @dataclass
-class RewardSpec:
-    """What a decision earns; see :mod:`sim_env.reward` for the formula.
+class ScenarioSpec:
+    """Everything that makes a world, as plain values.
 
     Parameters
     ----------
-    kind : str
-        ``delay``: utility minus expected delay minus the risk of an overload.
-    utility : float
-        Earned by every decision.
-    scale : float
-        Seconds of expected delay that cost 1.
-    delay_cap : float
-        Expected delays above this many seconds cost no more.
-    overload_weight : float
-        Weight of the overload term.
+    topology, workload, physics, reward
+    observation : str
+        What agents see: a name of :data:`sim_env.features.OBSERVATIONS`.
     """
-
-    kind: str = "delay"
-    utility: float = 1.0
-    scale: float = 10.0
-    delay_cap: float = 60.0
-    overload_weight: float = 3.0
-
-    def __post_init__(self) -> None:
-        require_choice("reward.kind", self.kind, ("delay",))
-        require_number("reward.utility", self.utility)
-        require_number("reward.scale", self.scale, above=0)
-        require_number("reward.delay_cap", self.delay_cap, above=0)
-        require_number("reward.overload_weight", self.overload_weight, at_least=0)
-
-
-@dataclass
-class ScenarioSpec:
-    """Everything that makes a world, as plain values."""
 
     topology: TopologySpec = field(default_factory=TopologySpec)
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
+    observation: str = "full"
+
+    def __post_init__(self) -> None:
+        require_choice("observation", self.observation, OBSERVATIONS)
 
 
 class Net(NamedTuple):
@@ -241,10 +222,7 @@ class Net(NamedTuple):
     late_counts: bool
     client_forgets: bool
     random_order: bool
-    utility: float
-    reward_scale: float  # ticks
-    delay_cap: float  # ticks
-    overload_weight: float
+    reward: Reward
 
     def destinations(self, node: int) -> np.ndarray:
         """Nodes in the slots of a node, itself first."""
@@ -267,6 +245,8 @@ class Scenario:
     ----------
     net : Net
         What the kernel reads.
+    encoding : Encoding
+        Of what agents see.
     rho : float
         Offered load: instructions born per second / instructions executed per second when all
         nodes are busy; before the schedule of the workload.
@@ -279,6 +259,7 @@ class Scenario:
         self.topology = topology or build_topology(spec.topology)
         self.jobs = jobs or build_jobs(spec.workload)
         self.net = _compile(spec, self.topology, self.jobs)
+        self.encoding = OBSERVATIONS[spec.observation]
         self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())
 
     @property
@@ -310,6 +291,11 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
     high = max(round(workload.deadline_max / tick), low + 1)
     if workload.deadline_max == 0:
         low, high = NO_DEADLINE, NO_DEADLINE + 1
+    arrivals = source_rates(workload, topology) * tick
+    births = arrivals
+    if physics.serve_neighbours:
+        makes = arrivals[neighbour] * (arrivals[own] > 0)  # by the client of each slot's owner
+        births = np.bincount(neighbour, makes, topology.num_nodes)
     return Net(
         slots=slots,
         first=first,
@@ -320,7 +306,7 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         speed=np.asarray(topology.speed, float) * tick,
         capacity=np.asarray(topology.capacity, np.int32),
         is_agent=np.asarray(topology.is_agent, bool),
-        arrivals=source_rates(workload, topology) * tick,
+        arrivals=arrivals,
         job_work=np.asarray(jobs.instructions, float),
         job_input=np.asarray(jobs.input_bits, float),
         job_output=np.asarray(jobs.output_bits, float),
@@ -349,10 +335,7 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         late_counts=physics.late_results == "finished",
         client_forgets=physics.client_forgets,
         random_order=physics.tick_order == "random",
-        utility=spec.reward.utility,
-        reward_scale=spec.reward.scale / tick,
-        delay_cap=spec.reward.delay_cap / tick,
-        overload_weight=spec.reward.overload_weight,
+        reward=compile_reward(spec.reward, tick, float(jobs.input_bits.mean()), births),
     )
 
 

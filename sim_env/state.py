@@ -5,12 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 from sim_env.compiled import compiled, part
+from sim_env.reward import OUTCOME
 from sim_env.scenario import Net
 
 NONE = -1
 WHEEL = 1024  # buckets of the timing wheel; longer journeys go round more than once
 BINS = 4096  # of the response histogram, one tick each; longer responses fall into the last
 NEVER = 2**31 - 1
+DECIDERS = 16  # decisions about a task that are remembered, the newest ones
 
 # Where a task is.
 FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING, SENT, INTAKE = range(8)
@@ -70,6 +72,8 @@ class State(NamedTuple):
     born_at: np.ndarray  # int64 (B, N): cohort by origin
     finished_at: np.ndarray  # int64 (B, N)
     served_by: np.ndarray  # int64 (B, N): cohort by the node that served it
+    deciders: np.ndarray  # int32 (B, S, D): nodes that decided, by hops; D is 0 if nobody asks
+    ends: np.ndarray  # int32 (B, N, 2): ends of tasks that earn; see sim_env/reward.py
     window: np.ndarray  # int64 (2,): first tick of the measured window, and the tick after it
 
 
@@ -134,6 +138,8 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
     """
     worlds, nodes = len(seeds), len(net.speed)
 
+    memory = min(net.hop_cap + 1, DECIDERS) if net.reward.kind == OUTCOME else 0
+
     def ints(*shape: int, fill: int = 0) -> np.ndarray:
         return np.full((worlds, *shape), fill, np.int32)
 
@@ -188,6 +194,8 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         born_at=np.zeros((worlds, nodes), np.int64),
         finished_at=np.zeros((worlds, nodes), np.int64),
         served_by=np.zeros((worlds, nodes), np.int64),
+        deciders=ints(pool, memory, fill=NONE),
+        ends=ints(nodes, 2),
         window=np.array([0, NEVER], np.int64),
     )
     seed_streams(st, seeds)
@@ -200,6 +208,7 @@ def grow(st: State) -> State:
     worlds, pool = st.kind.shape
     fields = ["kind", "entered", "serial", "job", "born", "deadline", "origin", "place", "sender"]
     fields += ["hops", "back", "receiver", "from_receiver", "due", "work", "next"]
+    fields += ["deciders"]
     bigger = {name: np.concatenate([getattr(st, name)] * 2, axis=1) for name in fields}
     bigger["kind"][:, pool:] = FREE
     bigger["next"][:, pool:] = np.arange(pool + 1, 2 * pool + 1, dtype=np.int32)

@@ -9,6 +9,7 @@ from sim_env import events, kernel
 from sim_env.heuristics import CODES, run, run_events
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.policies import Policy
+from sim_env.reward import collect
 from sim_env.scenario import Scenario
 from sim_env.schedule import multipliers
 from sim_env.state import (
@@ -135,7 +136,7 @@ class World:
         self._actions = np.zeros((self.num_worlds, self.num_nodes), np.int32)
         self._rows: Observation | None = None
         self._filled = np.zeros(0, np.int32)
-        self._one = empty_observation(1, int(self.net.slots.max()))
+        self._one = self._room_for(1)
 
     def measure(self, start: int, stop: int) -> None:
         """Measure the tasks born in the ticks ``start <= tick < stop``; call it before `start`."""
@@ -212,12 +213,15 @@ class World:
             self._factors = multipliers(spec.workload.schedule, ahead, spec.physics.tick)
         return self._factors[tick : tick + count]
 
+    def _room_for(self, rows: int) -> Observation:
+        return empty_observation(rows, int(self.net.slots.max()), self.scenario.encoding)
+
     def observe(self) -> Observation:
         """One row per agent with an undecided task; the arrays are overwritten by the next call."""
         rows = self._rows
         if rows is None:
             count = self.num_worlds * int(self.net.is_agent.sum())
-            rows = self._rows = empty_observation(count, int(self.net.slots.max()))
+            rows = self._rows = self._room_for(count)
             self._filled = np.zeros(count, np.int32)
         count = observe(
             self.net,
@@ -232,6 +236,13 @@ class World:
             self._filled,
         )
         return rows[:count]
+
+    def collect(self) -> np.ndarray:
+        """What each node has earned by the ends of tasks since the last call, shape (B, N).
+
+        Zeros unless the reward is ``sparse`` or ``outcome``: :func:`sim_env.reward.collect`.
+        """
+        return collect(self.net.reward, self.state.ends)
 
     def metrics(self) -> Metrics:
         """Counts of the measured cohort so far."""

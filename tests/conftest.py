@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from sim_env.scenario import PhysicsSpec, RewardSpec, Scenario, ScenarioSpec
+from sim_env.reward import REWARDS, RewardSpec
+from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.topology import Topology
 from sim_env.workload import JobTable, Schedule, WorkloadSpec
 
@@ -69,6 +70,10 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             cancel_in_service=draw(st.booleans()),
             **(draw(options) if options is not None else {}),
         ),
-        reward=RewardSpec(overload_weight=draw(st.sampled_from([0.0, 3.0]))),
+        reward=RewardSpec(
+            kind=draw(st.sampled_from(REWARDS)),
+            utility=draw(st.sampled_from([1.0, 10.0])),
+            overload_weight=draw(st.sampled_from([0.0, 3.0])),
+        ),
     )
     return Scenario(spec, topology=topology, jobs=jobs)

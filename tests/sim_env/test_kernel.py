@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim_env import observation
+from sim_env import features, reward
 from sim_env import state as states
 from sim_env.reference import ReferenceWorld
 from sim_env.scenario import Scenario, load_scenario
@@ -36,7 +36,7 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
         return tuple(
             value
             for name, value in vars(task).items()
-            if name not in ("decided", "receiver", "from_receiver")
+            if name not in ("decided", "deciders", "receiver", "from_receiver")
         )
 
     for n, node in enumerate(reference.nodes):
@@ -53,6 +53,9 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
             reference_fields(node.service) if node.service else None
         )
         assert state.incoming[b, n] == node.incoming
+        assert state.ends[b, n, reward.OWN] == node.own_ends
+        if world.net.reward.kind == reward.OUTCOME:
+            assert state.ends[b, n, reward.DECIDED] == node.decided_ends
     travelling = [task for head in state.wheel_head[b] for task in world.chain(b, head)]
     assert sorted(
         (*fields(task), state.due[b, task].item(), state.kind[b, task] == states.RETURNING)
@@ -72,11 +75,11 @@ def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
     """Every agent sees the same in both."""
     seen = world.observe()
     columns = {
-        "queue": observation.QUEUE,
-        "wait": observation.WAIT,
-        "execute": observation.EXECUTE,
-        "send": observation.SEND,
-        "back": observation.BACK,
+        "queue": features.QUEUE,
+        "wait": features.WAIT,
+        "execute": features.EXECUTE,
+        "send": features.SEND,
+        "back": features.BACK,
     }
     for row, (b, n) in enumerate(zip(seen.world, seen.node, strict=True)):
         node, task = references[b].nodes[n], references[b].nodes[n].undecided
@@ -88,12 +91,13 @@ def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
             [
                 *(len(node.queue) - decided, decided, node.load),
                 (waiting + served) / world.net.speed[n],
-                *(world.net.job_work[task.job], world.net.job_input[task.job] / 8e6),
+                world.net.job_work[task.job],
+                *(world.net.job_input[task.job] / 8e6, world.net.job_output[task.job] / 8e6),
                 *(task.deadline - world.now, task.hops, node.incoming),
             ],
             rtol=1e-12,
         )
-        senders = seen.destination[row, :, observation.IS_SENDER]
+        senders = seen.destination[row, :, features.IS_SENDER]
         here = world.net.destinations(n)
         assert senders[: len(here)].tolist() == [
             k > 0 and m == task.sender for k, m in enumerate(here)

@@ -3,24 +3,15 @@
 import numpy as np
 import pytest
 
-from sim_env.observation import (
-    CAPACITY,
-    EXECUTE,
-    LOAD,
-    QUEUE,
-    SEND,
-    SPEED,
-    WAIT,
-    Observation,
-    empty_observation,
-)
+from sim_env.features import CAPACITY, EXECUTE, LOAD, OBSERVATIONS, QUEUE, SEND, SPEED, WAIT
+from sim_env.observation import Observation, empty_observation
 from sim_env.policies import POLICIES, get_policy
 
 
 @pytest.fixture
 def three() -> Observation:
     """Three decisions with four slots; the last slot of the first row is illegal."""
-    seen = empty_observation(3, 4)
+    seen = empty_observation(3, 4, OBSERVATIONS["full"])
     seen.mask[:] = True
     seen.mask[0, 3] = False
     seen.destination[:, :, CAPACITY] = [20, 10, 200, 20]
