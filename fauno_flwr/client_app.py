@@ -73,7 +73,7 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenari
 
 def load_agent(context: Context, config: RunConfig) -> tuple[Population, int, int]:
     """The agent, its number of messages, the version of its critic; new ones at first."""
-    population = Population(1, config.agent, config.seed)
+    population = Population(1, config.agent, config.seed, config.observation)
     if STATE not in context.state:
         return population, 0, -1
     saved = context.state.config_records[STATE]
@@ -85,7 +85,7 @@ def load_agent(context: Context, config: RunConfig) -> tuple[Population, int, in
 def describe(message: Message, context: Context) -> Message:
     """Say who this node is, before any training."""
     config, _, agent = read_message(message, context)
-    critic = Population(1, config.agent, config.seed).get_critic()
+    critic = Population(1, config.agent, config.seed, config.observation).get_critic()
     about = ConfigRecord(
         {
             "agent": agent,

@@ -15,8 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sim_env.envs import SELF
 from sim_env.errors import require_choice, require_number
+from sim_env.features import OBSERVATIONS
 from sim_env.policies import POLICIES
-from sim_env.scenario import PhysicsSpec, RewardSpec, Scenario, ScenarioSpec
+from sim_env.reward import RewardSpec
+from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.topology import TopologySpec
 from sim_env.workload import WorkloadSpec
 from strategies.buffered_async import require_buffer_size
@@ -191,6 +193,7 @@ class RunConfig:
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
+    observation: str = "full"
     agent: AgentConfig = field(default_factory=AgentConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
@@ -198,11 +201,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
+        require_choice("observation", self.observation, OBSERVATIONS)
 
     @property
     def scenario_spec(self) -> ScenarioSpec:
         """The world of this run."""
-        return ScenarioSpec(self.topology, self.workload, self.physics, self.reward)
+        return ScenarioSpec(
+            self.topology, self.workload, self.physics, self.reward, self.observation
+        )
 
     def build_scenario(self) -> Scenario:
         """Compile the world of this run, and check what depends on the number of agents."""

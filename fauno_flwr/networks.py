@@ -11,10 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sim_env.observation import DESTINATION_FEATURES, LOCAL_FEATURES
-
-ACTOR_INPUTS = LOCAL_FEATURES + 2 * DESTINATION_FEATURES
-CRITIC_INPUTS = LOCAL_FEATURES + 3 * DESTINATION_FEATURES
+from sim_env.features import Encoding
 
 
 class StackedMLP(nn.Module):
@@ -56,16 +53,19 @@ class StackedMLP(nn.Module):
 class EquivariantActor(StackedMLP):
     """Score of a destination: MLP of [local, x_k, x_k - min_j x_j]; softmax over the legal ones."""
 
-    def __init__(self, agents: int, hidden: int, generator: torch.Generator) -> None:
-        super().__init__(agents, ACTOR_INPUTS, hidden, 0.1, generator)
+    def __init__(
+        self, agents: int, encoding: Encoding, hidden: int, generator: torch.Generator
+    ) -> None:
+        inputs = encoding.local + 2 * encoding.destinations
+        super().__init__(agents, inputs, hidden, 0.1, generator)
 
     def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
         """Scores, minus infinity where illegal.
 
         Parameters
         ----------
-        local : Tensor, shape (A, R, 12)
-        destination : Tensor, shape (A, R, K, 10)
+        local : Tensor, shape (A, R, ``encoding.local``)
+        destination : Tensor, shape (A, R, K, ``encoding.destinations``)
         mask : Tensor of bool, shape (A, R, K)
 
         Returns
@@ -77,15 +77,18 @@ class EquivariantActor(StackedMLP):
         x = torch.cat(
             [local.unsqueeze(2).expand(-1, -1, slots, -1), destination, destination - best], dim=3
         )
-        scores = self(x.reshape(agents, rows * slots, ACTOR_INPUTS)).reshape(agents, rows, slots)
+        scores = self(x.reshape(agents, rows * slots, -1)).reshape(agents, rows, slots)
         return scores.masked_fill(~mask, -torch.inf)
 
 
 class PooledCritic(StackedMLP):
     """Value of a decision: MLP of [local, x_self, mean_k x_k, min_k x_k]."""
 
-    def __init__(self, agents: int, hidden: int, generator: torch.Generator) -> None:
-        super().__init__(agents, CRITIC_INPUTS, hidden, 1.0, generator)
+    def __init__(
+        self, agents: int, encoding: Encoding, hidden: int, generator: torch.Generator
+    ) -> None:
+        inputs = encoding.local + 3 * encoding.destinations
+        super().__init__(agents, inputs, hidden, 1.0, generator)
 
     def values(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
         """Values, shape (A, R); parameters as in :meth:`EquivariantActor.logits`."""
@@ -96,5 +99,5 @@ class PooledCritic(StackedMLP):
 
 
 def smallest(destination: Tensor, mask: Tensor) -> Tensor:
-    """Each feature's minimum over the legal destinations, shape (A, R, 10)."""
+    """Each feature's minimum over the legal destinations, shape (A, R, D)."""
     return destination.masked_fill(~mask.unsqueeze(3), torch.inf).amin(2)

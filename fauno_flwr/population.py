@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fauno_flwr.config import AgentConfig
 from fauno_flwr.networks import EquivariantActor, PooledCritic
+from sim_env.features import OBSERVATIONS
 from sim_env.observation import Observation
 
 Arrays = dict[str, np.ndarray]
@@ -81,13 +82,18 @@ class Population:
     config : AgentConfig
     seed : int
         Of the start.
+    observation : str, default "full"
+        What the agents see; it sets the widths of the networks.
     """
 
-    def __init__(self, agents: int, config: AgentConfig, seed: int) -> None:
+    def __init__(
+        self, agents: int, config: AgentConfig, seed: int, observation: str = "full"
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.agents, self.config = agents, config
-        self.actor = EquivariantActor(agents, config.hidden, generator)
-        self.critic = PooledCritic(agents, config.hidden, generator)
+        encoding = OBSERVATIONS[observation]
+        self.actor = EquivariantActor(agents, encoding, config.hidden, generator)
+        self.critic = PooledCritic(agents, encoding, config.hidden, generator)
         self.actor_optimizer = StackedAdam(self.actor, config.max_grad_norm)
         self.critic_optimizer = StackedAdam(self.critic, config.max_grad_norm)
 

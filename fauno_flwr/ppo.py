@@ -19,11 +19,12 @@ class Decisions:
 
     Parameters
     ----------
-    local : array of float32, shape (R, 12)
-    destination : array of float32, shape (R, K, 10)
+    local : array of float32, shape (R, F)
+    destination : array of float32, shape (R, K, D)
     mask : array of bool, shape (R, K)
     action : array of int64, shape (R,)
     reward : array of float32, shape (R,)
+        Of the ticks from this decision to the next one of the world.
     last : array of bool, shape (R,)
         Last decision of its world: its value is what the one before it is bootstrapped with.
     """
@@ -68,6 +69,10 @@ def collect(
     env.set_actor(actor)
     rows: list[tuple[np.ndarray, ...]] = []
     actions = np.zeros(env.num_envs, np.int64)
+    # Rewards by row; `newest` is the row of each world's newest decision, at first one behind all
+    # for what comes before there is any.
+    earned = np.zeros(ticks * env.num_envs + 1)
+    newest, count = np.full(env.num_envs, len(earned) - 1), 0
     for _ in range(ticks):
         deciding = np.flatnonzero(view["local"][:, 0])
         actions[:] = 0
@@ -76,15 +81,17 @@ def collect(
             mask = view["action_mask"][deciding] > 0
             scores = actor.scores(0, local, destination, mask)
             actions[deciding] = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+            rows.append((deciding, local, destination, mask, actions[deciding]))
+            newest[deciding] = np.arange(count, count + len(deciding))
+            count += len(deciding)
         view, reward, _, _, _ = env.step(actions)
-        if len(deciding):
-            rows.append((deciding, local, destination, mask, actions[deciding], reward[deciding]))
+        earned[newest] += reward
     if not rows:
         # Nothing to decide in all this time: no rows, of the right widths.
         nothing = np.zeros(0, np.int64)
         widths = (view["local"][:0], view["destinations"][:0], view["action_mask"][:0] > 0)
         return Decisions(*widths, nothing, nothing.astype(np.float32), nothing > 0), view
-    world, local, destination, mask, action, reward = (
+    world, local, destination, mask, action = (
         np.concatenate(column) for column in zip(*rows, strict=True)
     )
     order = np.argsort(world, kind="stable")
@@ -95,7 +102,7 @@ def collect(
             destination[order],
             mask[order],
             action[order],
-            reward[order].astype(np.float32),
+            earned[order].astype(np.float32),
             last,
         ),
         view,

@@ -102,12 +102,16 @@ class Run:
             "events.jsonl", {"event": "stage", "stage": name, "since_start": self.stages[name]}
         )
 
+    def _population(self, agents: int) -> Population:
+        config = self.config
+        return Population(agents, config.agent, config.seed, config.observation)
+
     # ---- handshake -----------------------------------------------------------------------------
 
     def _handshake(self) -> dict[int, int]:
         """Which agent each node is; every agent has exactly one node."""
         needed = len(self.scenario.agents)
-        expected = schema(Population(1, self.config.agent, self.config.seed).get_critic())
+        expected = schema(self._population(1).get_critic())
         agent_of: dict[int, int] = {}
         refusal = ""
         end = time.monotonic() + self.config.federation.wait_for_nodes
@@ -161,7 +165,7 @@ class Run:
 
     def _train(self) -> tuple[Arrays, int]:
         federation = self.config.federation
-        initial = Population(1, self.config.agent, self.config.seed).get_critic()
+        initial = self._population(1).get_critic()
         members = set(self.agent_of)
         strategy = BufferedAsync(
             federation.buffer_size,
@@ -229,7 +233,7 @@ class Run:
         evaluation, agents = self.config.evaluation, self.scenario.agents
         policies = {name: POLICIES[name] for name in evaluation.policies}
         if len(actors) == len(agents):
-            population = Population(len(agents), self.config.agent, self.config.seed)
+            population = self._population(len(agents))
             for agent, actor in actors.items():
                 population.set_actor(actor, agent)
             agent_of_node = np.zeros(self.scenario.topology.num_nodes, np.int64)

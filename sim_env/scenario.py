@@ -292,7 +292,7 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
     if workload.deadline_max == 0:
         low, high = NO_DEADLINE, NO_DEADLINE + 1
     arrivals = source_rates(workload, topology) * tick
-    births = arrivals
+    births: np.ndarray = arrivals
     if physics.serve_neighbours:
         makes = arrivals[neighbour] * (arrivals[own] > 0)  # by the client of each slot's owner
         births = np.bincount(neighbour, makes, topology.num_nodes)

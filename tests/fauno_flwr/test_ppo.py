@@ -10,7 +10,9 @@ from fauno_flwr import ppo
 from fauno_flwr.config import AgentConfig
 from fauno_flwr.population import Population
 from sim_env.envs import EdgeVectorEnv
-from sim_env.observation import DESTINATION_FEATURES, LOCAL_FEATURES
+from sim_env.features import OBSERVATIONS
+
+FULL = OBSERVATIONS["full"]
 
 
 def some_decisions(seed: int, rows: int = 60, slots: int = 4) -> ppo.Decisions:
@@ -22,8 +24,8 @@ def some_decisions(seed: int, rows: int = 60, slots: int = 4) -> ppo.Decisions:
     last = rng.random(rows) < 0.1
     last[-1] = True
     return ppo.Decisions(
-        local=rng.standard_normal((rows, LOCAL_FEATURES)).astype(np.float32),
-        destination=rng.standard_normal((rows, slots, DESTINATION_FEATURES)).astype(np.float32)
+        local=rng.standard_normal((rows, FULL.local)).astype(np.float32),
+        destination=rng.standard_normal((rows, slots, FULL.destinations)).astype(np.float32)
         * mask[:, :, None],
         mask=mask,
         action=action.astype(np.int64),
