@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from safetensors.numpy import load_file
 
 from fauno_flwr import client_app
 from fauno_flwr.config import ConfigError, RunConfig, load_config
@@ -192,6 +193,17 @@ def test_a_whole_run_writes_everything(grid: InMemoryGrid, config: RunConfig, tm
     assert len(read_lines(out.path / "metrics.jsonl")) == 4
     for name in ("comparison.png", "learning.png"):
         assert (out.path / "figures" / name).stat().st_size > 10_000
+
+
+def test_a_run_with_another_observation_and_reward(grid: InMemoryGrid, tmp_path) -> None:
+    """The critic that travels has the width of what its agents see."""
+    config = load_config("ether2", [*TINY, "observation=paper", "reward=sparse"])
+    out = run(grid, config, tmp_path / "run")
+    table = json.loads((out.path / "summary.json").read_text())["table"]
+    assert table[0]["policy"] == "fauno"
+    critic = load_file(out.path / "checkpoints" / "critic.safetensors")
+    assert critic["weights.0"].shape[0] == 7 + 3 * 3
+    assert load_config(str(out.path / "config.yaml")) == config
 
 
 def test_two_runs_with_one_seed_are_the_same(config: RunConfig, tmp_path) -> None:

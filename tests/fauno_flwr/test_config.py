@@ -81,6 +81,8 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
         ("ether2", ["topology=ether9"], "topology is 'ether9': must be one of"),
         ("ether2", ["topology=3"], "topology is 3: must be a name or a mapping"),
         ("ether2", ["nonsense=1"], "key is 'nonsense'"),
+        ("ether2", ["observation=papr"], "observation is 'papr': must be one of full, paper"),
+        ("ether2", ["reward.kind=dense"], "reward.kind is 'dense': must be one of delay"),
         ("ether2", ["workload.rate"], "must be of the form key=value"),
         ("ether2", ["workload.rate=[1"], "override 'workload.rate=[1'"),
         ("ether2", ["seed=99999999999999999999"], "seed"),

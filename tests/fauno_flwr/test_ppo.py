@@ -10,12 +10,14 @@ from fauno_flwr import ppo
 from fauno_flwr.config import AgentConfig
 from fauno_flwr.population import Population
 from sim_env.envs import EdgeVectorEnv
-from sim_env.features import OBSERVATIONS
+from sim_env.features import OBSERVATIONS, Encoding
 
 FULL = OBSERVATIONS["full"]
 
 
-def some_decisions(seed: int, rows: int = 60, slots: int = 4) -> ppo.Decisions:
+def some_decisions(
+    seed: int, rows: int = 60, slots: int = 4, encoding: Encoding = FULL
+) -> ppo.Decisions:
     """Random decisions; about a third of the neighbours are illegal."""
     rng = np.random.default_rng(seed)
     mask = rng.random((rows, slots)) < 0.7
@@ -24,8 +26,8 @@ def some_decisions(seed: int, rows: int = 60, slots: int = 4) -> ppo.Decisions:
     last = rng.random(rows) < 0.1
     last[-1] = True
     return ppo.Decisions(
-        local=rng.standard_normal((rows, FULL.local)).astype(np.float32),
-        destination=rng.standard_normal((rows, slots, FULL.destinations)).astype(np.float32)
+        local=rng.standard_normal((rows, encoding.local)).astype(np.float32),
+        destination=rng.standard_normal((rows, slots, encoding.destinations)).astype(np.float32)
         * mask[:, :, None],
         mask=mask,
         action=action.astype(np.int64),
@@ -118,12 +120,13 @@ def test_illegal_actions_have_no_probability_and_no_gradient() -> None:
     assert torch.any(destination.grad[mask] != 0)
 
 
-def test_the_numpy_actor_equals_the_torch_actor() -> None:
-    population = Population(3, AgentConfig(), 1)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_the_numpy_actor_equals_the_torch_actor(observation: str) -> None:
+    population = Population(3, AgentConfig(), 1, observation)
     for agent in range(3):
         noisy = {k: v + 0.1 * agent for k, v in population.get_actor(agent).items()}
         population.set_actor(noisy, agent)
-    batch = some_decisions(5)
+    batch = some_decisions(5, encoding=OBSERVATIONS[observation])
     rows = [
         torch.from_numpy(np.stack([x] * 3)) for x in (batch.local, batch.destination, batch.mask)
     ]
@@ -188,3 +191,46 @@ def test_collected_decisions_are_those_of_the_node(node: int, at_least: int) -> 
     delay = decisions.destination[rows, decisions.action, 9] * 20
     low = delay < 55
     np.testing.assert_allclose(decisions.reward[low], 1 - delay[low] / 2, atol=1e-4)
+
+
+class ScriptedEnv:
+    """Two worlds with decisions and rewards by script; a view says who decides next."""
+
+    num_envs = 2
+
+    def __init__(self, deciding: list[tuple[int, int]], rewards: list[tuple[float, float]]) -> None:
+        self.deciding, self.rewards, self.tick = deciding, rewards, 0
+
+    def set_actor(self, actor) -> None:
+        """Nobody else is there."""
+
+    def view(self) -> dict[str, np.ndarray]:
+        """Zeros but for who decides; a second feature tells the decisions apart."""
+        local = np.zeros((2, FULL.local), np.float32)
+        local[:, 0] = self.deciding[self.tick]
+        local[:, 1] = self.tick * local[:, 0]
+        mask = np.ones((2, 3), np.int8)
+        return {
+            "local": local,
+            "destinations": np.zeros((2, 3, FULL.destinations), np.float32),
+            "action_mask": mask,
+        }
+
+    def step(self, actions: np.ndarray) -> tuple:
+        """The next line of the script."""
+        reward = np.array(self.rewards[self.tick])
+        self.tick += 1
+        return self.view(), reward, None, None, {}
+
+
+def test_what_comes_between_two_decisions_belongs_to_the_earlier_one() -> None:
+    """World 0 decides in ticks 1 and 4, world 1 in tick 0; nobody gets what came before."""
+    env = ScriptedEnv(
+        [(0, 1), (1, 0), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)],
+        [(64.0, 1.0), (1.0, 0.0), (2.0, 5.0), (0.0, 0.0), (8.0, 0.5), (16.0, 0.0)],
+    )
+    population = Population(1, AgentConfig(), 0)
+    decisions, _ = ppo.collect(env, env.view(), population, 6, np.random.default_rng(0))
+    assert decisions.local[:, 1].tolist() == [1, 4, 0]
+    assert decisions.last.tolist() == [False, True, True]
+    assert decisions.reward.tolist() == [1 + 2, 8 + 16, 1 + 5 + 0.5]
