@@ -10,11 +10,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fauno_flwr import ppo
-from fauno_flwr.config import RunConfig, from_yaml
+from fauno_flwr.config import NOTHING, RunConfig, from_yaml
 from fauno_flwr.population import Population
 from fauno_flwr.protocol import (
     ACTOR,
@@ -26,9 +26,9 @@ from fauno_flwr.protocol import (
     PROTOCOL_KEY,
     ROUND,
     SETTINGS,
-    STEPS,
     read,
     schema,
+    train_metrics,
 )
 from sim_env.envs import EdgeVectorEnv
 from sim_env.scenario import Scenario
@@ -85,7 +85,8 @@ def load_agent(context: Context, config: RunConfig) -> tuple[Population, int, in
 def describe(message: Message, context: Context) -> Message:
     """Say who this node is, before any training."""
     config, _, agent = read_message(message, context)
-    critic = Population(1, config.agent, config.seed, config.observation).get_critic()
+    population = Population(1, config.agent, config.seed, config.observation)
+    critic = population.get_shared(config.federation.share)
     about = ConfigRecord(
         {
             "agent": agent,
@@ -119,9 +120,10 @@ def train(message: Message, context: Context) -> Message:
     config, scenario, agent = read_message(message, context)
     population, messages, version = load_agent(context, config)
     sent_version = read(message.content.config_records[CONFIG], ROUND, int)
-    if sent_version != version:
+    share = config.federation.share
+    if sent_version != version and share != NOTHING:
         # Asked to go on from a version it already has, the node keeps what it learned since.
-        population.set_critic(to_arrays(message.content.array_records[ARRAYS]))
+        population.set_shared(to_arrays(message.content.array_records[ARRAYS]))
 
     training = config.training
     rng = np.random.default_rng([config.seed, agent, messages])
@@ -145,25 +147,18 @@ def train(message: Message, context: Context) -> Message:
         rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
 
     measured = env.world.metrics()
-    ended = int((measured.created - measured.inside).sum())
-    metrics = MetricRecord(
-        {
-            # At least one, so that a node without a decision is heard; it weighs next to nothing.
-            STEPS: max(1, int(sum(each["steps"] for each in told))),
-            "reward": float(np.mean(rewards)),
-            "finished-of-ended": int(measured.finished.sum()) / max(ended, 1),
-            "response": float(measured.response_sum.sum() / max(measured.finished.sum(), 1))
-            * measured.tick,
-            "messages": messages + 1,
-            "seconds": time.perf_counter() - started,
-            **{
-                name.replace("_", "-"): float(np.mean([each[name] for each in told]))
-                for name in told[0]
-                if name != "steps"
-            },
-        }
+    finished = int(measured.finished.sum())
+    metrics = train_metrics(
+        told,
+        rewards,
+        messages + 1,
+        finished=finished,
+        lost=int((measured.created - measured.inside).sum()) - finished,
+        response=float(measured.response_sum.sum()) / max(finished, 1) * measured.tick,
+        seconds=time.perf_counter() - started,
     )
-    content = RecordDict({ARRAYS: to_record(population.get_critic()), METRICS: metrics})
+    arrays = to_record(population.get_shared(share))
+    content = RecordDict({ARRAYS: arrays, METRICS: metrics})
     reply = Message(content, reply_to=message)
     context.state[STATE] = ConfigRecord(
         {

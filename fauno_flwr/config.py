@@ -24,6 +24,7 @@ from sim_env.workload import WorkloadSpec
 from strategies.buffered_async import require_buffer_size
 
 LARGEST_SEED = 2**62
+SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
 _PLACES = (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
 
@@ -111,8 +112,11 @@ class FederationConfig:
 
     Parameters
     ----------
+    share : str
+        What travels and is merged: the ``critic`` (FAuNO), the whole ``model``, or ``nothing``:
+        the nodes report their critics, but keep their own (independent learners).
     versions : int
-        Critic versions to make.
+        Versions to make.
     buffer_size : float
         K: a whole number of nodes, or a fraction of them below 1.
     server_rate : float
@@ -128,6 +132,7 @@ class FederationConfig:
         leaves a node otherwise; a node refuses with ``share-actor=false`` in its node config.
     """
 
+    share: str = "critic"
     versions: int = 40
     buffer_size: float = 0.5
     server_rate: float = 1.0
@@ -137,10 +142,59 @@ class FederationConfig:
     collect_actors: bool = False
 
     def __post_init__(self) -> None:
+        require_choice("federation.share", self.share, SHARES)
         require_number("federation.versions", self.versions, at_least=1)
         require_buffer_size(self.buffer_size, "federation.buffer_size")
         for name in ("server_rate", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
+
+
+@dataclass
+class CosimConfig:
+    """One shared network under virtual time; see :mod:`fauno_flwr.cosim`.
+
+    Parameters
+    ----------
+    server : str
+        Name of the node that hosts the server; empty: the network's server, or else its fastest
+        node.
+    training_work : float
+        Instructions that a node executes for one decision in one pass of an update.
+    share_with_tasks : bool
+        Whether messages share the links with the tasks on them.
+    slowdown : str
+        Nodes whose updates take longer, as in ``rpi_3 10,nuc_0 2``: a name and a factor.
+    """
+
+    server: str = ""
+    training_work: float = 5e5
+    share_with_tasks: bool = True
+    slowdown: str = ""
+
+    def __post_init__(self) -> None:
+        require_number("cosim.training_work", self.training_work, at_least=0)
+        self._factors()
+
+    def _factors(self) -> dict[str, float]:
+        factors = {}
+        for part in filter(None, (part.strip() for part in self.slowdown.split(","))):
+            name, _, factor = part.rpartition(" ")
+            try:
+                factors[name.strip()] = float(factor)
+            except ValueError:
+                raise ValueError(
+                    f"cosim.slowdown is {self.slowdown!r}: must be names and factors, such as "
+                    f"rpi_3 10,nuc_0 2 (not {part!r})"
+                ) from None
+            require_number(f"cosim.slowdown: factor of {name.strip()}", factors[name.strip()], above=0)
+        return factors
+
+    def slowdowns(self, names: Sequence[str]) -> list[float]:
+        """Factor of each node; ``ValueError`` for a name that is not among `names`."""
+        factors = self._factors()
+        for name in (*factors, *filter(None, [self.server])):
+            require_choice("cosim: node", name, names)
+        return [factors.get(name, 1.0) for name in names]
 
 
 @dataclass
@@ -197,6 +251,7 @@ class RunConfig:
     agent: AgentConfig = field(default_factory=AgentConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
+    cosim: CosimConfig = field(default_factory=CosimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

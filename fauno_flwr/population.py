@@ -4,17 +4,19 @@ A = 1 in a Flower client; all agents of a network in the joint evaluation.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fauno_flwr.config import AgentConfig
+from fauno_flwr.config import MODEL, AgentConfig
 from fauno_flwr.networks import EquivariantActor, PooledCritic
+from fauno_flwr.rollout import LOOP, Weights, make_rows, make_scratch
 from sim_env.features import OBSERVATIONS
 from sim_env.observation import Observation
+from sim_env.world import World
 
 Arrays = dict[str, np.ndarray]
 
@@ -40,14 +42,14 @@ class StackedAdam:
         self.steps = torch.zeros(self.parameters[0].shape[0])
 
     @torch.no_grad()
-    def step(self, rate: float, active: Tensor) -> None:
-        """Step the agents for which `active` (A,) is true; the others keep everything."""
+    def step(self, rate: Tensor, active: Tensor) -> None:
+        """Step the agents for which `active` (A,) is true by `rate` (A,); the others keep all."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
         scale = (self.max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
         self.steps += active
         shape = (-1, 1, 1)
-        on = active.reshape(shape)
+        on, rate = active.reshape(shape), rate.reshape(shape)
         for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
             g = g * scale.reshape(shape)
             m.copy_(torch.where(on, self.BETAS[0] * m + (1 - self.BETAS[0]) * g, m))
@@ -90,7 +92,7 @@ class Population:
         self, agents: int, config: AgentConfig, seed: int, observation: str = "full"
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.agents, self.config = agents, config
+        self.agents, self.config, self.observation = agents, config, observation
         encoding = OBSERVATIONS[observation]
         self.actor = EquivariantActor(agents, encoding, config.hidden, generator)
         self.critic = PooledCritic(agents, encoding, config.hidden, generator)
@@ -112,6 +114,62 @@ class Population:
     def set_actor(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
         """Replace the actor parameters of an agent."""
         _set(self.actor, arrays, agent)
+
+    def get_shared(self, share: str, agent: int = 0) -> Arrays:
+        """What travels: the critic, or with ``share="model"`` the actor as well."""
+        if share != MODEL:
+            return self.get_critic(agent)
+        parts = {"actor": self.get_actor(agent), "critic": self.get_critic(agent)}
+        return {f"{part}.{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
+
+    def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
+        """Take back what :meth:`get_shared` gave."""
+        if not any(name.startswith("actor.") for name in arrays):
+            self.set_critic(arrays, agent)
+            return
+        for part, module in (("actor.", self.actor), ("critic.", self.critic)):
+            own = {n.removeprefix(part): a for n, a in arrays.items() if n.startswith(part)}
+            _set(module, own, agent)
+
+    def select(self, agents: Sequence[int]) -> "Population":
+        """A population of copies of some of the agents."""
+        some = Population(len(agents), self.config, 0, self.observation)
+        for place, agent in enumerate(agents):
+            some.put(place, self, agent)
+        return some
+
+    @torch.no_grad()
+    def put(self, agent: int, other: "Population", place: int = 0) -> None:
+        """Replace an agent by a copy of another population's, with its optimiser."""
+        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            mine[agent] = theirs[place]
+
+    def _tensors(self) -> list[Tensor]:
+        """Everything that training changes, each with a leading agent axis."""
+        tensors: list[Tensor] = [*self.actor.parameters(), *self.critic.parameters()]
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            tensors += [*optimizer.first, *optimizer.second, optimizer.steps]
+        return tensors
+
+    def weights(self, agent_of_node: np.ndarray, greedy: bool) -> Weights:
+        """The actors as compiled code reads them; parameters as of :meth:`policy`."""
+        first, middle, last = (weight.detach().numpy() for weight in self.actor.weights)
+        biases = [bias.detach().numpy()[:, 0] for bias in self.actor.biases]
+        width = OBSERVATIONS[self.observation].local
+        slots = OBSERVATIONS[self.observation].destinations
+        relative = first[:, width + slots :]
+        return Weights(
+            local=first[:, :width].copy(),
+            slot=first[:, width : width + slots] + relative,
+            best=relative.copy(),
+            bias=biases[0].copy(),
+            middle=middle.copy(),
+            middle_bias=biases[1].copy(),
+            last=last[:, :, 0].copy(),
+            last_bias=biases[2][:, 0].copy(),
+            agent_of_node=np.asarray(agent_of_node, np.int32),
+            greedy=greedy,
+        )
 
     def save(self) -> bytes:
         """Everything that training changes."""
@@ -147,39 +205,45 @@ class Population:
         greedy : bool, default False
             Take the most probable action instead of a sampled one.
         """
-        layers = [
-            (weight.detach().numpy().copy(), bias.detach().numpy().copy())
-            for weight, bias in zip(self.actor.weights, self.actor.biases, strict=True)
-        ]
-        return ActorPolicy(layers, agent_of_node, greedy)
+        nodes = np.zeros(0) if agent_of_node is None else agent_of_node
+        return ActorPolicy(self.weights(nodes, greedy))
 
 
 class ActorPolicy:
-    """Stacked actors in numpy: ten times less overhead than torch for the few rows of a tick."""
+    """Stacked actors as a policy: in numpy tick by tick, compiled where a world runs by itself.
 
-    def __init__(
-        self,
-        layers: list[tuple[np.ndarray, np.ndarray]],
-        agent_of_node: np.ndarray | None,
-        greedy: bool,
-    ) -> None:
-        self.layers, self.agent_of_node, self.greedy = layers, agent_of_node, greedy
+    Parameters
+    ----------
+    weights : Weights
+        With an empty ``agent_of_node`` the first actor decides for all.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def drive(self, world: World, ticks: int) -> None:
+        """Let a world run; the actions are drawn from streams of its own."""
+        weights, encoding = self.weights, world.scenario.encoding
+        if len(weights.agent_of_node) == 0:
+            weights = weights._replace(agent_of_node=np.zeros(world.num_nodes, np.int32))
+        scratch = make_scratch(encoding, int(world.net.slots.max()), weights.bias.shape[1])
+        nothing = make_rows(encoding, 0, 0, 0, 0)
+        world.drive(LOOP, ticks, weights, world.scenario.observation_number, scratch, nothing)
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> np.ndarray:
         """Actions, shape (R,)."""
         local, destination = observation.features()
         mask = observation.mask
-        if self.agent_of_node is None:
+        if len(self.weights.agent_of_node) == 0:
             scores = self.scores(0, local, destination, mask)
         else:
             scores = np.empty(mask.shape, np.float32)
-            agents = self.agent_of_node[observation.node]
+            agents = self.weights.agent_of_node[observation.node]
             for agent in np.unique(agents):
                 mine = agents == agent
                 scores[mine] = self.scores(agent, local[mine], destination[mine], mask[mine])
-        if (
-            not self.greedy
-        ):  # the largest of the scores plus Gumbel noise is a sample of the softmax
+        if not self.weights.greedy:
+            # The largest of the scores plus Gumbel noise is a sample of the softmax.
             scores = scores + rng.gumbel(size=scores.shape)
         return np.asarray(scores.argmax(axis=1))
 
@@ -191,13 +255,12 @@ class ActorPolicy:
         legal = destination[rows, slots]
         first = np.flatnonzero(slots == 0)  # slot 0 is always legal, so it begins each row
         best = np.minimum.reduceat(legal, first, axis=0)
-        x = np.concatenate([local[rows], legal, legal - best[rows]], axis=1)
-        for layer, (weight, bias) in enumerate(self.layers):
-            x = x @ weight[agent] + bias[agent]
-            if layer < 2:
-                x = np.tanh(x)
+        w = self.weights
+        base = local @ w.local[agent] - best @ w.best[agent] + w.bias[agent]
+        x = np.tanh(legal @ w.slot[agent] + base[rows])
+        x = np.tanh(x @ w.middle[agent] + w.middle_bias[agent])
         scores = np.full(mask.shape, -np.inf, np.float32)
-        scores[rows, slots] = x[:, 0]
+        scores[rows, slots] = x @ w.last[agent] + w.last_bias[agent]
         return scores
 
 

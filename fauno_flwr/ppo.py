@@ -4,40 +4,12 @@ Time is counted in decisions: ticks in which an agent has nothing to decide are 
 discount applies from one decision of a world to the next.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
+from fauno_flwr.decisions import Decisions
 from fauno_flwr.population import Population
 from sim_env.envs import EdgeVectorEnv
-
-
-@dataclass
-class Decisions:
-    """R decisions of one agent, world after world, each world in the order of time.
-
-    Parameters
-    ----------
-    local : array of float32, shape (R, F)
-    destination : array of float32, shape (R, K, D)
-    mask : array of bool, shape (R, K)
-    action : array of int64, shape (R,)
-    reward : array of float32, shape (R,)
-        Of the ticks from this decision to the next one of the world.
-    last : array of bool, shape (R,)
-        Last decision of its world: its value is what the one before it is bootstrapped with.
-    """
-
-    local: np.ndarray
-    destination: np.ndarray
-    mask: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    last: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.action)
 
 
 def collect(
@@ -138,7 +110,7 @@ def advantages(
 def update(
     population: Population,
     batches: list[Decisions],
-    rate: float,
+    rate: float | np.ndarray,
     rngs: list[np.random.Generator],
 ) -> list[dict[str, float]]:
     """One PPO update of every agent on its own decisions.
@@ -149,8 +121,8 @@ def update(
         Of A agents.
     batches : list of Decisions
         One per agent. An agent with fewer than two decisions in every world stays as it is.
-    rate : float
-        Learning rate.
+    rate : float or array of float, shape (A,)
+        Learning rate, of all or of each.
     rngs : list of Generator
         One per agent, for the order of its decisions: an agent learns the same alone and among
         others.
@@ -162,6 +134,7 @@ def update(
         ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
     """
     config = population.config
+    rates = torch.from_numpy(np.broadcast_to(rate, population.agents).astype(np.float32))
     local, destination, mask, action = _stack(batches)
     with torch.no_grad():
         value = population.critic.values(local, destination, mask).numpy()
@@ -219,8 +192,8 @@ def update(
             loss = policy_loss + value_loss - config.entropy * entropy
             (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
             active = weight.sum(1) > 0
-            population.actor_optimizer.step(rate, active)
-            population.critic_optimizer.step(rate, active)
+            population.actor_optimizer.step(rates, active)
+            population.critic_optimizer.step(rates, active)
 
             with torch.no_grad():
                 kl = ratio - 1 - log_ratio

@@ -6,17 +6,17 @@ query          server: ``config``; node: ``node`` (who it is, what its critic lo
 query.actor    server: ``config``; node: ``actor``, unless its owner said ``share-actor=false``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, MetricRecord
 
 T = TypeVar("T", int, str, bytes)
 PROTOCOL = 1
 ARRAYS, CONFIG, METRICS, NODE, ACTOR = "arrays", "config", "metrics", "node", "actor"
 SETTINGS, PROTOCOL_KEY, STEPS, ROUND = "settings", "protocol", "num-steps", "server-round"
-QUERY, QUERY_ACTOR = "query", "query.actor"
+TRAIN, QUERY, QUERY_ACTOR = "train", "query", "query.actor"
 
 
 def settings_record(settings: str) -> ConfigRecord:
@@ -41,3 +41,48 @@ def read(record: ConfigRecord, key: str, kind: type[T]) -> T:
 def schema(arrays: Mapping[str, np.ndarray]) -> str:
     """Names, types and shapes in one line, to be compared."""
     return "; ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in sorted(arrays.items()))
+
+
+def train_metrics(
+    told: Sequence[Mapping[str, float]],
+    rewards: Sequence[float],
+    messages: int,
+    *,
+    finished: int,
+    lost: int,
+    response: float,
+    seconds: float,
+) -> MetricRecord:
+    """What a node tells about its training.
+
+    Parameters
+    ----------
+    told : sequence of mapping
+        What :func:`fauno_flwr.ppo.update` told about each rollout.
+    rewards : sequence of float
+        Mean reward of each rollout.
+    messages : int
+        Messages that this node has answered, this one included.
+    finished, lost : int
+        Tasks that ended meanwhile in the worlds of the node.
+    response : float
+        Mean response of the finished ones, in seconds.
+    seconds : float
+        That the message took.
+    """
+    return MetricRecord(
+        {
+            # At least one, so that a node without a decision is heard; it weighs next to nothing.
+            STEPS: max(1, int(sum(each["steps"] for each in told))),
+            "reward": float(np.mean(rewards)),
+            "finished-of-ended": finished / max(finished + lost, 1),
+            "response": response,
+            "messages": messages,
+            "seconds": seconds,
+            **{
+                name.replace("_", "-"): float(np.mean([each[name] for each in told]))
+                for name in told[0]
+                if name != "steps"
+            },
+        }
+    )

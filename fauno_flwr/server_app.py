@@ -35,6 +35,7 @@ from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
 from strategies import BufferedAsync
+from strategies.clock import Clock
 from strategies.arrays import Arrays, to_arrays, to_record
 
 QUERY_TIMEOUT = 60.0
@@ -69,7 +70,9 @@ class Run:
     ) -> None:
         self.grid, self.config, self.scenario, self.out = grid, config, scenario, out
         self.settings = config.to_yaml()
-        self.started = time.monotonic()
+        # A grid that simulates brings its own time.
+        self.clock: Clock = getattr(grid, "clock", None) or time
+        self.started = self.clock.monotonic()
         self.agent_of: dict[int, int] = {}
         self.stages: dict[str, float] = {}
         self.last_failure = ""
@@ -97,7 +100,7 @@ class Run:
                 log(INFO, line)
 
     def _stage(self, name: str) -> None:
-        self.stages[name] = time.monotonic() - self.started
+        self.stages[name] = self.clock.monotonic() - self.started
         self.out.append(
             "events.jsonl", {"event": "stage", "stage": name, "since_start": self.stages[name]}
         )
@@ -111,10 +114,10 @@ class Run:
     def _handshake(self) -> dict[int, int]:
         """Which agent each node is; every agent has exactly one node."""
         needed = len(self.scenario.agents)
-        expected = schema(self._population(1).get_critic())
+        expected = schema(self._population(1).get_shared(self.config.federation.share))
         agent_of: dict[int, int] = {}
         refusal = ""
-        end = time.monotonic() + self.config.federation.wait_for_nodes
+        end = self.clock.monotonic() + self.config.federation.wait_for_nodes
         while len(agent_of) < needed:
             new = [node_id for node_id in self.grid.get_node_ids() if node_id not in agent_of]
             for reply in self._query(QUERY, new):
@@ -141,14 +144,14 @@ class Run:
                         f'"num-supernodes={needed} client-resources-num-cpus=1")'
                     )
             if len(agent_of) < needed:
-                if time.monotonic() > end:
+                if self.clock.monotonic() > end:
                     raise ConfigError(
                         f"{len(agent_of)} of {needed} SuperNodes answered within "
                         f"federation.wait_for_nodes = {self.config.federation.wait_for_nodes:g} s: "
                         f"start one for each node that learns, with partition-id 0 to {needed - 1}"
                         + (f" (the last refusal: {refusal})" if refusal else "")
                     )
-                time.sleep(1.0)
+                self.clock.sleep(1.0)
         names = [self.scenario.topology.names[node] for node in self.scenario.agents]
         log(INFO, "%s nodes take part: %s", needed, ", ".join(names))
         return agent_of
@@ -165,7 +168,7 @@ class Run:
 
     def _train(self) -> tuple[Arrays, int]:
         federation = self.config.federation
-        initial = self._population(1).get_critic()
+        initial = self._population(1).get_shared(self.config.federation.share)
         members = set(self.agent_of)
         strategy = BufferedAsync(
             federation.buffer_size,

@@ -2,7 +2,7 @@
 
 An encoding makes of each decision a row of numbers about the node and its task (``local``) and a
 row for each of its slots (``destinations``). A new one is a compiled function and a line in
-:data:`OBSERVATIONS`; spaces and networks take their widths from there.
+:data:`OBSERVATIONS` and :func:`encode`; spaces and networks take their widths from there.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim_env.compiled import compiled
+from sim_env.compiled import compiled, part
 
 # Raw columns of a decision and of a slot, filled in by sim_env/observation.py; times in ticks.
 PENDING, READY, LOAD, BACKLOG, WORK, MEGABYTES, OUTPUT_MEGABYTES, SLACK, HOPS, INCOMING = range(10)
@@ -96,6 +96,15 @@ def encode_paper(local, destination, mask, out_local, out_destination):
             out_destination[r, k, 1] = (capacity - queue) / capacity
             out_destination[r, k, 2] = k == 0
         out_local[r, 3] = slots / 10
+
+
+@part
+def encode(number, local, destination, mask, out_local, out_destination):
+    """Encode with the entry of that number of :data:`OBSERVATIONS`, inside compiled code."""
+    if number == 0:
+        encode_full(local, destination, mask, out_local, out_destination)
+    else:
+        encode_paper(local, destination, mask, out_local, out_destination)
 
 
 @dataclass(frozen=True)

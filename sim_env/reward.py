@@ -23,6 +23,7 @@ DELAY, PEERSIMGYM_DENSE, SPARSE, OUTCOME = range(len(REWARDS))
 # Columns of ``State.ends``: own tasks that came home - tasks dropped here; tasks decided here that
 # finished - those that were lost.
 OWN, DECIDED = range(2)
+END_COLUMNS = {SPARSE: OWN, OUTCOME: DECIDED}
 
 
 @dataclass
@@ -212,9 +213,17 @@ def collect(reward: Reward, ends: np.ndarray) -> np.ndarray:
         Zeros where decisions earn.
     """
     earned = np.zeros(ends.shape[:2])
-    if reward.kind == SPARSE:
-        earned = reward.utility * ends[:, :, OWN]
-    elif reward.kind == OUTCOME:
-        earned = reward.utility * ends[:, :, DECIDED]
+    if reward.kind in END_COLUMNS:
+        earned = reward.utility * ends[:, :, END_COLUMNS[reward.kind]]
     ends[:] = 0
     return earned
+
+
+@part
+def ends_reward(reward, ends):
+    """:func:`collect` for one node, inside compiled code; `ends` is its row of ``State.ends``."""
+    if reward.kind == SPARSE:
+        return reward.utility * ends[OWN]
+    if reward.kind == OUTCOME:
+        return reward.utility * ends[DECIDED]
+    return 0.0

@@ -260,6 +260,7 @@ class Scenario:
         self.jobs = jobs or build_jobs(spec.workload)
         self.net = _compile(spec, self.topology, self.jobs)
         self.encoding = OBSERVATIONS[spec.observation]
+        self.observation_number = list(OBSERVATIONS).index(spec.observation)
         self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())
 
     @property

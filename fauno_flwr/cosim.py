@@ -1,0 +1,377 @@
+"""Co-simulation: all agents learn at once in one shared network, under one virtual clock.
+
+:class:`CosimGrid` is a Flower grid. The strategy and the server are those of every other way to
+run; behind the grid there is no engine but the simulated network itself: a train message travels
+from the server's node to the agent's, the agent goes on acting in every tick and trains when its
+rollout is full, its update takes the time that its node needs, and the reply travels back.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fauno_flwr import ppo
+from fauno_flwr.config import NOTHING, RunConfig
+from fauno_flwr.decisions import Decisions
+from fauno_flwr.population import Population
+from fauno_flwr.protocol import (
+    ACTOR,
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NODE,
+    QUERY,
+    QUERY_ACTOR,
+    ROUND,
+    TRAIN,
+    read,
+    schema,
+    train_metrics,
+)
+from fauno_flwr.rollout import Recorder
+from fauno_flwr.transport import Transport
+from sim_env.scenario import Scenario
+from sim_env.state import FINISHED, OUTBOUND, RESPONSE
+from sim_env.world import OUTCOMES, World
+from strategies.arrays import to_arrays, to_record
+
+SERVER_ID, FIRST_NODE_ID = 1, 1000
+CLIENT_APP_RAISED, MESSAGE_UNAVAILABLE = 2, 3  # Flower's ErrorCode
+GOING, COLLECTING, TRAINING, RETURNING = "going", "collecting", "training", "returning"
+
+
+@dataclass
+class Job:
+    """A train message, from the moment it is sent to its reply.
+
+    Parameters
+    ----------
+    message : Message
+    sent_at, expires : float
+        Ticks.
+    phase : str
+        Where it is: on its way to the agent, collecting, training, on its way back.
+    version : int
+        Of the critic that it brings.
+    due : int
+        Tick in which the present rollout is full, or the update done.
+    told : list of dict
+        What each update told.
+    rewards : list of float
+        Mean reward of each rollout.
+    """
+
+    message: Message
+    sent_at: float
+    expires: float
+    version: int
+    phase: str = GOING
+    due: int = 0
+    told: list[dict[str, float]] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    before: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+
+class CosimClock:
+    """Virtual time: it passes when somebody sleeps, and then the world runs."""
+
+    def __init__(self, grid: "CosimGrid") -> None:
+        self._grid = grid
+
+    def monotonic(self) -> float:
+        """Virtual seconds."""
+        return self._grid.world.now * self._grid.tick
+
+    def sleep(self, seconds: float) -> None:
+        """Let the world run until a reply is there, for `seconds` at most, one tick at least."""
+        self._grid.run_until(self._grid.world.now + max(1, math.ceil(seconds / self._grid.tick)))
+
+
+class CosimGrid(Grid):
+    """One shared network in which all agents act, learn and report.
+
+    Parameters
+    ----------
+    config : RunConfig
+    scenario : Scenario
+        The compiled world of `config`.
+    """
+
+    def __init__(self, config: RunConfig, scenario: Scenario) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_ID, 1
+        self.config, self.scenario = config, scenario
+        self.tick = config.physics.tick
+        agents = len(scenario.agents)
+        seeds = np.random.SeedSequence([config.seed, 3]).generate_state(
+            config.training.worlds, np.uint64
+        )
+        self.world = World(scenario, [int(seed) for seed in seeds])
+        # Messages take their share of the links: the rates are this world's own.
+        self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
+        self.population = Population(agents, config.agent, config.seed, config.observation)
+        self._agent_of_node = np.full(scenario.topology.num_nodes, -1, np.int32)
+        self._agent_of_node[scenario.agents] = np.arange(agents)
+        self._recorder = Recorder(self.world, agents, config.agent.hidden)
+        self._weights = self.population.weights(self._agent_of_node, greedy=False)
+        self._transport = Transport(self.world.net)
+        self._server = self._node_of_server()
+        self._slowdown = config.cosim.slowdowns(scenario.topology.names)
+        self._rngs = [np.random.default_rng([config.seed, agent, 2]) for agent in range(agents)]
+        self._version = [-1] * agents
+        self._messages = [0] * agents
+        self._jobs: dict[int, Job] = {}
+        self._batches: dict[int, Decisions] = {}
+        self._trained: dict[int, Population] = {}
+        self._replies: list[Message] = []
+        self._sent = 0
+        self._run = Run.create_empty(1)
+        self.clock = CosimClock(self)
+        self._recorder.roll(self._weights, config.training.warmup)
+        for agent in range(agents):
+            self._recorder.take(agent)
+        self._since = [self.world.now] * agents
+
+    # ---- time ----------------------------------------------------------------------------------
+
+    def run_until(self, end: int) -> None:
+        """Let the world run up to tick `end`, or until a reply has come."""
+        self._step_jobs()
+        while self.world.now < end and not self._replies:
+            span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
+            self._recorder.roll(self._weights, span)
+            is_open = self.world.state.open[0]
+            for key in self._transport.advance(span, is_open, self._tasks_on_links()):
+                self._arrive(int(key))
+            self._step_jobs()
+
+    def _next_due(self, end: int) -> int:
+        now = self.world.now
+        due = [job.due for job in self._jobs.values() if job.phase in (COLLECTING, TRAINING)]
+        expires = [math.ceil(job.expires) for job in self._jobs.values()]
+        return max(now + 1, min([end, *due, *expires]))
+
+    def _step_jobs(self) -> None:
+        """Begin and finish the updates that are due, fail the messages that are too old."""
+        now = self.world.now
+        for agent, job in sorted(self._jobs.items()):
+            if job.phase == COLLECTING and job.due <= now:
+                self._begin_update(agent, job)
+        done = [
+            (agent, job)
+            for agent, job in sorted(self._jobs.items())
+            if job.phase == TRAINING and job.due <= now
+        ]
+        if any(agent in self._batches for agent, _ in done):
+            self._compute_updates()
+        for agent, job in done:
+            self._finish_update(agent, job)
+        if done:
+            self._weights = self.population.weights(self._agent_of_node, greedy=False)
+        for agent, job in sorted(self._jobs.items()):
+            if job.expires <= now:
+                self._drop(agent)
+                reason = "time-to-live is over"
+                self._replies.append(Message(Error(MESSAGE_UNAVAILABLE, reason), job.message))
+
+    # ---- one agent -----------------------------------------------------------------------------
+
+    def _arrive(self, agent: int) -> None:
+        """A message has come through the network."""
+        job = self._jobs.get(agent)
+        if job is None:
+            return
+        if job.phase == RETURNING:
+            del self._jobs[agent]
+            self._replies.append(self._reply(agent, job))
+            return
+        if job.version != self._version[agent] and self.config.federation.share != NOTHING:
+            # Asked to go on from a version it already has, the node keeps what it learned since.
+            self.population.set_shared(to_arrays(job.message.content.array_records[ARRAYS]), agent)
+        self._version[agent] = job.version
+        job.before = self.world.state.total.sum(axis=0)
+        self._collect(agent, job)
+
+    def _collect(self, agent: int, job: Job) -> None:
+        job.phase = COLLECTING
+        job.due = max(self.world.now, self._since[agent] + self.config.training.ticks)
+
+    def _begin_update(self, agent: int, job: Job) -> None:
+        """The rollout is full; its update takes as long as the node's speed makes it."""
+        batch = self._recorder.take(agent)
+        self._batches[agent] = batch
+        job.rewards.append(float(batch.reward.mean()) if len(batch) else 0.0)
+        node = self.scenario.agents[agent]
+        cosim, passes = self.config.cosim, len(batch) * self.config.agent.epochs
+        ticks = cosim.training_work * passes / self.scenario.net.speed[node]
+        job.phase = TRAINING
+        job.due = self.world.now + max(1, math.ceil(ticks * self._slowdown[node]))
+
+    def _compute_updates(self) -> None:
+        """All updates that have begun, side by side: their data and parameters stand since then."""
+        for group in by_width({agent: b.mask.shape[1] for agent, b in self._batches.items()}):
+            versions = np.array([self._jobs[agent].version for agent in group], float)
+            rate = self.config.agent.learning_rate * (
+                1 - versions / self.config.federation.versions
+            )
+            some = self.population.select(group)
+            told = ppo.update(
+                some,
+                [self._batches.pop(agent) for agent in group],
+                rate,
+                [self._rngs[agent] for agent in group],
+            )
+            for place, agent in enumerate(group):
+                self._jobs[agent].told.append(told[place])
+                self._trained[agent] = some.select([place])
+
+    def _finish_update(self, agent: int, job: Job) -> None:
+        self.population.put(agent, self._trained.pop(agent))
+        # What the actor has decided meanwhile is not from the policy that it is now.
+        self._recorder.take(agent)
+        self._since[agent] = self.world.now
+        if len(job.told) < self.config.training.rollouts:
+            self._collect(agent, job)
+            return
+        job.phase = RETURNING
+        self._messages[agent] += 1
+        critic = to_record(self.population.get_shared(self.config.federation.share, agent))
+        node = int(self.scenario.agents[agent])
+        self._transport.send(str(agent), node, self._server, critic.count_bytes())
+
+    def _reply(self, agent: int, job: Job) -> Message:
+        arrays = to_record(self.population.get_shared(self.config.federation.share, agent))
+        total = self.world.state.total.sum(axis=0) - job.before
+        lost = sum(int(total[column]) for column in OUTCOMES.values())
+        metrics = train_metrics(
+            job.told,
+            job.rewards,
+            self._messages[agent],
+            finished=int(total[FINISHED]),
+            lost=lost,
+            response=float(total[RESPONSE]) / max(int(total[FINISHED]), 1) * self.tick,
+            seconds=(self.world.now - job.sent_at) * self.tick,
+        )
+        content = RecordDict({ARRAYS: arrays, METRICS: metrics})
+        return Message(content, reply_to=job.message)
+
+    def _drop(self, agent: int) -> None:
+        """Forget the message of an agent, wherever it is; the agent itself stays as it is."""
+        del self._jobs[agent]
+        self._batches.pop(agent, None)
+        self._trained.pop(agent, None)
+        self._transport.forget(str(agent))
+
+    def _tasks_on_links(self) -> np.ndarray:
+        """Tasks that travel on each link, the mean over the worlds, shape (L,)."""
+        net, st = self.world.net, self.world.state
+        counts = np.zeros(len(net.neighbour))
+        if self.config.cosim.share_with_tasks:
+            world, task = np.nonzero(st.kind == OUTBOUND)
+            rows = self._transport.rows_between(st.sender[world, task], st.place[world, task])
+            counts += np.bincount(rows, minlength=len(counts)) / self.world.num_worlds
+        return counts
+
+    def _node_of_server(self) -> int:
+        topology, name = self.scenario.topology, self.config.cosim.server
+        if name:
+            return topology.names.index(name)
+        servers = [node for node, role in enumerate(topology.roles) if role == "server"]
+        return servers[0] if servers else int(np.argmax(topology.speed))
+
+    # ---- Flower's interface ----------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message (deprecated in Flower, but abstract there)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Agents whose node is up."""
+        up = self.world.state.up[0, self.scenario.agents]
+        return [FIRST_NODE_ID + agent for agent in np.flatnonzero(up).tolist()]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Let messages set out; an empty id stands for one to a node that is down or busy."""
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that have come."""
+        wanted = set(message_ids)
+        mine = [r for r in self._replies if r.metadata.reply_to_message_id in wanted]
+        self._replies = [r for r in self._replies if r not in mine]
+        return mine
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send, and let the world run until all have answered or `timeout` is over."""
+        waiting = {message_id for message_id in self.push_messages(messages) if message_id}
+        end = math.inf if timeout is None else self.clock.monotonic() + timeout
+        replies = list(self.pull_messages(waiting))
+        while len(replies) < len(waiting) and self.clock.monotonic() < end:
+            self.clock.sleep(1.0)
+            replies += self.pull_messages(waiting)
+        return replies
+
+    def _push(self, message: Message) -> str:
+        agent = message.metadata.dst_node_id - FIRST_NODE_ID
+        if message.metadata.dst_node_id not in self.get_node_ids() or agent in self._jobs:
+            return ""
+        self._sent += 1
+        message_id = f"message-{self._sent}"
+        message.metadata.__dict__["_message_id"] = message_id
+        kind = message.metadata.message_type
+        if kind == TRAIN:
+            config = message.content.config_records[CONFIG]
+            now = float(self.world.now)
+            expires = now + message.metadata.ttl / self.tick
+            self._jobs[agent] = Job(message, now, expires, read(config, ROUND, int))
+            size = message.content.array_records[ARRAYS].count_bytes()
+            node = int(self.scenario.agents[agent])
+            self._transport.send(str(agent), self._server, node, size)
+        elif kind in (QUERY, QUERY_ACTOR):
+            self._replies.append(Message(self._describe(kind, agent), reply_to=message))
+        else:
+            reason = f"message type {kind!r} is not known: must be train, query or query.actor"
+            self._replies.append(Message(Error(CLIENT_APP_RAISED, reason), reply_to=message))
+        return message_id
+
+    def _describe(self, kind: str, agent: int) -> RecordDict:
+        """Who a node is, or its actor; asked before and after training, outside of the network."""
+        about: dict[str, Any] = {"agent": agent}
+        if kind == QUERY_ACTOR:
+            actor = to_record(self.population.get_actor(agent))
+            return RecordDict({NODE: ConfigRecord(about), ACTOR: actor})
+        about["nodes"] = len(self.scenario.agents)
+        about["critic"] = schema(self.population.get_shared(self.config.federation.share, agent))
+        return RecordDict({NODE: ConfigRecord(about)})
+
+
+def by_width(widths: dict[int, int]) -> list[list[int]]:
+    """Agents in groups of about the same number of slots, so that little is padded."""
+    groups: dict[int, list[int]] = {}
+    for agent, width in sorted(widths.items()):
+        groups.setdefault(max(3, (width - 1).bit_length()), []).append(agent)
+    return [groups[size] for size in sorted(groups)]

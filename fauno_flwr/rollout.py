@@ -1,0 +1,352 @@
+"""Worlds that run by themselves under stacked actors, every decision written down; compiled.
+
+The actors are those of :class:`fauno_flwr.networks.EquivariantActor`; a test holds their choices
+to the scores that torch gives.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fauno_flwr.decisions import Decisions
+from sim_env.compiled import compiled, part
+from sim_env.events import event_tick
+from sim_env.features import NUM_DESTINATION, NUM_LOCAL, Encoding, encode
+from sim_env.kernel import has_room, tick
+from sim_env.observation import look, undecided
+from sim_env.reward import decision_reward, ends_reward
+from sim_env.state import GOLDEN, mix
+from sim_env.world import Loop, World
+
+CHUNK = 32  # ticks between two looks at the room for decisions
+
+
+class Weights(NamedTuple):
+    """Stacked actors as the kernel reads them; F features of a decision, D of a slot, H hidden."""
+
+    local: np.ndarray  # float32 (A, F, H): first layer, features of the decision
+    slot: np.ndarray  # float32 (A, D, H): of the slot, absolute and relative parts together
+    best: np.ndarray  # float32 (A, D, H): of the smallest feature of all slots
+    bias: np.ndarray  # float32 (A, H)
+    middle: np.ndarray  # float32 (A, H, H)
+    middle_bias: np.ndarray  # float32 (A, H)
+    last: np.ndarray  # float32 (A, H)
+    last_bias: np.ndarray  # float32 (A,)
+    agent_of_node: np.ndarray  # int32 (N,): actor of each node, -1 for none
+    greedy: bool
+
+
+class Rows(NamedTuple):
+    """R decisions in the order of time, and their M legal slots one after another."""
+
+    world: np.ndarray  # int32 (R,)
+    agent: np.ndarray  # int32 (R,)
+    slots: np.ndarray  # int32 (R,): number of slots of the node, legal or not
+    first: np.ndarray  # int64 (R,): its first one among the M
+    action: np.ndarray  # int32 (R,)
+    reward: np.ndarray  # float64 (R,)
+    local: np.ndarray  # float32 (R, F)
+    destination: np.ndarray  # float32 (M, D)
+    legal: np.ndarray  # bool (M,)
+    newest: np.ndarray  # int64 (B, A): newest decision of each agent in each world, -1 for none
+    count: np.ndarray  # int64 (2,): rows and slots in use
+
+
+class Scratch(NamedTuple):
+    """Room for one decision."""
+
+    raw_local: np.ndarray  # float64 (1, 10)
+    raw_destination: np.ndarray  # float64 (1, K, 8)
+    mask: np.ndarray  # bool (1, K)
+    local: np.ndarray  # float32 (1, F)
+    destination: np.ndarray  # float32 (1, K, D)
+    base: np.ndarray  # float32 (H,)
+    hidden: np.ndarray  # float32 (2, H)
+
+
+@part
+def uniform(st, b):
+    """Random number in (0, 1) of the stream of a world's policy."""
+    state = st.policy_rng[b] + GOLDEN
+    st.policy_rng[b] = state
+    return (float(mix(state) >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
+
+
+@part
+def prepare(weights, a, scratch, slots):
+    """The part of the first layer that is the same for all slots."""
+    local, base = scratch.local[0], scratch.base
+    for h in range(len(base)):
+        base[h] = weights.bias[a, h]
+    for f in range(len(local)):
+        for h in range(len(base)):
+            base[h] += local[f] * weights.local[a, f, h]
+    for f in range(scratch.destination.shape[2]):
+        best = np.float32(np.inf)
+        for k in range(slots):
+            if scratch.mask[0, k]:
+                best = min(best, scratch.destination[0, k, f])
+        for h in range(len(base)):
+            base[h] -= best * weights.best[a, f, h]
+
+
+@part
+def score(weights, a, scratch, k):
+    """Score of a slot."""
+    slot, one, two = scratch.destination[0, k], scratch.hidden[0], scratch.hidden[1]
+    for h in range(len(one)):
+        one[h] = scratch.base[h]
+    for f in range(len(slot)):
+        for h in range(len(one)):
+            one[h] += slot[f] * weights.slot[a, f, h]
+    for h in range(len(one)):
+        one[h] = np.tanh(one[h])
+        two[h] = weights.middle_bias[a, h]
+    for g in range(len(one)):
+        for h in range(len(two)):
+            two[h] += one[g] * weights.middle[a, g, h]
+    total = weights.last_bias[a]
+    for h in range(len(two)):
+        total += np.tanh(two[h]) * weights.last[a, h]
+    return total
+
+
+@part
+def choose(st, b, weights, a, scratch, slots):
+    """A slot drawn from the softmax of the scores (Gumbel-max), or the one of highest score."""
+    prepare(weights, a, scratch, slots)
+    best, highest = 0, -np.inf
+    for k in range(slots):
+        if scratch.mask[0, k]:
+            value = float(score(weights, a, scratch, k))
+            if not weights.greedy:
+                value -= np.log(-np.log(uniform(st, b)))
+            if value > highest:
+                best, highest = k, value
+    return best
+
+
+@part
+def write_down(net, b, n, a, action, scratch, rows):
+    """Add a decision to the rows."""
+    row, place, slots = rows.count[0], rows.count[1], net.slots[n]
+    rows.world[row], rows.agent[row], rows.action[row] = b, a, action
+    rows.slots[row], rows.first[row] = slots, place
+    rows.reward[row] = decision_reward(net, n, action, scratch.raw_destination[0])
+    rows.local[row] = scratch.local[0]
+    for k in range(slots):
+        rows.legal[place + k] = scratch.mask[0, k]
+        rows.destination[place + k] = scratch.destination[0, k]
+    rows.newest[b, a] = row
+    rows.count[0] += 1
+    rows.count[1] += slots
+
+
+@part
+def decide(net, st, now, actions, weights, observation, scratch, rows):
+    """Fill in the actions of all agents; write the decisions down if there are rows."""
+    for b in range(actions.shape[0]):
+        for n in range(actions.shape[1]):
+            actions[b, n] = 0
+            a = weights.agent_of_node[n]
+            if a < 0 or not net.is_agent[n]:
+                continue
+            task = undecided(st, b, n)
+            if task < 0:
+                if len(rows.world) and net.reward.no_op != 0.0 and rows.newest[b, a] >= 0:
+                    rows.reward[rows.newest[b, a]] += net.reward.no_op
+                continue
+            slots = net.slots[n]
+            raw_local, raw = scratch.raw_local, scratch.raw_destination[:, :slots]
+            mask, destination = scratch.mask[:, :slots], scratch.destination[:, :slots]
+            look(net, st, b, n, task, now, raw_local[0], raw[0], mask[0])
+            destination[:] = np.float32(0.0)
+            encode(observation, raw_local, raw, mask, scratch.local, destination)
+            actions[b, n] = choose(st, b, weights, a, scratch, slots)
+            if len(rows.world):
+                write_down(net, b, n, a, actions[b, n], scratch, rows)
+
+
+@part
+def credit(net, st, weights, rows):
+    """Add what the ends of tasks have earned to the newest decisions."""
+    for b in range(st.ends.shape[0]):
+        for n in range(st.ends.shape[1]):
+            a = weights.agent_of_node[n]
+            earned = ends_reward(net.reward, st.ends[b, n])
+            if earned != 0.0 and a >= 0 and rows.newest[b, a] >= 0:
+                rows.reward[rows.newest[b, a]] += earned
+            st.ends[b, n, :] = 0
+
+
+@compiled
+def roll(net, st, now, factors, actions, weights, observation, scratch, rows):
+    """Tick as long as there is room for new tasks; returns the number of ticks.
+
+    Parameters
+    ----------
+    net : Net
+    st : State
+    now : int
+        Ticks that have passed.
+    factors : array of float64, shape (T + 1,)
+        Multipliers of the rates of arrival; T ticks at most.
+    actions : array of int32, shape (B, N)
+        Overwritten.
+    weights : Weights
+    observation : int
+        Place of the encoding in :data:`sim_env.features.OBSERVATIONS`.
+    scratch : Scratch
+    rows : Rows
+        With room for all decisions that there can be; of length 0: nothing is written down.
+    """
+    for done in range(len(factors) - 1):
+        if not has_room(net, st, factors[done]):
+            return done
+        decide(net, st, now + done, actions, weights, observation, scratch, rows)
+        tick(net, st, now + done, actions, factors[done], factors[done + 1])
+        if len(rows.world):
+            credit(net, st, weights, rows)
+    return len(factors) - 1
+
+
+@compiled
+def roll_events(net, st, now, factors, actions, weights, observation, scratch, rows):
+    """:func:`roll` with :func:`sim_env.events.event_tick`."""
+    for done in range(len(factors) - 1):
+        if not has_room(net, st, max(factors[done], factors[done + 1])):
+            return done
+        decide(net, st, now + done, actions, weights, observation, scratch, rows)
+        event_tick(net, st, now + done, actions, factors[done], factors[done + 1])
+        if len(rows.world):
+            credit(net, st, weights, rows)
+    return len(factors) - 1
+
+
+LOOP = Loop(roll, roll_events)
+
+
+def make_scratch(encoding: Encoding, slots: int, hidden: int) -> Scratch:
+    """Room for one decision among up to `slots` slots."""
+    return Scratch(
+        raw_local=np.zeros((1, NUM_LOCAL)),
+        raw_destination=np.zeros((1, slots, NUM_DESTINATION)),
+        mask=np.zeros((1, slots), np.bool_),
+        local=np.zeros((1, encoding.local), np.float32),
+        destination=np.zeros((1, slots, encoding.destinations), np.float32),
+        base=np.zeros(hidden, np.float32),
+        hidden=np.zeros((2, hidden), np.float32),
+    )
+
+
+def make_rows(encoding: Encoding, worlds: int, agents: int, rows: int, slots: int) -> Rows:
+    """Room for `rows` decisions with `slots` slots in all."""
+    return Rows(
+        world=np.zeros(rows, np.int32),
+        agent=np.zeros(rows, np.int32),
+        slots=np.zeros(rows, np.int32),
+        first=np.zeros(rows, np.int64),
+        action=np.zeros(rows, np.int32),
+        reward=np.zeros(rows),
+        local=np.zeros((rows, encoding.local), np.float32),
+        destination=np.zeros((slots, encoding.destinations), np.float32),
+        legal=np.zeros(slots, np.bool_),
+        newest=np.full((worlds, agents), -1, np.int64),
+        count=np.zeros(2, np.int64),
+    )
+
+
+class Recorder:
+    """Decisions of all agents of B worlds, until each agent's are taken for an update.
+
+    Parameters
+    ----------
+    world : World
+    agents : int
+        A.
+    hidden : int
+        Width of the actors' hidden layers.
+    """
+
+    def __init__(self, world: World, agents: int, hidden: int) -> None:
+        self.world, self.agents = world, agents
+        net, self._encoding = world.net, world.scenario.encoding
+        deciding = net.is_agent
+        # What one tick may add.
+        self._rows_per_tick = world.num_worlds * int(deciding.sum())
+        self._slots_per_tick = world.num_worlds * int(net.slots[deciding].sum())
+        self._observation = world.scenario.observation_number
+        self._scratch = make_scratch(self._encoding, int(net.slots.max()), hidden)
+        self._rows = make_rows(self._encoding, world.num_worlds, agents, 0, 0)
+        self._start = np.zeros(agents, np.int64)
+
+    def roll(self, weights: Weights, ticks: int) -> None:
+        """Let the worlds run for `ticks` under the actors."""
+        while ticks > 0:
+            some = min(ticks, CHUNK)
+            self._reserve(some)
+            self.world.drive(LOOP, some, weights, self._observation, self._scratch, self._rows)
+            ticks -= some
+
+    def take(self, agent: int) -> Decisions:
+        """The decisions of an agent since the last time; world after world, in order of time."""
+        rows, start = self._rows, int(self._start[agent])
+        end = int(rows.count[0])
+        mine = start + np.flatnonzero(rows.agent[start:end] == agent)
+        mine = mine[np.argsort(rows.world[mine], kind="stable")]
+        self._start[agent] = end
+        rows.newest[:, agent] = -1
+        slots = rows.slots[mine]
+        widest = int(slots.max(initial=1))
+        destination = np.zeros((len(mine), widest, self._encoding.destinations), np.float32)
+        mask = np.zeros((len(mine), widest), np.bool_)
+        row = np.repeat(np.arange(len(mine)), slots)
+        column = np.arange(len(row)) - np.repeat(np.cumsum(slots) - slots, slots)
+        place = rows.first[mine][row] + column
+        destination[row, column], mask[row, column] = rows.destination[place], rows.legal[place]
+        world = rows.world[mine]
+        taken = Decisions(
+            rows.local[mine],
+            destination,
+            mask,
+            rows.action[mine].astype(np.int64),
+            rows.reward[mine].astype(np.float32),
+            np.append(np.diff(world) != 0, True)[: len(mine)],
+        )
+        self._forget()
+        return taken
+
+    def _forget(self) -> None:
+        """Move what nobody has taken yet to the front once the rest is the larger part."""
+        rows, first = self._rows, int(self._start.min())
+        end, places = int(rows.count[0]), int(rows.count[1])
+        if first == 0 or first < end / 2:
+            return
+        place = int(rows.first[first]) if first < end else places
+        for column in (rows.world, rows.agent, rows.slots, rows.first, rows.action):
+            column[: end - first] = column[first:end].copy()
+        rows.reward[: end - first] = rows.reward[first:end].copy()
+        rows.local[: end - first] = rows.local[first:end].copy()
+        rows.destination[: places - place] = rows.destination[place:places].copy()
+        rows.legal[: places - place] = rows.legal[place:places].copy()
+        rows.first[: end - first] -= place
+        rows.newest[rows.newest >= 0] -= first
+        rows.count[:] = end - first, places - place
+        self._start -= first
+
+    def _reserve(self, ticks: int) -> None:
+        """Make room for the decisions of some ticks."""
+        old = self._rows
+        rows = int(old.count[0]) + ticks * self._rows_per_tick
+        slots = int(old.count[1]) + ticks * self._slots_per_tick
+        if rows <= len(old.world) and slots <= len(old.legal):
+            return
+        new = make_rows(
+            self._encoding, self.world.num_worlds, self.agents, max(2 * len(old.world), rows),
+            max(2 * len(old.legal), slots),
+        )
+        for name in ("world", "agent", "slots", "first", "action", "reward", "local"):
+            getattr(new, name)[: old.count[0]] = getattr(old, name)[: old.count[0]]
+        for name in ("destination", "legal"):
+            getattr(new, name)[: old.count[1]] = getattr(old, name)[: old.count[1]]
+        self._rows = new._replace(newest=old.newest, count=old.count)

@@ -1,0 +1,161 @@
+"""Messages that travel the simulated network hop by hop and share its links.
+
+A fluid model: what is on a link at the same time shares its capacity equally, and a node passes a
+message on when it has all of it (store and forward).
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import networkx as nx
+import numpy as np
+
+from sim_env.scenario import Net
+
+
+@dataclass
+class Journey:
+    """A message on its way.
+
+    Parameters
+    ----------
+    key : str
+        Its name.
+    rows : list of int
+        Links still ahead, as rows of ``net.rate``, the one that it is on first.
+    bits : float
+        Size.
+    left : float
+        Bits that are not over that link yet.
+    wait : float
+        Ticks of latency left once they are.
+    """
+
+    key: str
+    rows: list[int]
+    bits: float
+    left: float
+    wait: float
+
+
+@dataclass
+class Transport:
+    """The links of a network as messages see them.
+
+    Parameters
+    ----------
+    net : Net
+        Its ``rate`` is what messages leave over for tasks: the array is written to.
+    """
+
+    net: Net
+    journeys: list[Journey] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._capacity = self.net.rate.copy()
+        nodes = len(self.net.slots)
+        own = np.repeat(np.arange(nodes), self.net.slots)
+        pairs = own * nodes + self.net.neighbour
+        self._order = np.argsort(pairs)
+        self._pairs = pairs[self._order]
+        self._graph = nx.DiGraph()
+        self._graph.add_nodes_from(range(len(self.net.slots)))
+        for node in range(len(self.net.slots)):
+            for slot, other in enumerate(self.net.destinations(node).tolist()):
+                if slot:
+                    self._graph.add_edge(node, other, row=int(self.net.first[node]) + slot)
+
+    def route(self, source: int, target: int, bits: float) -> list[int]:
+        """Links of the way that takes the fewest ticks when nothing else travels.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+
+        def ticks(a: int, b: int, data: dict[str, int]) -> float:
+            return float(bits / self._capacity[data["row"]] + self.net.latency[data["row"]])
+
+        try:
+            nodes = nx.dijkstra_path(self._graph, source, target, ticks)
+        except nx.NetworkXNoPath:
+            raise ValueError(f"there is no way from node {source} to node {target}") from None
+        return [self._graph.edges[hop]["row"] for hop in pairwise(nodes)]
+
+    def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Links between neighbours, as rows of ``net.rate``."""
+        place = np.searchsorted(self._pairs, source * len(self.net.slots) + target)
+        return np.asarray(self._order[place])
+
+    def forget(self, key: str) -> None:
+        """Take a message out of the network."""
+        self.journeys = [journey for journey in self.journeys if journey.key != key]
+        self._leave_over()
+
+    def send(self, key: str, source: int, target: int, num_bytes: int) -> None:
+        """Let a message set out."""
+        bits = 8.0 * num_bytes
+        rows = self.route(source, target, bits)
+        latency = float(self.net.latency[rows[0]]) if rows else 0.0
+        self.journeys.append(Journey(key, rows, bits, bits, latency))
+        self._leave_over()
+
+    def advance(self, ticks: float, open_links: np.ndarray, tasks: np.ndarray) -> list[str]:
+        """Let time pass; returns what has arrived, in order of arrival.
+
+        Parameters
+        ----------
+        ticks : float
+        open_links : array of bool, shape (L,)
+            On the others, everything waits.
+        tasks : array of float, shape (L,)
+            Tasks on each link, which share it.
+        """
+        arrived: list[str] = []
+        now = 0.0
+        while self.journeys:
+            here = [journey for journey in self.journeys if not journey.rows]
+            if here:
+                arrived += [journey.key for journey in here]
+                self.journeys = [journey for journey in self.journeys if journey.rows]
+                continue
+            busy = np.bincount(
+                [journey.rows[0] for journey in self.journeys if journey.left > 0],
+                minlength=len(self._capacity),
+            )
+            rates = [
+                self._capacity[j.rows[0]] / (busy[j.rows[0]] + tasks[j.rows[0]])
+                if j.left > 0 and open_links[j.rows[0]]
+                else 0.0
+                for j in self.journeys
+            ]
+            spans = [
+                (j.left / rate if rate > 0 else np.inf) if j.left > 0 else j.wait
+                for j, rate in zip(self.journeys, rates, strict=True)
+            ]
+            step = min(min(spans), ticks - now)
+            for journey, rate, span in zip(self.journeys, rates, spans, strict=True):
+                if journey.left > 0:
+                    journey.left = 0.0 if span <= step else journey.left - rate * step
+                else:
+                    journey.wait = 0.0 if span <= step else journey.wait - step
+                if journey.left == 0 and journey.wait == 0:
+                    journey.rows = journey.rows[1:]
+                    if journey.rows:
+                        journey.left = journey.bits
+                        journey.wait = float(self.net.latency[journey.rows[0]])
+            now += step
+            if now >= ticks and all(journey.rows for journey in self.journeys):
+                break
+        self._leave_over()
+        return arrived
+
+    def _leave_over(self) -> None:
+        """A task that sets out shares its links with the messages that are on them."""
+        self.net.rate[:] = self._capacity
+        for journey in self.journeys:
+            if journey.rows and journey.left > 0:
+                row = journey.rows[0]
+                others = sum(j.rows[0] == row and j.left > 0 for j in self.journeys if j.rows)
+                self.net.rate[row] = self._capacity[row] / (1 + others)
