@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sim_env.dynamics import DynamicsSpec
 from sim_env.envs import SELF
 from sim_env.errors import require_choice, require_number
 from sim_env.policies import POLICIES
@@ -191,6 +192,7 @@ class RunConfig:
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
+    dynamics: DynamicsSpec = field(default_factory=DynamicsSpec)
     agent: AgentConfig = field(default_factory=AgentConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
@@ -202,7 +204,7 @@ class RunConfig:
     @property
     def scenario_spec(self) -> ScenarioSpec:
         """The world of this run."""
-        return ScenarioSpec(self.topology, self.workload, self.physics, self.reward)
+        return ScenarioSpec(self.topology, self.workload, self.physics, self.reward, self.dynamics)
 
     def build_scenario(self) -> Scenario:
         """Compile the world of this run, and check what depends on the number of agents."""

@@ -87,17 +87,8 @@ def decide(net, st, now, policy, actions, local, destination, mask):
                 actions[b, n] = choose(st, b, policy, local, destination, mask, net.slots[n])
 
 
-@part
-def has_room(st, spare):
-    """Whether every world has at least `spare` free places for tasks."""
-    least = st.num_free[0]
-    for b in range(1, len(st.num_free)):
-        least = min(least, st.num_free[b])
-    return least >= spare
-
-
 @compiled
-def run(net, st, now, factors, spare, policy, actions, local, destination, mask):
+def run(net, st, now, factors, policy, actions, local, destination, mask):
     """Tick as long as there is room for new tasks; returns the number of ticks.
 
     Parameters
@@ -108,8 +99,6 @@ def run(net, st, now, factors, spare, policy, actions, local, destination, mask)
         Ticks that have passed.
     factors : array of float64, shape (T + 1,)
         Multipliers of the rates of arrival; T ticks at most.
-    spare : int
-        Places that one tick may use up.
     policy : int
         One of :data:`CODES`.
     actions : array of int32, shape (B, N)
@@ -117,19 +106,17 @@ def run(net, st, now, factors, spare, policy, actions, local, destination, mask)
     local, destination, mask : array
     """
     for done in range(len(factors) - 1):
-        if not has_room(st, spare):
-            return done
         decide(net, st, now + done, policy, actions, local, destination, mask)
-        tick(net, st, now + done, actions, factors[done], factors[done + 1])
+        if not tick(net, st, now + done, actions, factors[done], factors[done + 1]):
+            return done
     return len(factors) - 1
 
 
 @compiled
-def run_events(net, st, now, factors, spare, policy, actions, local, destination, mask):
+def run_events(net, st, now, factors, policy, actions, local, destination, mask):
     """:func:`run` with :func:`sim_env.events.event_tick`."""
     for done in range(len(factors) - 1):
-        if not has_room(st, spare):
-            return done
         decide(net, st, now + done, policy, actions, local, destination, mask)
-        event_tick(net, st, now + done, actions, factors[done], factors[done + 1])
+        if not event_tick(net, st, now + done, actions, factors[done], factors[done + 1]):
+            return done
     return len(factors) - 1

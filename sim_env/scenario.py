@@ -1,10 +1,12 @@
 """A scenario: network, workload, physics, reward and observation, compiled into arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from sim_env.dynamics import DynamicsSpec, Outages
 from sim_env.errors import require_choice, require_number
 from sim_env.links import received_power, shannon_rate
 from sim_env.topology import Topology, TopologySpec, build_topology
@@ -193,6 +195,7 @@ class ScenarioSpec:
     workload: WorkloadSpec = field(default_factory=WorkloadSpec)
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
+    dynamics: DynamicsSpec = field(default_factory=DynamicsSpec)
 
 
 class Net(NamedTuple):
@@ -213,6 +216,7 @@ class Net(NamedTuple):
     capacity: np.ndarray  # int32 (N,)
     is_agent: np.ndarray  # bool (N,)
     arrivals: np.ndarray  # float64 (N,): tasks per tick
+    births: float  # tasks per tick of all streams
     job_work: np.ndarray  # float64 (J,): instructions
     job_input: np.ndarray  # float64 (J,): bits
     job_output: np.ndarray  # float64 (J,): bits
@@ -279,7 +283,12 @@ class Scenario:
         self.topology = topology or build_topology(spec.topology)
         self.jobs = jobs or build_jobs(spec.workload)
         self.net = _compile(spec, self.topology, self.jobs)
+        self.outages([])  # what cannot be is told here, and not in the first world
         self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())
+
+    def outages(self, seeds: Sequence[int]) -> Outages:
+        """Failures in worlds of these seeds."""
+        return Outages(self.spec.dynamics, self.topology, self.spec.physics.tick, seeds)
 
     @property
     def agents(self) -> np.ndarray:
@@ -310,6 +319,8 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
     high = max(round(workload.deadline_max / tick), low + 1)
     if workload.deadline_max == 0:
         low, high = NO_DEADLINE, NO_DEADLINE + 1
+    arrivals = source_rates(workload, topology) * tick
+    served = arrivals[neighbour] * (arrivals[own] > 0) if physics.serve_neighbours else arrivals
     return Net(
         slots=slots,
         first=first,
@@ -320,7 +331,8 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         speed=np.asarray(topology.speed, float) * tick,
         capacity=np.asarray(topology.capacity, np.int32),
         is_agent=np.asarray(topology.is_agent, bool),
-        arrivals=source_rates(workload, topology) * tick,
+        arrivals=arrivals,
+        births=float(served.sum()),
         job_work=np.asarray(jobs.instructions, float),
         job_input=np.asarray(jobs.input_bits, float),
         job_output=np.asarray(jobs.output_bits, float),

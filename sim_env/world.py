@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_env import events, kernel
+from sim_env.dynamics import LINK
 from sim_env.heuristics import CODES, run, run_events
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.policies import Policy
@@ -15,6 +16,7 @@ from sim_env.state import (
     CLIENT,
     CREATED,
     DEADLINE,
+    FAILURE,
     FINISHED,
     FREE,
     OVERFLOW,
@@ -28,6 +30,7 @@ OUTCOMES = {
     "overflow": OVERFLOW,
     "deadline": DEADLINE,
     "client": CLIENT,
+    "failure": FAILURE,
 }
 
 
@@ -36,12 +39,13 @@ class Metrics:
     """Counts over the cohort (tasks born in the measured window) of each of B worlds.
 
     A task is lost by *overflow* (it met a full queue), by its *deadline* (cancelled while waiting,
-    travelling or in service) or at the *client* (its output came home too late).
+    travelling or in service), at the *client* (its output came home too late) or by the *failure*
+    of a node (where it was, where it went, or where its output was awaited).
 
     Parameters
     ----------
-    created, finished, overflow, deadline, client, inside : array of int64, shape (B,)
-        ``created = finished + overflow + deadline + client + inside``.
+    created, finished, overflow, deadline, client, failure, inside : array of int64, shape (B,)
+        ``created = finished + overflow + deadline + client + failure + inside``.
     response_sum : array of int64, shape (B,)
         Ticks from birth to the output's return, over finished tasks.
     histogram : array of int64, shape (B, 4096)
@@ -57,6 +61,7 @@ class Metrics:
     overflow: np.ndarray
     deadline: np.ndarray
     client: np.ndarray
+    failure: np.ndarray
     inside: np.ndarray
     response_sum: np.ndarray
     histogram: np.ndarray
@@ -126,12 +131,13 @@ class World:
         """Empty all worlds and start their arrivals anew."""
         self.now = 0
         self._factors = np.ones(0)
-        # Room that one tick cannot use up: ten times the mean number of births.
-        self._spare = 64 + int(10 * self.net.arrivals.sum())
         first = self._factors_of(0, 1)[0]
         self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL, first)
-        if self.net.random_order:
-            events.open_tick(self.net, self.state, 0, first)
+        self._outages = self.scenario.outages(seeds)
+        self._link_up = np.ones((len(seeds), len(self._outages.links) + 1), np.bool_)
+        self._change()
+        while self.net.events and not events.begin(self.net, self.state, first):
+            self.state = grow(self.state)
         self._actions = np.zeros((self.num_worlds, self.num_nodes), np.int32)
         self._rows: Observation | None = None
         self._filled = np.zeros(0, np.int32)
@@ -152,10 +158,12 @@ class World:
             Slot for the first undecided task of each agent: 0 keeps it, k > 0 sends it to the
             k-th neighbour. An illegal action keeps the task and is counted.
         """
-        self._make_room()
         advance = events.event_tick if self.net.events else kernel.tick
-        advance(self.net, self.state, self.now, actions, *self._factors_of(self.now, 2))
+        factors = self._factors_of(self.now, 2)
+        while not advance(self.net, self.state, self.now, actions, *factors):
+            self.state = grow(self.state)
         self.now += 1
+        self._change()
 
     def run(self, policy: Policy, ticks: int, rng: np.random.Generator) -> None:
         """Advance under a policy that decides for all agents.
@@ -173,7 +181,7 @@ class World:
         end = self.now + ticks
         while self.now < end:
             if policy in CODES:
-                self.now += self._run_compiled(CODES[policy], end - self.now)
+                self._run_compiled(CODES[policy], min(end, self._outages.next_tick) - self.now)
                 continue
             seen = self.observe()
             self._actions[:] = 0
@@ -181,28 +189,36 @@ class World:
                 self._actions[seen.world, seen.node] = policy(seen, rng)
             self.step(self._actions)
 
-    def _run_compiled(self, code: int, ticks: int) -> int:
-        """Ticks that went by until `ticks` or until there is no more room for tasks."""
-        self._make_room()
+    def _run_compiled(self, code: int, ticks: int) -> None:
         row = self._one
-        return int(
-            (run_events if self.net.events else run)(
-                self.net,
-                self.state,
-                self.now,
-                self._factors_of(self.now, ticks + 1),
-                self._spare,
-                code,
-                self._actions,
-                row.local[0],
-                row.destination[0],
-                row.mask[0],
-            )
+        done = (run_events if self.net.events else run)(
+            self.net,
+            self.state,
+            self.now,
+            self._factors_of(self.now, ticks + 1),
+            code,
+            self._actions,
+            row.local[0],
+            row.destination[0],
+            row.mask[0],
         )
-
-    def _make_room(self) -> None:
-        while self.state.num_free.min() < self._spare:
+        self.now += done
+        if done < ticks:
             self.state = grow(self.state)
+        self._change()
+
+    def _change(self) -> None:
+        """Let nodes and links fail and return that do so before this tick."""
+        st, outages = self.state, self._outages
+        for change in outages.due(self.now):
+            b = change.world
+            if change.kind == LINK:
+                self._link_up[b, change.index] = change.up
+            else:
+                st.up[b, change.index] = change.up
+                if not change.up:
+                    kernel.fail(st, b, change.index, self.now)
+            st.open[b] = st.up[b, self.net.neighbour] & self._link_up[b, outages.link_of]
 
     def _factors_of(self, tick: int, count: int) -> np.ndarray:
         """Multipliers of the rates of arrival in `count` ticks from `tick` on."""
