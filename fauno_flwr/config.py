@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sim_env.dynamics import DynamicsSpec
 from sim_env.envs import SELF
 from sim_env.errors import require_choice, require_number
 from sim_env.features import OBSERVATIONS
@@ -178,15 +179,17 @@ class CosimConfig:
     def _factors(self) -> dict[str, float]:
         factors = {}
         for part in filter(None, (part.strip() for part in self.slowdown.split(","))):
-            name, _, factor = part.rpartition(" ")
+            name, _, factor = (word.strip() for word in part.rpartition(" "))
             try:
-                factors[name.strip()] = float(factor)
+                factors[name] = float(factor)
             except ValueError:
                 raise ValueError(
                     f"cosim.slowdown is {self.slowdown!r}: must be names and factors, such as "
                     f"rpi_3 10,nuc_0 2 (not {part!r})"
                 ) from None
-            require_number(f"cosim.slowdown: factor of {name.strip()}", factors[name.strip()], above=0)
+            require_number(
+                f"cosim.slowdown: factor of {name.strip()}", factors[name.strip()], above=0
+            )
         return factors
 
     def slowdowns(self, names: Sequence[str]) -> list[float]:
@@ -248,6 +251,7 @@ class RunConfig:
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
     observation: str = "full"
+    dynamics: DynamicsSpec = field(default_factory=DynamicsSpec)
     agent: AgentConfig = field(default_factory=AgentConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
@@ -262,7 +266,12 @@ class RunConfig:
     def scenario_spec(self) -> ScenarioSpec:
         """The world of this run."""
         return ScenarioSpec(
-            self.topology, self.workload, self.physics, self.reward, self.observation
+            self.topology,
+            self.workload,
+            self.physics,
+            self.reward,
+            self.observation,
+            self.dynamics,
         )
 
     def build_scenario(self) -> Scenario:

@@ -177,8 +177,8 @@ class CosimGrid(Grid):
         for agent, job in sorted(self._jobs.items()):
             if job.expires <= now:
                 self._drop(agent)
-                reason = "time-to-live is over"
-                self._replies.append(Message(Error(MESSAGE_UNAVAILABLE, reason), job.message))
+                error = Error(MESSAGE_UNAVAILABLE, "time-to-live is over")
+                self._replies.append(Message(error, reply_to=job.message))
 
     # ---- one agent -----------------------------------------------------------------------------
 

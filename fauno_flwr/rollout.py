@@ -12,11 +12,12 @@ from fauno_flwr.decisions import Decisions
 from sim_env.compiled import compiled, part
 from sim_env.events import event_tick
 from sim_env.features import NUM_DESTINATION, NUM_LOCAL, Encoding, encode
+from sim_env.heuristics import Loop
 from sim_env.kernel import has_room, tick
 from sim_env.observation import look, undecided
 from sim_env.reward import decision_reward, ends_reward
 from sim_env.state import GOLDEN, mix
-from sim_env.world import Loop, World
+from sim_env.world import World
 
 CHUNK = 32  # ticks between two looks at the room for decisions
 
@@ -49,7 +50,7 @@ class Rows(NamedTuple):
     destination: np.ndarray  # float32 (M, D)
     legal: np.ndarray  # bool (M,)
     newest: np.ndarray  # int64 (B, A): newest decision of each agent in each world, -1 for none
-    count: np.ndarray  # int64 (2,): rows and slots in use
+    used: np.ndarray  # int64 (2,): rows and slots in use
 
 
 class Scratch(NamedTuple):
@@ -129,17 +130,19 @@ def choose(st, b, weights, a, scratch, slots):
 @part
 def write_down(net, b, n, a, action, scratch, rows):
     """Add a decision to the rows."""
-    row, place, slots = rows.count[0], rows.count[1], net.slots[n]
+    row, place, slots = rows.used[0], rows.used[1], net.slots[n]
     rows.world[row], rows.agent[row], rows.action[row] = b, a, action
     rows.slots[row], rows.first[row] = slots, place
     rows.reward[row] = decision_reward(net, n, action, scratch.raw_destination[0])
-    rows.local[row] = scratch.local[0]
+    for f in range(scratch.local.shape[1]):
+        rows.local[row, f] = scratch.local[0, f]
     for k in range(slots):
         rows.legal[place + k] = scratch.mask[0, k]
-        rows.destination[place + k] = scratch.destination[0, k]
+        for f in range(scratch.destination.shape[2]):
+            rows.destination[place + k, f] = scratch.destination[0, k, f]
     rows.newest[b, a] = row
-    rows.count[0] += 1
-    rows.count[1] += slots
+    rows.used[0] += 1
+    rows.used[1] += slots
 
 
 @part
@@ -252,7 +255,7 @@ def make_rows(encoding: Encoding, worlds: int, agents: int, rows: int, slots: in
         destination=np.zeros((slots, encoding.destinations), np.float32),
         legal=np.zeros(slots, np.bool_),
         newest=np.full((worlds, agents), -1, np.int64),
-        count=np.zeros(2, np.int64),
+        used=np.zeros(2, np.int64),
     )
 
 
@@ -291,7 +294,7 @@ class Recorder:
     def take(self, agent: int) -> Decisions:
         """The decisions of an agent since the last time; world after world, in order of time."""
         rows, start = self._rows, int(self._start[agent])
-        end = int(rows.count[0])
+        end = int(rows.used[0])
         mine = start + np.flatnonzero(rows.agent[start:end] == agent)
         mine = mine[np.argsort(rows.world[mine], kind="stable")]
         self._start[agent] = end
@@ -319,7 +322,7 @@ class Recorder:
     def _forget(self) -> None:
         """Move what nobody has taken yet to the front once the rest is the larger part."""
         rows, first = self._rows, int(self._start.min())
-        end, places = int(rows.count[0]), int(rows.count[1])
+        end, places = int(rows.used[0]), int(rows.used[1])
         if first == 0 or first < end / 2:
             return
         place = int(rows.first[first]) if first < end else places
@@ -331,22 +334,25 @@ class Recorder:
         rows.legal[: places - place] = rows.legal[place:places].copy()
         rows.first[: end - first] -= place
         rows.newest[rows.newest >= 0] -= first
-        rows.count[:] = end - first, places - place
+        rows.used[:] = end - first, places - place
         self._start -= first
 
     def _reserve(self, ticks: int) -> None:
         """Make room for the decisions of some ticks."""
         old = self._rows
-        rows = int(old.count[0]) + ticks * self._rows_per_tick
-        slots = int(old.count[1]) + ticks * self._slots_per_tick
+        rows = int(old.used[0]) + ticks * self._rows_per_tick
+        slots = int(old.used[1]) + ticks * self._slots_per_tick
         if rows <= len(old.world) and slots <= len(old.legal):
             return
         new = make_rows(
-            self._encoding, self.world.num_worlds, self.agents, max(2 * len(old.world), rows),
+            self._encoding,
+            self.world.num_worlds,
+            self.agents,
+            max(2 * len(old.world), rows),
             max(2 * len(old.legal), slots),
         )
         for name in ("world", "agent", "slots", "first", "action", "reward", "local"):
-            getattr(new, name)[: old.count[0]] = getattr(old, name)[: old.count[0]]
+            getattr(new, name)[: old.used[0]] = getattr(old, name)[: old.used[0]]
         for name in ("destination", "legal"):
-            getattr(new, name)[: old.count[1]] = getattr(old, name)[: old.count[1]]
-        self._rows = new._replace(newest=old.newest, count=old.count)
+            getattr(new, name)[: old.used[1]] = getattr(old, name)[: old.used[1]]
+        self._rows = new._replace(newest=old.newest, used=old.used)

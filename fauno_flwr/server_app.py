@@ -35,8 +35,8 @@ from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
 from strategies import BufferedAsync
-from strategies.clock import Clock
 from strategies.arrays import Arrays, to_arrays, to_record
+from strategies.clock import Clock
 
 QUERY_TIMEOUT = 60.0
 app = ServerApp()

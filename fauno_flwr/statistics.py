@@ -43,9 +43,7 @@ def mean(values: np.ndarray) -> float:
     return float(finite.mean()) if finite.size else float("nan")
 
 
-def estimate(
-    strata: Sequence[np.ndarray], statistic: Statistic = mean, seed: int = 0
-) -> Estimate:
+def estimate(strata: Sequence[np.ndarray], statistic: Statistic = mean, seed: int = 0) -> Estimate:
     """A statistic of all values, with seeds and worlds resampled within each stratum.
 
     Parameters

@@ -58,7 +58,7 @@ class Transport:
         pairs = own * nodes + self.net.neighbour
         self._order = np.argsort(pairs)
         self._pairs = pairs[self._order]
-        self._graph = nx.DiGraph()
+        self._graph: nx.DiGraph = nx.DiGraph()
         self._graph.add_nodes_from(range(len(self.net.slots)))
         for node in range(len(self.net.slots)):
             for slot, other in enumerate(self.net.destinations(node).tolist()):

@@ -56,12 +56,13 @@ def source_digest() -> str:
 
 
 class ContentLocator(caching.UserProvidedCacheLocator):
-    """Cache locator whose folder is named by the content of the sources."""
+    """Cache locator whose folder is named by the content of this package and of the file."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._py_file = py_file
         self._lineno = py_func.__code__.co_firstlineno
-        self._cache_path = str(cache_root() / source_digest())
+        own = hashlib.sha256(Path(py_file).read_bytes()).hexdigest()[:16]
+        self._cache_path = str(cache_root() / source_digest() / own)
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "ContentLocator | None":

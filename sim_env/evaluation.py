@@ -10,7 +10,7 @@ from scipy import stats
 from sim_env.errors import require_number
 from sim_env.policies import Policy
 from sim_env.scenario import Scenario
-from sim_env.world import Metrics, World
+from sim_env.world import OUTCOMES, Metrics, World
 
 LONGEST_DRAIN = 20_000  # ticks; tasks without a deadline may never end
 
@@ -133,7 +133,7 @@ def summarise(
             "response_p95": metrics.response_quantile(0.95),
             "lost": {
                 kind: interval(getattr(metrics, kind) / np.maximum(metrics.created, 1)).mean
-                for kind in ("overflow", "deadline", "client")
+                for kind in OUTCOMES
             },
             "served_by": metrics.served_by.sum(axis=0).tolist(),
             "fairness": metrics.fairness,

@@ -12,9 +12,12 @@ from sim_env.compiled import compiled, part
 from sim_env.kernel import (
     append,
     birth,
+    come_home,
     end,
     expire,
+    has_room,
     launch,
+    legal,
     load,
     offload,
     pop,
@@ -23,9 +26,8 @@ from sim_env.kernel import (
     travel,
 )
 from sim_env.state import (
-    CLIENT,
     DEADLINE,
-    FINISHED,
+    FAILURE,
     GOLDEN,
     INTAKE,
     MASKED,
@@ -96,6 +98,9 @@ def take_in(net, st, b, n):
 @part
 def receive(net, st, b, n, task, now):
     """A task reaches a node, from its client or from another node."""
+    if not st.up[b, n]:
+        end(st, b, task, FAILURE, now)
+        return
     from_client = st.kind[b, task] == SENT
     if not from_client:
         st.dirty[b, n] = True  # also when it is refused
@@ -117,9 +122,7 @@ def receive(net, st, b, n, task, now):
 def hand_over(net, st, b, task, now):
     """Deliver a message."""
     if st.kind[b, task] == RETURNING:
-        late = now > st.deadline[b, task] and not net.late_counts
-        forgotten = net.client_forgets and st.born[b, task] + st.deadline[b, task] < now
-        end(st, b, task, CLIENT if late or forgotten else FINISHED, now)
+        come_home(net, st, b, task, now)
     elif net.cancel_on_arrival and st.deadline[b, task] + net.expiry_grace <= now:
         end(st, b, task, DEADLINE, now)
     else:
@@ -166,6 +169,8 @@ def serve_stream(net, st, b, n, k, now, factor):
 @part
 def client(net, st, b, n, now, factor):
     """A node's client: its own stream and, when that is not due, those of its neighbours."""
+    if not st.up[b, n]:
+        return
     stream = net.streams[n]
     count = net.streams[n + 1] - stream
     if not net.one_per_tick:
@@ -194,10 +199,7 @@ def complete(net, st, b, n, task, now):
     elif back > 0:
         launch(st, b, task, RETURNING, now + 1 + back)
     else:
-        done = now + 1
-        late = done > st.deadline[b, task] and not net.late_counts
-        forgotten = net.client_forgets and st.born[b, task] + st.deadline[b, task] < done
-        end(st, b, task, CLIENT if late or forgotten else FINISHED, done)
+        come_home(net, st, b, task, now + 1)
 
 
 @part
@@ -251,8 +253,7 @@ def act(net, st, b, n, action, now):
     if task < 0:
         st.total[b, MASKED] += action != 0
         return
-    legal = 0 <= action < net.slots[n] and (action == 0 or st.hops[b, task] < net.hop_cap)
-    if not legal:
+    if not legal(net, st, b, n, action, task):
         st.total[b, MASKED] += 1
         action = 0
     if action == 0 and net.keep_marks_first and not pending_is_first(net, st, b, n):
@@ -312,7 +313,7 @@ def run_events(net, st, b, first, now, factor):
             hand_over(net, st, b, event - 1 - 2 * nodes, now)
 
 
-@compiled
+@part
 def open_tick(net, st, now, factor):
     """Bring worlds of random order to the joint action of the tick that begins."""
     for b in range(st.service.shape[0]):
@@ -321,11 +322,23 @@ def open_tick(net, st, now, factor):
 
 
 @compiled
+def begin(net, st, factor):
+    """Bring new worlds to their first joint action; returns whether, as :func:`event_tick`."""
+    if not has_room(net, st, factor):
+        return False
+    if net.random_order:
+        open_tick(net, st, 0, factor)
+    return True
+
+
+@compiled
 def event_tick(net, st, now, actions, factor, next_factor):
-    """Advance every world by one tick; parameters as in :func:`sim_env.kernel.tick`.
+    """Advance every world by one tick; as :func:`sim_env.kernel.tick`.
 
     `next_factor` is the multiplier of the tick after it, which a random order begins as well.
     """
+    if not has_room(net, st, max(factor, next_factor)):
+        return False
     for b in range(actions.shape[0]):
         for n in range(actions.shape[1]):
             if net.is_agent[n]:
@@ -343,3 +356,4 @@ def event_tick(net, st, now, actions, factor, next_factor):
             worker(net, st, b, n, now)
     if net.random_order:
         open_tick(net, st, now + 1, next_factor)
+    return True

@@ -3,13 +3,16 @@
 A test holds the choices equal to those of the numpy functions, which say the same more plainly.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from sim_env import policies
 from sim_env.compiled import compiled, part
 from sim_env.events import event_tick
 from sim_env.features import BACK, CAPACITY, EXECUTE, LOAD, QUEUE, SEND, SPEED, WAIT
-from sim_env.kernel import tick
+from sim_env.kernel import has_room, tick
 from sim_env.observation import look, undecided
 from sim_env.state import GOLDEN, mix
 
@@ -22,6 +25,13 @@ CODES: dict[policies.Policy, int] = {
     policies.threshold: THRESHOLD,
     policies.shortest_expected_delay: SED,
 }
+
+
+class Loop(NamedTuple):
+    """A compiled loop over ticks, under the plain physics and under those of the events."""
+
+    plain: Callable[..., int]
+    events: Callable[..., int]
 
 
 @part
@@ -77,17 +87,8 @@ def decide(net, st, now, policy, actions, local, destination, mask):
                 actions[b, n] = choose(st, b, policy, local, destination, mask, net.slots[n])
 
 
-@part
-def has_room(st, spare):
-    """Whether every world has at least `spare` free places for tasks."""
-    least = st.num_free[0]
-    for b in range(1, len(st.num_free)):
-        least = min(least, st.num_free[b])
-    return least >= spare
-
-
 @compiled
-def run(net, st, now, factors, spare, policy, actions, local, destination, mask):
+def run(net, st, now, factors, actions, policy, local, destination, mask):
     """Tick as long as there is room for new tasks; returns the number of ticks.
 
     Parameters
@@ -98,28 +99,29 @@ def run(net, st, now, factors, spare, policy, actions, local, destination, mask)
         Ticks that have passed.
     factors : array of float64, shape (T + 1,)
         Multipliers of the rates of arrival; T ticks at most.
-    spare : int
-        Places that one tick may use up.
-    policy : int
-        One of :data:`CODES`.
     actions : array of int32, shape (B, N)
         Overwritten, as are the last three, which have room for one decision.
+    policy : int
+        One of :data:`CODES`.
     local, destination, mask : array
     """
     for done in range(len(factors) - 1):
-        if not has_room(st, spare):
-            return done
+        if not has_room(net, st, factors[done]):
+            return done  # before a random choice is made, that would be made again
         decide(net, st, now + done, policy, actions, local, destination, mask)
         tick(net, st, now + done, actions, factors[done], factors[done + 1])
     return len(factors) - 1
 
 
 @compiled
-def run_events(net, st, now, factors, spare, policy, actions, local, destination, mask):
+def run_events(net, st, now, factors, actions, policy, local, destination, mask):
     """:func:`run` with :func:`sim_env.events.event_tick`."""
     for done in range(len(factors) - 1):
-        if not has_room(st, spare):
-            return done
+        if not has_room(net, st, max(factors[done], factors[done + 1])):
+            return done  # before a random choice is made, that would be made again
         decide(net, st, now + done, policy, actions, local, destination, mask)
         event_tick(net, st, now + done, actions, factors[done], factors[done + 1])
     return len(factors) - 1
+
+
+HEURISTICS = Loop(run, run_events)

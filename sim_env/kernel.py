@@ -20,6 +20,7 @@ from sim_env.state import (
     CLIENT,
     CREATED,
     DEADLINE,
+    FAILURE,
     FINISHED,
     FREE,
     MASKED,
@@ -90,7 +91,7 @@ def pay(st, b, task, outcome):
     """Credit the end of a task to those who earn by it."""
     if outcome == FINISHED:
         st.ends[b, st.origin[b, task], OWN] += 1
-    elif outcome != CLIENT:
+    elif st.kind[b, task] != RETURNING:
         st.ends[b, st.place[b, task], OWN] -= 1
     for i in range(st.deciders.shape[2]):
         n = st.deciders[b, task, i]
@@ -120,6 +121,15 @@ def end(st, b, task, outcome, now):
 
 
 @part
+def come_home(net, st, b, task, now):
+    """The output of a task reaches its client."""
+    late = now > st.deadline[b, task] and not net.late_counts
+    forgotten = net.client_forgets and st.born[b, task] + st.deadline[b, task] < now
+    outcome = CLIENT if late or forgotten else FINISHED
+    end(st, b, task, outcome if st.up[b, st.origin[b, task]] else FAILURE, now)
+
+
+@part
 def launch(st, b, task, kind, due):
     """Put a task on its way; it is delivered at tick `due`."""
     st.kind[b, task] = kind
@@ -131,6 +141,9 @@ def launch(st, b, task, kind, due):
 def enter(net, st, b, n, task, now):
     """A task reaches a node: it waits undecided, or is lost because the queue is full."""
     st.place[b, task] = n
+    if not st.up[b, n]:
+        end(st, b, task, FAILURE, now)
+        return
     if load(st, b, n) >= net.capacity[n]:
         end(st, b, task, OVERFLOW, now)
         return
@@ -144,6 +157,14 @@ def enter(net, st, b, n, task, now):
 
 
 @part
+def legal(net, st, b, n, action, task):
+    """Whether a node may do this with a task."""
+    if action <= 0 or action >= net.slots[n]:
+        return action == 0
+    return st.hops[b, task] < net.hop_cap and st.open[b, net.first[n] + action]
+
+
+@part
 def decide(net, st, b, n, action, now):
     """Carry out an action about the first undecided task; an illegal one keeps the task."""
     task = st.pending_head[b, n]
@@ -152,8 +173,7 @@ def decide(net, st, b, n, action, now):
         return
     pop(st, b, st.pending_head, n)
     st.num_pending[b, n] -= 1
-    legal = 0 <= action < net.slots[n] and (action == 0 or st.hops[b, task] < net.hop_cap)
-    if not legal:
+    if not legal(net, st, b, n, action, task):
         st.total[b, MASKED] += 1
         action = 0
     remember(st, b, task, n)
@@ -207,7 +227,7 @@ def deliver(net, st, b, now):
     while task >= 0:
         following = st.next[b, task]
         if st.kind[b, task] == RETURNING:
-            end(st, b, task, FINISHED if now <= st.deadline[b, task] else CLIENT, now)
+            come_home(net, st, b, task, now)
         elif st.deadline[b, task] <= now:
             end(st, b, task, DEADLINE, now)
         else:
@@ -279,7 +299,7 @@ def process(net, st, b, n, now):
         if st.back[b, task] > 0:
             launch(st, b, task, RETURNING, now + 1 + st.back[b, task])
         else:
-            end(st, b, task, FINISHED if now + 1 <= st.deadline[b, task] else CLIENT, now + 1)
+            come_home(net, st, b, task, now + 1)
 
 
 @part
@@ -319,9 +339,51 @@ def expire(net, st, b, n, now):
     st.earliest[b, n] = earliest
 
 
+@part
+def lose(st, b, heads, counts, n, now):
+    """Lose all tasks of a list."""
+    task = heads[b, n]
+    heads[b, n] = NONE
+    counts[b, n] = 0
+    while task >= 0:
+        following = st.next[b, task]
+        end(st, b, task, FAILURE, now)
+        task = following
+
+
+@compiled
+def fail(st, b, n, now):
+    """A node fails: the tasks that it holds are lost."""
+    lose(st, b, st.ready_head, st.num_ready, n, now)
+    lose(st, b, st.pending_head, st.num_pending, n, now)
+    lose(st, b, st.intake_head, st.num_intake, n, now)
+    if st.service[b, n] >= 0:
+        end(st, b, st.service[b, n], FAILURE, now)
+        st.service[b, n] = NONE
+    st.earliest[b, n] = NEVER
+
+
+@part
+def has_room(net, st, factor):
+    """Whether every world has more places for tasks than the births of one tick can take.
+
+    That is ten times their mean, births that a client owes to its neighbours included.
+    """
+    for b in range(len(st.num_free)):
+        births = net.births * factor
+        if net.serve_neighbours and not net.one_per_tick:
+            for stream in range(st.gap.shape[1]):
+                births += max(0.0, -st.gap[b, stream])
+        if st.num_free[b] < 64.0 + 10.0 * births:
+            return False
+    return True
+
+
 @compiled
 def tick(net, st, now, actions, factor, next_factor):
     """Advance every world from time `now` to `now` + 1.
+
+    Returns whether it did: it does nothing if there may be too little room for new tasks.
 
     Parameters
     ----------
@@ -337,11 +399,13 @@ def tick(net, st, now, actions, factor, next_factor):
     next_factor : float
         That of the tick after it; see :func:`sim_env.events.event_tick`.
     """
+    if not has_room(net, st, factor):
+        return False
     # Local names and the common cases spelled out: most nodes have nothing else to do.
     is_agent, arrivals, speed = net.is_agent, net.arrivals, net.speed
     gap, service, work, earliest = st.gap, st.service, st.work, st.earliest
     num_ready, num_pending, published = st.num_ready, st.num_pending, st.published
-    incoming, accepted = st.incoming, st.accepted
+    incoming, accepted, up = st.incoming, st.accepted, st.up
     row = now % published.shape[1]
     for b in range(actions.shape[0]):
         for n in range(actions.shape[1]):
@@ -349,9 +413,10 @@ def tick(net, st, now, actions, factor, next_factor):
                 decide(net, st, b, n, actions[b, n], now)
         deliver(net, st, b, now)
         for n in range(actions.shape[1]):
-            gap[b, n] -= arrivals[n] * factor
-            if gap[b, n] <= 0.0:
-                arrive(net, st, b, n, now)
+            if up[b, n]:
+                gap[b, n] -= arrivals[n] * factor
+                if gap[b, n] <= 0.0:
+                    arrive(net, st, b, n, now)
             task = service[b, n]
             if task >= 0 and work[b, task] > speed[n]:
                 work[b, task] -= speed[n]
@@ -362,3 +427,4 @@ def tick(net, st, now, actions, factor, next_factor):
             published[b, row, n] = num_ready[b, n] + num_pending[b, n] + (service[b, n] >= 0)
             incoming[b, n] = 0.95 * incoming[b, n] + 0.05 * accepted[b, n]
             accepted[b, n] = 0
+    return True

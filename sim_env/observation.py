@@ -33,7 +33,7 @@ from sim_env.features import (
     WORK,
     Encoding,
 )
-from sim_env.kernel import load, travel
+from sim_env.kernel import legal, load, travel
 from sim_env.reward import decision_reward
 from sim_env.state import mix
 
@@ -173,7 +173,7 @@ def look(net, st, b, n, task, now, local, destination, mask):
     local[INCOMING] = st.incoming[b, n]
     for k in range(net.slots[n]):
         m = net.neighbour[net.first[n] + k]
-        mask[k] = k == 0 or st.hops[b, task] < net.hop_cap
+        mask[k] = legal(net, st, b, n, k, task)
         slot = destination[k]
         if k == 0:
             slot[QUEUE] = local[LOAD]

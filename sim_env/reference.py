@@ -82,6 +82,7 @@ class Node:
     dirty: bool = False
     own_ends: int = 0  # own tasks that came home - tasks dropped here
     decided_ends: int = 0  # tasks decided here that finished - those that were lost
+    up: bool = True
 
     @property
     def load(self) -> int:
@@ -126,6 +127,9 @@ class ReferenceWorld:
         self.published = [[0] * len(self.nodes)]
         self.after_action: list[Event] = []
         self.action_at = (0, 1)
+        self.outages = scenario.outages([seed])
+        self.broken: set[tuple[int, int]] = set()
+        self._change()
         if self.physics.tick_order == "random":
             self._open_tick()
 
@@ -170,6 +174,24 @@ class ReferenceWorld:
         self.now += 1
         if self.physics.tick_order == "random":
             self._open_tick()
+        self._change()
+
+    def _change(self) -> None:
+        """Nodes and links fail and return."""
+        for change in self.outages.due(self.now):
+            if change.kind == "link":
+                a, b = (int(n) for n in self.outages.links[change.index])
+                (self.broken.discard if change.up else self.broken.add)((a, b))
+                continue
+            node = self.nodes[change.index]
+            node.up = change.up
+            if not node.up:
+                for task in [*node.queue, *node.intake, *filter(None, [node.service])]:
+                    self._end(task, "failure", self.now, change.index)
+                node.queue, node.intake, node.service = [], [], None
+
+    def _may_send(self, n: int, m: int) -> bool:
+        return self.nodes[m].up and (min(n, m), max(n, m)) not in self.broken
 
     # ---- the order of events within a tick -----------------------------------------------------
 
@@ -223,7 +245,7 @@ class ReferenceWorld:
     def _deliver(self, journey: Journey) -> None:
         task = journey.task
         if journey.kind == "result":
-            self._end(task, self._judge(task, self.now), self.now, journey.destination)
+            self._come_home(task, self.now)
         elif self._is_late(task):
             self._end(task, "deadline", self.now, journey.destination)
         else:
@@ -235,6 +257,9 @@ class ReferenceWorld:
 
     def _receive(self, n: int, task: Task, from_client: bool) -> None:
         node = self.nodes[n]
+        if not node.up:
+            self._end(task, "failure", self.now, n)
+            return
         full = node.load >= self.net.capacity[n]
         node.dirty |= not from_client or not full
         if full:
@@ -257,6 +282,8 @@ class ReferenceWorld:
     def _client(self, n: int) -> None:
         """The own stream and, in a tick in which that is not due, those of the neighbours."""
         node = self.nodes[n]
+        if not node.up:
+            return
         if self.physics.arrivals == "poisson":
             for k in node.gaps:
                 node.gaps[k] -= self.net.arrivals[self._neighbour(n, k)] * self._factor()
@@ -350,12 +377,13 @@ class ReferenceWorld:
         elif back:
             self._send("result", task, self.now + 1 + back, task.origin)
         else:
-            self._end(task, self._judge(task, self.now + 1), self.now + 1, n)
+            self._come_home(task, self.now + 1)
 
-    def _judge(self, task: Task, home: int) -> str:
-        late = home > task.deadline and self.physics.late_results == "lost"
-        forgotten = self.physics.client_forgets and task.born + task.deadline < home
-        return "client" if late or forgotten else "finished"
+    def _come_home(self, task: Task, now: int) -> None:
+        late = now > task.deadline and self.physics.late_results == "lost"
+        forgotten = self.physics.client_forgets and task.born + task.deadline < now
+        outcome = "client" if late or forgotten else "finished"
+        self._end(task, outcome if self.nodes[task.origin].up else "failure", now, None)
 
     def _cancel(self, n: int, node: Node) -> None:
         now = self.now + 1
@@ -376,7 +404,7 @@ class ReferenceWorld:
         if task is None:
             self.counts["masked"] += action != 0
             return
-        if action != 0 and (not 0 < action < self.net.slots[n] or task.hops >= self.net.hop_cap):
+        if action != 0 and not self._is_legal(n, action, task):
             self.counts["masked"] += 1
             action = 0
         if action == 0:
@@ -396,12 +424,17 @@ class ReferenceWorld:
         due = self.now + self.travel(n, action, self.net.job_input[task.job])
         self._send("offload", task, due, self._neighbour(n, action))
 
-    def _end(self, task: Task, outcome: str, now: int, n: int) -> None:
-        """A task ends at node n; credit those who earn by it."""
+    def _is_legal(self, n: int, slot: int, task: Task) -> bool:
+        if slot == 0 or not 0 < slot < self.net.slots[n]:
+            return slot == 0
+        return task.hops < self.net.hop_cap and self._may_send(n, self._neighbour(n, slot))
+
+    def _end(self, task: Task, outcome: str, now: int, n: int | None) -> None:
+        """A task ends, at node n unless it was on its way home; credit those who earn by it."""
         self.counts[outcome] += 1
         if outcome == "finished":
             self.nodes[task.origin].own_ends += 1
-        elif outcome != "client":
+        elif n is not None:
             self.nodes[n].own_ends -= 1
         for hops, decider in task.deciders.items():
             if hops > task.hops - DECIDERS:
@@ -444,7 +477,7 @@ class ReferenceWorld:
                         "execute": execute,
                         "send": send,
                         "back": back,
-                        "legal": k == 0 or task.hops < net.hop_cap,
+                        "legal": self._is_legal(n, k, task),
                     }
                 )
             for k, slot in enumerate(slots):

@@ -1,10 +1,12 @@
 """A scenario: network, workload, physics, reward and observation, compiled into arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from sim_env.dynamics import DynamicsSpec, Outages
 from sim_env.errors import require_choice, require_number
 from sim_env.features import OBSERVATIONS
 from sim_env.links import received_power, shannon_rate
@@ -171,6 +173,7 @@ class ScenarioSpec:
     physics: PhysicsSpec = field(default_factory=PhysicsSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
     observation: str = "full"
+    dynamics: DynamicsSpec = field(default_factory=DynamicsSpec)
 
     def __post_init__(self) -> None:
         require_choice("observation", self.observation, OBSERVATIONS)
@@ -194,6 +197,7 @@ class Net(NamedTuple):
     capacity: np.ndarray  # int32 (N,)
     is_agent: np.ndarray  # bool (N,)
     arrivals: np.ndarray  # float64 (N,): tasks per tick
+    births: float  # tasks per tick of all streams
     job_work: np.ndarray  # float64 (J,): instructions
     job_input: np.ndarray  # float64 (J,): bits
     job_output: np.ndarray  # float64 (J,): bits
@@ -261,7 +265,12 @@ class Scenario:
         self.net = _compile(spec, self.topology, self.jobs)
         self.encoding = OBSERVATIONS[spec.observation]
         self.observation_number = list(OBSERVATIONS).index(spec.observation)
+        self.outages([])  # what cannot be is told here, and not in the first world
         self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())
+
+    def outages(self, seeds: Sequence[int]) -> Outages:
+        """Failures in worlds of these seeds."""
+        return Outages(self.spec.dynamics, self.topology, self.spec.physics.tick, seeds)
 
     @property
     def agents(self) -> np.ndarray:
@@ -308,6 +317,7 @@ def _compile(spec: ScenarioSpec, topology: Topology, jobs: JobTable) -> Net:
         capacity=np.asarray(topology.capacity, np.int32),
         is_agent=np.asarray(topology.is_agent, bool),
         arrivals=arrivals,
+        births=float(births.sum()),
         job_work=np.asarray(jobs.instructions, float),
         job_input=np.asarray(jobs.input_bits, float),
         job_output=np.asarray(jobs.output_bits, float),

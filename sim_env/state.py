@@ -17,7 +17,8 @@ DECIDERS = 16  # decisions about a task that are remembered, the newest ones
 # Where a task is.
 FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING, SENT, INTAKE = range(8)
 # Columns of the counters.
-CREATED, FINISHED, OVERFLOW, DEADLINE, CLIENT, RESPONSE, MASKED, OFFLOADED = range(8)
+CREATED, FINISHED, OVERFLOW, DEADLINE, CLIENT, RESPONSE, MASKED, OFFLOADED, FAILURE = range(9)
+COUNTERS = 9
 
 
 class State(NamedTuple):
@@ -39,6 +40,8 @@ class State(NamedTuple):
     published: np.ndarray  # int32 (B, information_delay + 2, N): queue lengths told
     incoming: np.ndarray  # float64 (B, N): moving average of tasks accepted per tick
     accepted: np.ndarray  # int32 (B, N): tasks accepted in this tick
+    up: np.ndarray  # bool (B, N): nodes that have not failed
+    open: np.ndarray  # bool (B, L): slots whose link and neighbour have not failed
     dirty: np.ndarray  # bool (B, N): something to publish
     entries: np.ndarray  # int64 (B,): tasks that have entered a queue
     policy_rng: np.ndarray  # uint64 (B,): splitmix64 state of a random heuristic
@@ -66,8 +69,8 @@ class State(NamedTuple):
     num_free: np.ndarray  # int32 (B,)
     wheel_head: np.ndarray  # int32 (B, W)
     wheel_tail: np.ndarray  # int32 (B, W)
-    total: np.ndarray  # int64 (B, 8): counters of all tasks
-    cohort: np.ndarray  # int64 (B, 8): counters of the tasks born in the window
+    total: np.ndarray  # int64 (B, 9): counters of all tasks
+    cohort: np.ndarray  # int64 (B, 9): counters of the tasks born in the window
     histogram: np.ndarray  # int64 (B, BINS): responses of the cohort
     born_at: np.ndarray  # int64 (B, N): cohort by origin
     finished_at: np.ndarray  # int64 (B, N)
@@ -161,6 +164,8 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         published=ints(net.information_delay + 2, nodes),
         incoming=np.zeros((worlds, nodes)),
         accepted=ints(nodes),
+        up=np.ones((worlds, nodes), np.bool_),
+        open=np.ones((worlds, len(net.neighbour)), np.bool_),
         dirty=np.zeros((worlds, nodes), np.bool_),
         entries=np.zeros(worlds, np.int64),
         policy_rng=np.zeros(worlds, np.uint64),
@@ -188,8 +193,8 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         num_free=ints(fill=pool),
         wheel_head=ints(WHEEL, fill=NONE),
         wheel_tail=ints(WHEEL, fill=NONE),
-        total=np.zeros((worlds, 8), np.int64),
-        cohort=np.zeros((worlds, 8), np.int64),
+        total=np.zeros((worlds, COUNTERS), np.int64),
+        cohort=np.zeros((worlds, COUNTERS), np.int64),
         histogram=np.zeros((worlds, BINS), np.int64),
         born_at=np.zeros((worlds, nodes), np.int64),
         finished_at=np.zeros((worlds, nodes), np.int64),

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from sim_env import events, kernel
-from sim_env.heuristics import CODES, run, run_events
+from sim_env.dynamics import LINK
+from sim_env.heuristics import CODES, HEURISTICS, Loop
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.policies import Policy
 from sim_env.reward import collect
@@ -16,6 +18,7 @@ from sim_env.state import (
     CLIENT,
     CREATED,
     DEADLINE,
+    FAILURE,
     FINISHED,
     FREE,
     OVERFLOW,
@@ -29,6 +32,7 @@ OUTCOMES = {
     "overflow": OVERFLOW,
     "deadline": DEADLINE,
     "client": CLIENT,
+    "failure": FAILURE,
 }
 
 
@@ -37,12 +41,13 @@ class Metrics:
     """Counts over the cohort (tasks born in the measured window) of each of B worlds.
 
     A task is lost by *overflow* (it met a full queue), by its *deadline* (cancelled while waiting,
-    travelling or in service) or at the *client* (its output came home too late).
+    travelling or in service), at the *client* (its output came home too late) or by the *failure*
+    of a node (where it was, where it went, or where its output was awaited).
 
     Parameters
     ----------
-    created, finished, overflow, deadline, client, inside : array of int64, shape (B,)
-        ``created = finished + overflow + deadline + client + inside``.
+    created, finished, overflow, deadline, client, failure, inside : array of int64, shape (B,)
+        ``created = finished + overflow + deadline + client + failure + inside``.
     response_sum : array of int64, shape (B,)
         Ticks from birth to the output's return, over finished tasks.
     histogram : array of int64, shape (B, 4096)
@@ -58,6 +63,7 @@ class Metrics:
     overflow: np.ndarray
     deadline: np.ndarray
     client: np.ndarray
+    failure: np.ndarray
     inside: np.ndarray
     response_sum: np.ndarray
     histogram: np.ndarray
@@ -98,6 +104,14 @@ def _nan(like: np.ndarray) -> np.ndarray:
     return np.full(like.shape, np.nan)
 
 
+@runtime_checkable
+class Driver(Protocol):
+    """A policy that can let a world run by itself, by :meth:`World.drive`."""
+
+    def drive(self, world: "World", ticks: int) -> None:
+        """Advance a world by `ticks`."""
+
+
 class World:
     """B worlds that tick together.
 
@@ -127,12 +141,13 @@ class World:
         """Empty all worlds and start their arrivals anew."""
         self.now = 0
         self._factors = np.ones(0)
-        # Room that one tick cannot use up: ten times the mean number of births.
-        self._spare = 64 + int(10 * self.net.arrivals.sum())
         first = self._factors_of(0, 1)[0]
         self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL, first)
-        if self.net.random_order:
-            events.open_tick(self.net, self.state, 0, first)
+        self._outages = self.scenario.outages(seeds)
+        self._link_up = np.ones((len(seeds), len(self._outages.links) + 1), np.bool_)
+        self._change()
+        while self.net.events and not events.begin(self.net, self.state, first):
+            self.state = grow(self.state)
         self._actions = np.zeros((self.num_worlds, self.num_nodes), np.int32)
         self._rows: Observation | None = None
         self._filled = np.zeros(0, np.int32)
@@ -153,16 +168,19 @@ class World:
             Slot for the first undecided task of each agent: 0 keeps it, k > 0 sends it to the
             k-th neighbour. An illegal action keeps the task and is counted.
         """
-        self._make_room()
         advance = events.event_tick if self.net.events else kernel.tick
-        advance(self.net, self.state, self.now, actions, *self._factors_of(self.now, 2))
+        factors = self._factors_of(self.now, 2)
+        while not advance(self.net, self.state, self.now, actions, *factors):
+            self.state = grow(self.state)
         self.now += 1
+        self._change()
 
     def run(self, policy: Policy, ticks: int, rng: np.random.Generator) -> None:
         """Advance under a policy that decides for all agents.
 
-        The heuristics run compiled, with random streams of their own that depend on the seed of
-        a world only; any other policy is asked in every tick.
+        The heuristics, and policies that are a :class:`Driver`, run compiled, with random streams
+        of their own that depend on the seed of a world only; any other policy is asked in every
+        tick.
 
         Parameters
         ----------
@@ -172,38 +190,53 @@ class World:
             Handed to the policy.
         """
         end = self.now + ticks
+        if policy in CODES:
+            row = self._one
+            choice = (CODES[policy], row.local[0], row.destination[0], row.mask[0])
+            self.drive(HEURISTICS, ticks, *choice)
+        elif isinstance(policy, Driver):
+            policy.drive(self, ticks)
         while self.now < end:
-            if policy in CODES:
-                self.now += self._run_compiled(CODES[policy], end - self.now)
-                continue
             seen = self.observe()
             self._actions[:] = 0
             if len(seen):
                 self._actions[seen.world, seen.node] = policy(seen, rng)
             self.step(self._actions)
 
-    def _run_compiled(self, code: int, ticks: int) -> int:
-        """Ticks that went by until `ticks` or until there is no more room for tasks."""
-        self._make_room()
-        row = self._one
-        return int(
-            (run_events if self.net.events else run)(
-                self.net,
-                self.state,
-                self.now,
-                self._factors_of(self.now, ticks + 1),
-                self._spare,
-                code,
-                self._actions,
-                row.local[0],
-                row.destination[0],
-                row.mask[0],
-            )
-        )
+    def drive(self, loop: Loop, ticks: int, *arguments: Any) -> None:
+        """Advance by a compiled loop.
 
-    def _make_room(self) -> None:
-        while self.state.num_free.min() < self._spare:
-            self.state = grow(self.state)
+        Parameters
+        ----------
+        loop : Loop
+            Called as ``loop(net, state, now, factors, actions, *arguments)`` for one tick less
+            than there are `factors` (multipliers of the rates of arrival), it returns the number
+            of ticks until there was too little room for tasks.
+        ticks : int
+        *arguments
+        """
+        end = self.now + ticks
+        advance = loop.events if self.net.events else loop.plain
+        while self.now < end:
+            until = min(end, self._outages.next_tick)
+            factors = self._factors_of(self.now, until - self.now + 1)
+            self.now += advance(self.net, self.state, self.now, factors, self._actions, *arguments)
+            if self.now < until:
+                self.state = grow(self.state)
+            self._change()
+
+    def _change(self) -> None:
+        """Let nodes and links fail and return that do so before this tick."""
+        st, outages = self.state, self._outages
+        for change in outages.due(self.now):
+            b = change.world
+            if change.kind == LINK:
+                self._link_up[b, change.index] = change.up
+            else:
+                st.up[b, change.index] = change.up
+                if not change.up:
+                    kernel.fail(st, b, change.index, self.now)
+            st.open[b] = st.up[b, self.net.neighbour] & self._link_up[b, outages.link_of]
 
     def _factors_of(self, tick: int, count: int) -> np.ndarray:
         """Multipliers of the rates of arrival in `count` ticks from `tick` on."""

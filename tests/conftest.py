@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from sim_env.dynamics import DynamicsSpec
 from sim_env.reward import REWARDS, RewardSpec
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.topology import Topology
@@ -74,6 +75,16 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             kind=draw(st.sampled_from(REWARDS)),
             utility=draw(st.sampled_from([1.0, 10.0])),
             overload_weight=draw(st.sampled_from([0.0, 3.0])),
+        ),
+        dynamics=draw(
+            st.sampled_from(
+                [
+                    DynamicsSpec(),
+                    DynamicsSpec(nodes="node_0 0-1.1,node_1 1-2,node_0 0.5-2.5"),
+                    DynamicsSpec(links="node_1/node_0 0.7-3"),
+                    DynamicsSpec(node_mttf=3.0, node_mttr=0.5, link_mttf=2.0, link_mttr=1.0),
+                ]
+            )
         ),
     )
     return Scenario(spec, topology=topology, jobs=jobs)

@@ -26,6 +26,7 @@ def metrics(finished: list[int], response: list[int], created: int = 100) -> Met
         overflow=np.minimum(lost, 1),
         deadline=lost - np.minimum(lost, 1),
         client=zeros,
+        failure=zeros,
         inside=zeros,
         response_sum=np.array(response),
         histogram=histogram,
@@ -56,7 +57,9 @@ def test_a_row_holds_means_quantile_losses_and_paired_differences() -> None:
     assert row["response_mean"]["mean"] == pytest.approx((2.0 + 3.0) / 2)
     assert row["response_p95"] == pytest.approx(20.0)
     assert ours.response_quantile(0.5) == pytest.approx(1.0)
-    assert row["lost"] == pytest.approx({"overflow": 0.01, "deadline": 0.06, "client": 0.0})
+    assert row["lost"] == pytest.approx(
+        {"overflow": 0.01, "deadline": 0.06, "client": 0.0, "failure": 0.0}
+    )
     assert row["created"] == 200
     assert row["finished"] == 186
     assert row["served_by"] == [186, 0]

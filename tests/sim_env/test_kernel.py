@@ -18,6 +18,7 @@ NAMES = {
     "overflow": states.OVERFLOW,
     "deadline": states.DEADLINE,
     "client": states.CLIENT,
+    "failure": states.FAILURE,
     "response": states.RESPONSE,
     "masked": states.MASKED,
     "offloaded": states.OFFLOADED,
