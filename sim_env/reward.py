@@ -209,12 +209,7 @@ def collect(reward: Reward, ends: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of float64, shape (B, N)
-        Zeros where decisions earn.
     """
-    earned = np.zeros(ends.shape[:2])
-    if reward.kind == SPARSE:
-        earned = reward.utility * ends[:, :, OWN]
-    elif reward.kind == OUTCOME:
-        earned = reward.utility * ends[:, :, DECIDED]
+    earned = reward.utility * ends[:, :, OWN if reward.kind == SPARSE else DECIDED]
     ends[:] = 0
-    return earned
+    return np.asarray(earned)
