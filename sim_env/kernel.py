@@ -89,6 +89,8 @@ def remember(st, b, task, n):
 @part
 def pay(st, b, task, outcome):
     """Credit the end of a task to those who earn by it."""
+    if st.ends.shape[1] == 0:
+        return
     if outcome == FINISHED:
         st.ends[b, st.origin[b, task], OWN] += 1
     elif st.kind[b, task] != RETURNING:
@@ -253,7 +255,8 @@ def birth(net, st, b, n, now):
     st.origin[b, task] = n
     st.sender[b, task] = NONE
     st.hops[b, task] = 0
-    st.deciders[b, task, :] = NONE
+    for i in range(st.deciders.shape[2]):
+        st.deciders[b, task, i] = NONE
     st.back[b, task] = 0
     st.work[b, task] = net.job_work[job]
     st.total[b, CREATED] += 1

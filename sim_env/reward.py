@@ -23,7 +23,6 @@ DELAY, PEERSIMGYM_DENSE, SPARSE, OUTCOME = range(len(REWARDS))
 # Columns of ``State.ends``: own tasks that came home - tasks dropped here; tasks decided here that
 # finished - those that were lost.
 OWN, DECIDED = range(2)
-END_COLUMNS = {SPARSE: OWN, OUTCOME: DECIDED}
 
 
 @dataclass
@@ -210,20 +209,13 @@ def collect(reward: Reward, ends: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of float64, shape (B, N)
-        Zeros where decisions earn.
     """
-    earned = np.zeros(ends.shape[:2])
-    if reward.kind in END_COLUMNS:
-        earned = reward.utility * ends[:, :, END_COLUMNS[reward.kind]]
+    earned = reward.utility * ends[:, :, OWN if reward.kind == SPARSE else DECIDED]
     ends[:] = 0
-    return earned
+    return np.asarray(earned)
 
 
 @part
 def ends_reward(reward, ends):
     """:func:`collect` for one node, inside compiled code; `ends` is its row of ``State.ends``."""
-    if reward.kind == SPARSE:
-        return reward.utility * ends[OWN]
-    if reward.kind == OUTCOME:
-        return reward.utility * ends[DECIDED]
-    return 0.0
+    return reward.utility * ends[OWN if reward.kind == SPARSE else DECIDED]

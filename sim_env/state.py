@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sim_env.compiled import compiled, part
-from sim_env.reward import OUTCOME
+from sim_env.reward import OUTCOME, SPARSE
 from sim_env.scenario import Net
 
 NONE = -1
@@ -75,8 +75,8 @@ class State(NamedTuple):
     born_at: np.ndarray  # int64 (B, N): cohort by origin
     finished_at: np.ndarray  # int64 (B, N)
     served_by: np.ndarray  # int64 (B, N): cohort by the node that served it
-    deciders: np.ndarray  # int32 (B, S, D): nodes that decided, by hops; D is 0 if nobody asks
-    ends: np.ndarray  # int32 (B, N, 2): ends of tasks that earn; see sim_env/reward.py
+    deciders: np.ndarray  # int32 (B, S, D): nodes that decided, by hops
+    ends: np.ndarray  # int32 (B, N, 2): ends of tasks that earn; as D, N is 0 if none do
     window: np.ndarray  # int64 (2,): first tick of the measured window, and the tick after it
 
 
@@ -200,7 +200,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         finished_at=np.zeros((worlds, nodes), np.int64),
         served_by=np.zeros((worlds, nodes), np.int64),
         deciders=ints(pool, memory, fill=NONE),
-        ends=ints(nodes, 2),
+        ends=ints(nodes if net.reward.kind in (SPARSE, OUTCOME) else 0, 2),
         window=np.array([0, NEVER], np.int64),
     )
     seed_streams(st, seeds)

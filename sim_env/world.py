@@ -11,7 +11,7 @@ from sim_env.dynamics import LINK
 from sim_env.heuristics import CODES, HEURISTICS, Loop
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.policies import Policy
-from sim_env.reward import collect
+from sim_env.reward import OUTCOME, SPARSE, collect
 from sim_env.scenario import Scenario
 from sim_env.schedule import multipliers
 from sim_env.state import (
@@ -273,9 +273,11 @@ class World:
     def collect(self) -> np.ndarray:
         """What each node has earned by the ends of tasks since the last call, shape (B, N).
 
-        Zeros unless the reward is ``sparse`` or ``outcome``: :func:`sim_env.reward.collect`.
+        See :func:`sim_env.reward.collect`; zeros under a reward that decisions earn.
         """
-        return collect(self.net.reward, self.state.ends)
+        if self.net.reward.kind in (SPARSE, OUTCOME):
+            return collect(self.net.reward, self.state.ends)
+        return np.zeros((self.num_worlds, self.num_nodes))
 
     def metrics(self) -> Metrics:
         """Counts of the measured cohort so far."""

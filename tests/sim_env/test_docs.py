@@ -13,6 +13,7 @@ EXAMPLES = re.findall(
 
 def test_every_section_has_its_example() -> None:
     assert [title for title, _ in EXAMPLES] == [
+        "Observations and rewards",
         "One node: gymnasium",
         "One node: Stable-Baselines3",
         "All nodes: PettingZoo",

@@ -11,9 +11,10 @@ from sim_env.envs import EdgeEnv, EdgeVectorEnv
 from sim_env.features import QUEUE, SPEED
 from sim_env.observation import Observation
 from sim_env.parallel import EdgeParallelEnv
-from sim_env.reward import REWARDS, RewardSpec
+from sim_env.reference import ReferenceWorld
+from sim_env.reward import DECIDED, REWARDS, RewardSpec
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec, balanced
-from sim_env.state import CLIENT, DEADLINE, FINISHED, FREE, OVERFLOW
+from sim_env.state import CLIENT, DEADLINE, DECIDERS, FINISHED, FREE, OVERFLOW
 from sim_env.topology import Topology
 from sim_env.workload import JobTable, WorkloadSpec
 from sim_env.world import World
@@ -25,6 +26,7 @@ def chain(
     rate: float = 5.0,
     deadline: float = 20.0,
     latency: float = 0.05,
+    hop_cap: int = 8,
     speed: tuple[float, ...] = (2e6, 4e6, 8e6),
 ) -> Scenario:
     """Three nodes in a row; births at the first."""
@@ -41,7 +43,7 @@ def chain(
     jobs = JobTable(np.array([4e5, 8e5]), np.array([1e6, 3e6]), np.array([1e6, 1e6]))
     spec = ScenarioSpec(
         workload=WorkloadSpec(rate=rate, deadline_min=deadline, deadline_max=deadline),
-        physics=PhysicsSpec(link="fixed", rate=1e7, latency=latency),
+        physics=PhysicsSpec(link="fixed", rate=1e7, latency=latency, hop_cap=hop_cap),
         reward=reward,
     )
     return Scenario(spec, topology=topology, jobs=jobs)
@@ -118,7 +120,7 @@ def test_every_decision_earns_when_its_task_ends(
 ) -> None:
     """A sends to b, b to c, c keeps. All finish; or all that are sent miss their deadline."""
     spec, slower = RewardSpec("outcome", utility=3.0), (2e6, 1.5e6, 1e6)
-    world = World(chain(spec, 3.0, deadline, latency, slower), [4])
+    world = World(chain(spec, 3.0, deadline, latency, speed=slower), [4])
     state, deciders, longest = world.state, {}, 0
     for _ in range(600):
         actions = np.zeros((1, 3), np.int32)
@@ -138,6 +140,24 @@ def test_every_decision_earns_when_its_task_ends(
     assert state.total[0, FINISHED] > 100
     assert lost > 20 if pay < 0 else lost == 0
     assert longest == (3 if pay > 0 else 1)
+
+
+def test_of_a_long_journey_only_the_newest_decisions_earn() -> None:
+    """Nodes too slow to finish anything send each other every task until its deadline."""
+    scenario = chain(RewardSpec("outcome"), 1.0, hop_cap=100, speed=(10.0, 10.0, 10.0))
+    world, reference = World(scenario, [2]), ReferenceWorld(scenario, 2)
+    hops = 0
+    for _ in range(500):
+        actions = np.array([[1, 1, 1]], np.int32)
+        hops = max(hops, int(world.state.hops[0, world.state.kind[0] != FREE].max(initial=0)))
+        world.step(actions)
+        reference.step(actions[0].tolist())
+        assert world.state.ends[0, :, DECIDED].tolist() == [
+            node.decided_ends for node in reference.nodes
+        ]
+    lost = world.state.total[0, DEADLINE]
+    assert hops > 2 * DECIDERS
+    assert 5 * lost < -world.state.ends[0, :, DECIDED].sum() <= DECIDERS * lost
 
 
 def reward_of(kind: str, **options: float) -> Scenario:
