@@ -231,7 +231,7 @@ def compare(
     if not names:
         raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(POLICIES)}")
     world = config.build_scenario()
-    from fauno_flwr.report import format_table, plot_comparison, to_csv
+    from fauno_flwr.report import format_table, plot_comparison, tables, to_csv
     from fauno_flwr.results import RunDirectory
     from sim_env.evaluation import by_world, run_policy, summarise
 
@@ -255,7 +255,10 @@ def compare(
     if directory:
         directory.write_text("config.yaml", config.to_yaml())
         directory.write_json("table.json", {"rho": world.rho, "table": rows})
-        directory.write_text("table.csv", to_csv(rows))
+        by_policy, differences = tables(rows)
+        directory.write_text("table.csv", to_csv(by_policy))
+        if differences:
+            directory.write_text("differences.csv", to_csv(differences))
         directory.write_text("worlds.csv", to_csv(by_world(results, evaluation.seeds)))
         plot_comparison(rows, world.rho, directory.path / "figures" / "comparison.png")
         typer.echo(f"results in {directory.path}")

@@ -77,7 +77,8 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
     rule = "-" * max(map(len, text))
     created = rows[0]["created"]
     foot = (
-        f"offered load rho = {rho:.3f}; {worlds} worlds with the same arrivals for every policy, "
+        f"offered load rho = {rho:.3f}; {worlds} world{'s' if worlds > 1 else ''} with the same "
+        f"arrivals for every policy, "
         f"{created:,} tasks in all;\n"
         f"± is half of the 95 % interval; response of finished tasks only"
     )
@@ -104,16 +105,41 @@ def to_csv(rows: Sequence[Row]) -> str:
     Parameters
     ----------
     rows : sequence of dict
-        A mapping in a row becomes columns with dotted names, ``finished_ratio.mean``; lists are
-        left out. What is not defined or not finite is an empty cell.
+        At least one. A mapping in a row becomes columns with dotted names, such as
+        ``finished_ratio.mean``; lists are left out. What is not finite is an empty cell.
     """
     flat = [_flat(row) for row in rows]
     file = io.StringIO()
-    columns = list(dict.fromkeys(name for row in flat for name in row))
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return file.getvalue()
+
+
+def tables(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The comparison as two flat tables: one row per policy, one per paired difference.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From :func:`sim_env.evaluation.summarise`.
+
+    Returns
+    -------
+    policies : list of dict
+        The rows without the differences.
+    differences : list of dict
+        ``policy``, ``minus`` (the other policy), ``measure`` (``finished_ratio`` or
+        ``response_mean``), ``mean``, ``low`` and ``high``.
+    """
+    policies = [{key: value for key, value in row.items() if key != "minus"} for row in rows]
+    differences = [
+        {"policy": row["policy"], "minus": other, "measure": measure, **found}
+        for row in rows
+        for other, measures in row["minus"].items()
+        for measure, found in measures.items()
+    ]
+    return policies, differences
 
 
 def _flat(row: Row, prefix: str = "") -> dict[str, Any]:
@@ -169,7 +195,7 @@ def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, fontsize=8, frameon=False)
     axes[0].set_yticks(place, [title(row["policy"]) for row in order])
     axes[0].set_ylim(-0.6, len(order) - 0.3)
-    what = "with 95 % intervals" if all(bounded) else "of one world: no intervals"
+    what = "95 % intervals" if all(bounded) else "one world, hence no intervals"
     figure.suptitle(f"Joint evaluation in one shared world, offered load {rho:.2f}, {what}")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
