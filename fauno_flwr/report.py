@@ -116,7 +116,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def tables(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def tables(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The comparison as two flat tables: one row per policy, one per paired difference.
 
     Parameters
@@ -192,7 +192,9 @@ def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
     axes[1].set_xlim(left=0)
     _plot_losses(axes[2], order)
     for axis in axes[1:]:
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, fontsize=8, frameon=False)
+        axis.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, fontsize=8, frameon=False
+        )
     axes[0].set_yticks(place, [title(row["policy"]) for row in order])
     axes[0].set_ylim(-0.6, len(order) - 0.3)
     what = "95 % intervals" if all(bounded) else "one world, hence no intervals"
@@ -219,7 +221,12 @@ def _plot_intervals(axis: Axes, rows: Sequence[Row], key: str, scale: float, lab
         )
         if np.isfinite(mean):
             axis.annotate(
-                f"{mean:.1f}", (mean, y), (0, 7), textcoords="offset points", ha="center", fontsize=8
+                f"{mean:.1f}",
+                (mean, y),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
             )
     axis.set_xlabel(label)
     axis.grid(axis="x", alpha=0.3)

@@ -82,7 +82,7 @@ def require_path(name: str, value: object) -> Path:
         raise ValueError(f"{name} is {shown(value)}: must be in a home that exists") from error
 
 
-def require_kind(name: str, value: object, kind: type, allowed: str) -> None:
+def require_kind(name: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:
     """Raise ``ValueError`` unless `value` is an instance of `kind`, which is `allowed` in words."""
     if not isinstance(value, kind):
         raise ValueError(f"{name} is {shown(value)}: must be {allowed}")
@@ -97,8 +97,8 @@ def require_seeds(seeds: object) -> np.ndarray:
         At least one.
     """
     allowed = "must be at least one whole number from 0 to 2^64 - 1"
-    if isinstance(seeds, Sequence | np.ndarray) and getattr(seeds, "ndim", 1) and len(seeds):
-        whole = [isinstance(seed, Integral) and 0 <= seed < 2**64 for seed in seeds]
+    if isinstance(seeds, Sequence | np.ndarray) and np.iterable(seeds) and len(seeds):
+        whole = [isinstance(seed, Integral) and 0 <= int(seed) < 2**64 for seed in seeds]
         if all(whole):
             return np.array(seeds, np.uint64)
         raise ValueError(f"seed is {shown(seeds[whole.index(False)])}: {allowed}")

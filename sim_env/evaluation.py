@@ -1,13 +1,13 @@
 """Policies compared on the same arrivals: cohort metrics and paired intervals over worlds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from sim_env.errors import require_kind, require_seeds, require_whole
+from sim_env.errors import require_seeds, require_whole, shown
 from sim_env.policies import Policy
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, Metrics, World
@@ -73,7 +73,10 @@ def run_policy(
     ValueError
         For a policy that cannot be called, seeds or ticks that cannot be, or more than 10^8 ticks.
     """
-    require_kind("policy", policy, Callable, "a function of an observation and a generator")
+    if not callable(policy):
+        raise ValueError(
+            f"policy is {shown(policy)}: must be a function of an observation and a generator"
+        )
     require_whole("warmup", warmup, at_least=0, at_most=LONGEST_RUN)
     require_whole("window", window, at_least=1, at_most=LONGEST_RUN - warmup)
     world = World(scenario, seeds)
@@ -119,8 +122,8 @@ def by_world(results: Mapping[str, Metrics], seeds: Sequence[int]) -> list[dict[
     -------
     list of dict
         ``policy``, ``seed``, tasks ``created``, ``finished``, ``lost_overflow``,
-        ``lost_deadline``, ``lost_client`` and ``unfinished_at_end``, ``finished_ratio``, and ``response_mean`` and
-        ``response_p95`` in seconds; NaN where it is not defined.
+        ``lost_deadline``, ``lost_client`` and ``unfinished_at_end``, ``finished_ratio``, and
+        ``response_mean`` and ``response_p95`` in seconds; NaN where it is not defined.
     """
     return [
         {

@@ -21,7 +21,7 @@ LARGEST_CAPACITY = 2**31 - 1
 ATTRIBUTES = ("speed", "capacity", "role", "pos", "name", "agent", "source")
 
 # Bytes at the peak of building and compiling a network, measured; a link is one of two directions.
-NODE_BYTES, LINK_BYTES = 450, 115
+NODE_BYTES, LINK_BYTES = 700, 130
 
 
 @dataclass(frozen=True)
@@ -351,7 +351,7 @@ def _flags(
     flags = []
     for (node, data), usual in zip(nodes.items(), by_role, strict=True):
         value = data.get(name, usual)
-        require_kind(f"{name} of node {node}", value, bool | np.bool_, "true or false")
+        require_kind(f"{name} of node {node}", value, (bool, np.bool_), "true or false")
         flags.append(bool(value))
     return np.array(flags, bool)
 

@@ -61,7 +61,9 @@ def read_ether_json(
     for name, node in nodes.items():
         at = f"{where}: node {' '.join(name.split())}"
         if not isinstance(node, Mapping):
-            raise ValueError(f"{at} is {shown(node)}: must be a mapping with id, coordinates, capacity")
+            raise ValueError(
+                f"{at} is {shown(node)}: must be a mapping with id, coordinates, capacity"
+            )
         identity = str(_value(node, "id", at))
         if identity in index:
             raise ValueError(f"{at} has the id {identity} of an earlier node: must be its own")
@@ -162,8 +164,8 @@ def _neighbours(links: Mapping[str, Any], index: Mapping[str, int], where: str) 
         for other in others:
             if str(other) not in index:
                 raise ValueError(
-                    f"{where}: node {identity!r} names neighbour {shown(other)}: must be the id of a "
-                    f"node"
+                    f"{where}: node {identity!r} names neighbour {shown(other)}: must be the id of "
+                    f"a node"
                 )
             a, b = index[identity], index[str(other)]
             if a != b:
