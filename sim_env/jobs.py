@@ -114,6 +114,7 @@ class JobTable:
             Without types or with too many, or for a weight so small that its type would have no
             row.
         """
+        require_kind("task types", types, Sequence, "a list of TaskType")
         if not 1 <= len(types) <= MOST_TYPES:
             raise ValueError(
                 f"task types are {len(types)}: must be at least one and at most {MOST_TYPES:,} "
