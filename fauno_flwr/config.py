@@ -236,9 +236,9 @@ class EvaluationConfig:
             require_choice("evaluation.policies", policy, POLICIES)
 
     @property
-    def seeds(self) -> list[int]:
+    def seeds(self) -> range:
         """Seeds of the worlds."""
-        return [self.seed + world for world in range(self.worlds)]
+        return range(self.seed, self.seed + self.worlds)
 
 
 @dataclass

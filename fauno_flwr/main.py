@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -16,16 +17,31 @@ from typing import Annotated, Any
 import typer
 
 from fauno_flwr.config import ConfigError, RunConfig, load_config
+from sim_env.errors import require_choice
 from sim_env.policies import POLICIES
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as workload.rate=1."),
 ]
 BAD_INPUT, FAILED = 2, 1
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fauno-flwr {version('fauno-flwr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Asynchronous federated reinforcement learning of task offloading (FAuNO) on Flower."""
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -200,37 +216,59 @@ def compare(
         int | None, typer.Option(help="Worlds with different arrivals; default: 16.", min=1)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New folder for table.json and the figure.")
+        Path | None, typer.Option(help="New folder for the tables (JSON, CSV) and the figure.")
     ] = None,
 ) -> None:
     """Compare heuristics on the same arrivals, without Flower."""
     extra = [] if seeds is None else [f"evaluation.worlds={seeds}"]
     if policies is not None:
-        extra.append(f"evaluation.policies=[{policies}]")
+        names = [name.strip() for name in policies.split(",")]
+        for name in names:
+            _require_policy(name)
+        extra.append(f"evaluation.policies=[{','.join(names)}]")
     config = load_config(scenario, [*(overrides or []), *extra])
-    names = config.evaluation.policies
+    names = list(dict.fromkeys(config.evaluation.policies))
     if not names:
-        raise ConfigError(f"policies is empty: must be some of {', '.join(POLICIES)}")
+        raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(POLICIES)}")
     world = config.build_scenario()
-    from fauno_flwr.report import format_table, plot_comparison
+    from fauno_flwr.report import format_table, plot_comparison, tables, to_csv
     from fauno_flwr.results import RunDirectory
-    from sim_env.evaluation import run_policies
+    from sim_env.evaluation import by_world, run_policy, summarise
 
     directory = RunDirectory(out.expanduser().absolute()) if out else None
     evaluation = config.evaluation
-    rows = run_policies(
-        world,
-        {name: POLICIES[name] for name in names},
-        evaluation.seeds,
-        warmup=evaluation.warmup,
-        window=evaluation.window,
-    )
+    try:
+        results = {
+            name: run_policy(
+                world,
+                POLICIES[name],
+                evaluation.seeds,
+                warmup=evaluation.warmup,
+                window=evaluation.window,
+            )
+            for name in names
+        }
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    rows = summarise(results, baselines=names)
     typer.echo(format_table(rows, world.rho, evaluation.worlds))
     if directory:
         directory.write_text("config.yaml", config.to_yaml())
         directory.write_json("table.json", {"rho": world.rho, "table": rows})
+        by_policy, differences = tables(rows)
+        directory.write_text("table.csv", to_csv(by_policy))
+        if differences:
+            directory.write_text("differences.csv", to_csv(differences))
+        directory.write_text("worlds.csv", to_csv(by_world(results, evaluation.seeds)))
         plot_comparison(rows, world.rho, directory.path / "figures" / "comparison.png")
         typer.echo(f"results in {directory.path}")
+
+
+def _require_policy(name: str) -> None:
+    try:
+        require_choice("policies", name, POLICIES)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @command

@@ -1,5 +1,7 @@
 """What a run shows: the table and the figures."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from sim_env.policies import TITLES
@@ -16,6 +19,7 @@ from sim_env.policies import TITLES
 FAUNO = "fauno"
 COLOURS = {FAUNO: "#D55E00"}  # Okabe and Ito: told apart by the colour-blind
 OTHER = "#56687A"
+LOSSES = {"overflow": ("#0072B2", ""), "deadline": ("#E69F00", "//"), "client": ("#009E73", "..")}
 Row = Mapping[str, Any]
 
 
@@ -73,7 +77,8 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
     rule = "-" * max(map(len, text))
     created = rows[0]["created"]
     foot = (
-        f"offered load rho = {rho:.3f}; {worlds} worlds with the same arrivals for every policy, "
+        f"offered load rho = {rho:.3f}; {worlds} world{'s' if worlds > 1 else ''} with the same "
+        f"arrivals for every policy, "
         f"{created:,} tasks in all;\n"
         f"± is half of the 95 % interval; response of finished tasks only"
     )
@@ -82,25 +87,84 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
 
 def plus_minus(interval: Mapping[str, float | None], scale: float = 1.0) -> str:
     """Mean and half of the interval; a dash for what is not defined (null in JSON)."""
-    mean, high = (
-        value if value is not None and np.isfinite(value) else None
-        for value in (interval["mean"], interval["high"])
-    )
-    if mean is None:
+    mean, high = interval["mean"], interval["high"]
+    if mean is None or not np.isfinite(mean):
         return "-"
-    return f"{scale * mean:.2f} ± " + ("-" if high is None else f"{scale * (high - mean):.2f}")
+    if high is None or not np.isfinite(high):
+        return f"{scale * mean:.2f} ± -"
+    return f"{scale * mean:.2f} ± {scale * (high - mean):.2f}"
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and bool(np.isfinite(value))
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV with a header.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        At least one. A mapping in a row becomes columns with dotted names, such as
+        ``finished_ratio.mean``; lists are left out. What is not finite is an empty cell.
+    """
+    flat = [_flat(row) for row in rows]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return file.getvalue()
+
+
+def tables(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The comparison as two flat tables: one row per policy, one per paired difference.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From :func:`sim_env.evaluation.summarise`.
+
+    Returns
+    -------
+    policies : list of dict
+        The rows without the differences.
+    differences : list of dict
+        ``policy``, ``minus`` (the other policy), ``measure`` (``finished_ratio`` or
+        ``response_mean``), ``mean``, ``low`` and ``high``.
+    """
+    policies = [{key: value for key, value in row.items() if key != "minus"} for row in rows]
+    differences = [
+        {"policy": row["policy"], "minus": other, "measure": measure, **found}
+        for row in rows
+        for other, measures in row["minus"].items()
+        for measure, found in measures.items()
+    ]
+    return policies, differences
+
+
+def _flat(row: Row, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            undefined = isinstance(value, float) and not np.isfinite(value)
+            flat[prefix + key] = "" if undefined else value
+    return flat
 
 
 def _differences(rows: Sequence[Row]) -> list[str]:
-    """FAuNO against the baselines, world by world."""
+    """World by world: FAuNO against the baselines, or the others against the first policy."""
+    ours = [row for row in rows if row["policy"] == FAUNO]
     lines = []
-    for row in rows:
-        for other, minus in row["minus"].items() if row["policy"] == FAUNO else ():
+    for row in ours or rows[1:]:
+        for other, minus in row["minus"].items():
             finished, response = minus["finished_ratio"], minus["response_mean"]
-            if any(value is None for value in (*finished.values(), *response.values())):
+            values = (*finished.values(), *response.values())
+            if not (ours or other == rows[0]["policy"]) or not all(map(_is_number, values)):
                 continue
             lines.append(
-                f"FAuNO - {title(other)}: finished "
+                f"{title(row['policy'])} - {title(other)}: finished "
                 f"{100 * finished['mean']:+.2f} [{100 * finished['low']:+.2f}, "
                 f"{100 * finished['high']:+.2f}] points, response {response['mean']:+.2f} "
                 f"[{response['low']:+.2f}, {response['high']:+.2f}] s"
@@ -109,56 +173,84 @@ def _differences(rows: Sequence[Row]) -> list[str]:
 
 
 def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
-    """Finished ratio, response and losses of every policy, in the order of the table."""
+    """Finished ratio, response and losses of every policy, in the order of the table.
+
+    An interval that is unbounded (of a single world) is left out, and the title says so.
+    """
     order = list(rows)[::-1]
-    names = [title(row["policy"]) for row in order]
-    colours = [COLOURS.get(row["policy"], OTHER) for row in order]
-    figure, axes = plt.subplots(1, 3, figsize=(11, 0.5 * len(rows) + 1.9), sharey=True)
-    place = np.arange(len(order))
-    for axis, key, scale, label in (
-        (axes[0], "finished_ratio", 100, "finished tasks, %"),
-        (axes[1], "response_mean", 1, "response of finished tasks, s"),
-    ):
-        mean = scale * np.array([row[key]["mean"] for row in order])
-        half = scale * np.array([row[key]["high"] for row in order]) - mean
-        for y, (m, h, colour) in enumerate(zip(mean, half, colours, strict=True)):
-            axis.errorbar(m, y, xerr=h, fmt="o", color=colour, capsize=3, markersize=6)
-            axis.annotate(
-                f"{m:.1f}", (m, y), (0, 7), textcoords="offset points", ha="center", fontsize=8
-            )
-        axis.set_xlabel(label)
-        axis.grid(axis="x", alpha=0.3)
-        axis.margins(x=0.15)
-    axes[1].plot(
-        [row["response_p95"] for row in order],
-        place,
-        "|",
-        color="black",
-        markersize=12,
-        label="p95",
-    )
-    axes[1].legend(loc="lower right", fontsize=8)
-    left = np.zeros(len(order))
-    for kind, colour, hatch in (
-        ("overflow", "#0072B2", ""),
-        ("deadline", "#E69F00", "//"),
-        ("client", "#009E73", ".."),
-    ):
-        width = np.array([100 * row["lost"][kind] for row in order])
-        axes[2].barh(
-            place, width, left=left, color=colour, hatch=hatch, edgecolor="white", label=kind
+    figure, axes = plt.subplots(1, 3, figsize=(11, 0.5 * len(rows) + 2.2), sharey=True)
+    bounded = [
+        _plot_intervals(axis, order, key, scale, label)
+        for axis, key, scale, label in (
+            (axes[0], "finished_ratio", 100, "finished tasks, %"),
+            (axes[1], "response_mean", 1, "response of finished tasks, s"),
         )
-        left += width
-    axes[2].set_xlabel("lost tasks, %")
-    axes[2].legend(fontsize=8)
-    axes[0].set_yticks(place, names)
-    axes[0].set_ylim(-0.6, len(order) - 0.4)
-    figure.suptitle(
-        f"Joint evaluation in one shared world, offered load {rho:.2f} (95 % intervals)"
-    )
+    ]
+    place = np.arange(len(order))
+    p95 = [row["response_p95"] for row in order]
+    axes[1].plot(p95, place, "|", color="black", markersize=12, label="95th percentile")
+    axes[1].set_xlim(left=0)
+    _plot_losses(axes[2], order)
+    for axis in axes[1:]:
+        axis.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3, fontsize=8, frameon=False
+        )
+    axes[0].set_yticks(place, [title(row["policy"]) for row in order])
+    axes[0].set_ylim(-0.6, len(order) - 0.3)
+    what = "95 % intervals" if all(bounded) else "one world, hence no intervals"
+    figure.suptitle(f"Joint evaluation in one shared world, offered load {rho:.2f}, {what}")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _plot_intervals(axis: Axes, rows: Sequence[Row], key: str, scale: float, label: str) -> bool:
+    """Means with their intervals; returns whether all intervals are bounded."""
+    bounded = True
+    for y, row in enumerate(rows):
+        mean, high = (scale * row[key][end] for end in ("mean", "high"))
+        bounded &= not np.isinf(high)
+        axis.errorbar(
+            mean,
+            y,
+            xerr=high - mean if np.isfinite(high) else None,
+            fmt="o",
+            color=COLOURS.get(row["policy"], OTHER),
+            capsize=3,
+            markersize=6,
+        )
+        if np.isfinite(mean):
+            axis.annotate(
+                f"{mean:.1f}",
+                (mean, y),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    axis.set_xlabel(label)
+    axis.grid(axis="x", alpha=0.3)
+    axis.margins(x=0.15)
+    return bounded
+
+
+def _plot_losses(axis: Axes, rows: Sequence[Row]) -> None:
+    """Lost tasks as stacked bars, by kind."""
+    left = np.zeros(len(rows))
+    for kind, (colour, hatch) in LOSSES.items():
+        width = np.array([100 * row["lost"][kind] for row in rows])
+        axis.barh(
+            np.arange(len(rows)),
+            width,
+            left=left,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            label=kind,
+        )
+        left += width
+    axis.set_xlabel("lost tasks, %")
+    axis.set_xlim(0, max(1.05 * float(np.nanmax(left, initial=0.0)), 1.0))
 
 
 def plot_learning(replies: Sequence[Row], path: Path) -> None:

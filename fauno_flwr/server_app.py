@@ -265,7 +265,7 @@ class Run:
                 "schema_version": SCHEMA_VERSION,
                 "software": software_versions(),
                 "seed": self.config.seed,
-                "evaluation_seeds": self.config.evaluation.seeds,
+                "evaluation_seeds": list(self.config.evaluation.seeds),
                 "rho": self.scenario.rho,
                 "tasks_per_second": float(
                     self.scenario.net.arrivals.sum() / self.config.physics.tick

@@ -2,8 +2,11 @@
 
 import difflib
 import math
-from collections.abc import Iterable
-from numbers import Real
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
 
 
 def require_number(
@@ -15,21 +18,49 @@ def require_number(
     at_most: float | None = None,
 ) -> None:
     """Raise ``ValueError`` unless `value` is a finite number within the given bounds."""
-    bounds = [
-        f"{word} {bound:g}"
-        for word, bound in (("above", above), ("at least", at_least), ("at most", at_most))
-        if bound is not None
-    ]
-    allowed = "a finite number" + (" " + " and ".join(bounds) if bounds else "")
+    _require("a finite number", name, value, above, at_least, at_most)
+
+
+def require_whole(
+    name: str, value: object, *, at_least: float | None = None, at_most: float | None = None
+) -> None:
+    """Raise ``ValueError`` unless `value` is a whole number (an integer) within the bounds."""
+    _require("a whole number", name, value, None, at_least, at_most)
+
+
+def _require(
+    kind: str,
+    name: str,
+    value: object,
+    above: float | None,
+    at_least: float | None,
+    at_most: float | None,
+) -> None:
+    number = _finite(value, Integral if kind == "a whole number" else Real)
     if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or (above is not None and not float(value) > above)
-        or (at_least is not None and not float(value) >= at_least)
-        or (at_most is not None and not float(value) <= at_most)
+        number is None
+        or (above is not None and not number > above)
+        or (at_least is not None and not number >= at_least)
+        or (at_most is not None and not number <= at_most)
     ):
-        raise ValueError(f"{name} is {value!r}: must be {allowed}")
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (("above", above), ("at least", at_least), ("at most", at_most))
+            if bound is not None
+        ]
+        allowed = kind + (" " + " and ".join(bounds) if bounds else "")
+        raise ValueError(f"{name} is {shown(value)}: must be {allowed}")
+
+
+def _finite(value: object, kind: type) -> float | None:
+    """The value as a float, None if it is not a finite number of that kind."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]  # every Real has one
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -38,4 +69,47 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
     if value not in known:
         close = difflib.get_close_matches(str(value), known, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"{name} is {value!r}: must be one of {', '.join(known)}{hint}")
+        raise ValueError(f"{name} is {shown(value)}: must be one of {', '.join(known)}{hint}")
+
+
+def require_path(name: str, value: object) -> Path:
+    """`value` as a path, with ``~`` expanded; ``ValueError`` if it cannot be one."""
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError(f"{name} is {shown(value)}: must be the path of a file")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name} is {shown(value)}: must be in a home that exists") from error
+
+
+def require_kind(name: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:
+    """Raise ``ValueError`` unless `value` is an instance of `kind`, which is `allowed` in words."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {shown(value)}: must be {allowed}")
+
+
+def require_seeds(seeds: object) -> np.ndarray:
+    """`seeds` as an array of uint64; ``ValueError`` unless they are whole numbers from 0 to 2^64-1.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        At least one.
+    """
+    allowed = "must be at least one whole number from 0 to 2^64 - 1"
+    if isinstance(seeds, Sequence | np.ndarray) and np.iterable(seeds) and len(seeds):
+        whole = [isinstance(seed, Integral) and 0 <= int(seed) < 2**64 for seed in seeds]
+        if all(whole):
+            return np.array(seeds, np.uint64)
+        raise ValueError(f"seed is {shown(seeds[whole.index(False)])}: {allowed}")
+    raise ValueError(f"seeds are {shown(seeds)}: {allowed}")
+
+
+def shown(value: object) -> str:
+    """The value as it stands in a sentence: on one line, not longer than half of one."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer with more digits than Python prints
+        text = "a number of thousands of digits"
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

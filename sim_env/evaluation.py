@@ -1,18 +1,19 @@
 """Policies compared on the same arrivals: cohort metrics and paired intervals over worlds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from sim_env.errors import require_number
+from sim_env.errors import require_seeds, require_whole, shown
 from sim_env.policies import Policy
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, Metrics, World
 
 LONGEST_DRAIN = 20_000  # ticks; tasks without a deadline may never end
+LONGEST_RUN = 10**8  # ticks, four months of ticks of 0.1 s
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,21 @@ def run_policy(
     Returns
     -------
     Metrics
+
+    Raises
+    ------
+    ValueError
+        For a policy that cannot be called, seeds or ticks that cannot be, or more than 10^8 ticks.
     """
-    require_number("warmup", warmup, at_least=0)
-    require_number("window", window, at_least=1)
-    if len(seeds) == 0:
-        raise ValueError("seeds is empty: at least one world is needed")
+    if not callable(policy):
+        raise ValueError(
+            f"policy is {shown(policy)}: must be a function of an observation and a generator"
+        )
+    require_whole("warmup", warmup, at_least=0, at_most=LONGEST_RUN)
+    require_whole("window", window, at_least=1, at_most=LONGEST_RUN - warmup)
     world = World(scenario, seeds)
     world.measure(warmup, warmup + window)
-    rng = np.random.default_rng(list(seeds))
+    rng = np.random.default_rng(require_seeds(seeds))
     world.run(policy, warmup + window, rng)
     while world.now < warmup + window + LONGEST_DRAIN and world.metrics().inside.any():
         world.run(policy, 50, rng)
@@ -98,6 +106,42 @@ def run_policies(
             for name, policy in policies.items()
         }
     )
+
+
+def by_world(results: Mapping[str, Metrics], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """One row per policy and world, as a table for other programs.
+
+    Parameters
+    ----------
+    results : mapping of str to Metrics
+        From :func:`run_policy` with these seeds.
+    seeds : sequence of int
+        Of the worlds; rows of the same seed are of the same arrivals.
+
+    Returns
+    -------
+    list of dict
+        ``policy``, ``seed``, tasks ``created``, ``finished``, ``lost_overflow``,
+        ``lost_deadline``, ``lost_client`` and ``unfinished_at_end``, ``finished_ratio``, and
+        ``response_mean`` and ``response_p95`` in seconds; NaN where it is not defined.
+    """
+    return [
+        {
+            "policy": name,
+            "seed": int(seed),
+            "created": int(metrics.created[b]),
+            "finished": int(metrics.finished[b]),
+            **{f"lost_{kind}": int(getattr(metrics, kind)[b]) for kind in OUTCOMES},
+            "unfinished_at_end": int(metrics.inside[b]),
+            "finished_ratio": float(metrics.finished_ratio[b]),
+            "response_mean": float(metrics.mean_response[b]),
+            "response_p95": replace(
+                metrics, histogram=metrics.histogram[b : b + 1]
+            ).response_quantile(0.95),
+        }
+        for name, metrics in results.items()
+        for b, seed in enumerate(seeds)
+    ]
 
 
 def summarise(

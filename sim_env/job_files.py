@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sim_env.errors import require_path, shown
 from sim_env.jobs import MEGABYTE, JobTable
 
 PAIRS_HEADER = ["instructions", "size_mb"]
@@ -88,9 +89,10 @@ def read_jobs(path: str | Path) -> tuple[JobTable, ReadReport]:
     ValueError
         If the file cannot be read, is of neither kind or holds no job.
     """
+    file_path = require_path("path of the jobs", path)
     report = ReadReport(str(path))
     try:
-        with open(Path(path).expanduser(), encoding="utf-8", errors="replace") as file:
+        with open(file_path, encoding="utf-8", errors="replace") as file:
             head = file.readline()
             columns = _columns(head)
             if columns == PAIRS_HEADER:
@@ -100,7 +102,7 @@ def read_jobs(path: str | Path) -> tuple[JobTable, ReadReport]:
                 work, size = _read_trace(_rows(file, 1, report), report)
             else:
                 raise ValueError(
-                    f"jobs file {report.path!r} begins with {head.strip()!r:.60}: must be a CSV "
+                    f"jobs file {report.path!r} begins with {shown(head.strip())}: must be a CSV "
                     f"file with the header instructions,size_mb, or batch_task.csv of "
                     f"cluster-trace-v2018 with {TRACE_COLUMNS} columns and no header"
                 )
@@ -178,7 +180,7 @@ def _number(name: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{name} is {text!r}, not a number") from None
+        raise ValueError(f"{name} is {shown(text)}, not a number") from None
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} is {text}, not a finite number at least 0")
     return value

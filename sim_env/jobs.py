@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from sim_env.errors import require_number
+from sim_env.errors import require_kind, require_number
 
 MEGABYTE = 8e6  # bits
 
@@ -21,6 +21,8 @@ ALIBABA_MEGABYTES_MEAN, ALIBABA_MEGABYTES_MAX = 37.9, 517.0
 ALIBABA_RANK_CORRELATION = 0.456
 ALIBABA_JOBS = 16_384
 LARGEST_TYPE_TABLE = 10_000
+MOST_TYPES = 1000
+LARGEST_JOB = 1e30  # instructions or bits: sums and products of them stay finite
 
 
 @dataclass
@@ -49,7 +51,7 @@ class TaskType:
         require_number("megabytes of a task type", self.megabytes, at_least=0)
         if self.output_megabytes is not None:
             require_number("output_megabytes of a task type", self.output_megabytes, at_least=0)
-        require_number("weight of a task type", self.weight, above=0)
+        require_number("weight of a task type", self.weight, above=0, at_most=LARGEST_JOB)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class JobTable:
     Raises
     ------
     ValueError
-        For a table without jobs, or with a number that is negative or not finite.
+        For a table without jobs, or with a number that is negative or above 1e30.
     """
 
     instructions: np.ndarray
@@ -74,14 +76,22 @@ class JobTable:
 
     def __post_init__(self) -> None:
         for name in ("instructions", "input_bits", "output_bits"):
-            values = getattr(self, name)
-            if values.ndim != 1 or len(values) != len(self.instructions) or len(values) == 0:
+            values = np.asarray(getattr(self, name))
+            if not np.can_cast(values.dtype, float, "same_kind"):
+                raise ValueError(f"job table: {name} is of {values.dtype}: must be numbers")
+            object.__setattr__(self, name, values.astype(float))
+            if values.ndim != 1 or values.shape != self.instructions.shape or not len(values):
                 raise ValueError(
                     f"job table: {name} has the shape {values.shape}: must be one entry for each "
-                    f"of the {len(self.instructions)} jobs, at least one"
+                    f"of the {np.size(self.instructions)} jobs, at least one"
                 )
-            for job in np.flatnonzero(~(np.isfinite(values) & (values >= 0)))[:1]:
-                require_number(f"job table: {name} of job {job}", float(values[job]), at_least=0)
+            for job in np.flatnonzero(~((values >= 0) & (values <= LARGEST_JOB)))[:1]:
+                require_number(
+                    f"job table: {name} of job {job}",
+                    float(values[job]),
+                    at_least=0,
+                    at_most=LARGEST_JOB,
+                )
 
     @classmethod
     def from_types(cls, types: Sequence[TaskType]) -> Self:
@@ -90,7 +100,7 @@ class JobTable:
         Parameters
         ----------
         types : sequence of TaskType
-            At least one.
+            1 to 1,000.
 
         Returns
         -------
@@ -101,10 +111,17 @@ class JobTable:
         Raises
         ------
         ValueError
-            Without types, or for a weight so small that its type would have no row.
+            Without types or with too many, or for a weight so small that its type would have no
+            row.
         """
-        if not types:
-            raise ValueError("task types are []: must be at least one")
+        require_kind("task types", types, Sequence, "a list of TaskType")
+        if not 1 <= len(types) <= MOST_TYPES:
+            raise ValueError(
+                f"task types are {len(types)}: must be at least one and at most {MOST_TYPES:,} "
+                f"(a file may hold more jobs)"
+            )
+        for number, kind in enumerate(types):
+            require_kind(f"task type {number}", kind, TaskType, "a TaskType")
         weights = np.array([kind.weight for kind in types])
         rows = _rows_by_share(weights / weights.sum())
         for index in np.flatnonzero(rows == 0)[:1]:

@@ -7,6 +7,9 @@ from pathlib import Path
 import psutil
 
 GIGABYTE = 1e9
+# Bytes of the state of a world, see sim_env.state: whatever its size (wheel and histogram, with a
+# copy of it for the metrics), of a node, of a stream of births, and of a place for a task.
+WORLD_BYTES, NODE_BYTES, STREAM_BYTES, TASK_BYTES = 75_000, 140, 8, 80
 # Limit of this container, version 2 and version 1 of Linux' control groups.
 CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -48,6 +51,27 @@ def require_memory(what: str, needed: float) -> None:
             f"{what} needs about {_gigabytes(needed)} of memory: must be at most the "
             f"{_gigabytes(available)} that are free"
         )
+
+
+def require_worlds(worlds: int, nodes: int, streams: int, delay: int, tasks: int) -> None:
+    """Raise ``ValueError`` if the state of parallel worlds would not fit into the free memory.
+
+    Parameters
+    ----------
+    worlds, nodes : int
+        Parallel worlds, and nodes of each.
+    streams : int
+        Streams of births of a world.
+    delay : int
+        Ticks after which neighbours know a queue length; so many of them are remembered.
+    tasks : int
+        Tasks that a world has room for.
+    """
+    each = WORLD_BYTES + (NODE_BYTES + 4 * delay) * nodes + STREAM_BYTES * streams
+    require_memory(
+        f"the state of {worlds:,} worlds of {nodes:,} nodes, each with room for {tasks:,} tasks,",
+        worlds * (each + TASK_BYTES * tasks),
+    )
 
 
 def _gigabytes(size: float) -> str:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import networkx as nx
@@ -11,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from sim_env.errors import require_number
+from sim_env.errors import require_choice, require_kind, require_number, shown
 from sim_env.memory import require_memory
 
 GIB = 2**30
@@ -19,10 +18,10 @@ ROLES = ("rpi", "tx2", "nuc", "server")
 SOURCE_ROLE = "rpi"
 PASSIVE_ROLE = "tx2"  # works, but does not decide
 LARGEST_CAPACITY = 2**31 - 1
+ATTRIBUTES = ("speed", "capacity", "role", "pos", "name", "agent", "source")
 
-# Bytes at the peak of building and compiling a network, measured: a slot is an entry of the padded
-# (N, K) arrays and of what is computed on the way to them, a link is one of two directions.
-NODE_BYTES, LINK_BYTES, SLOT_BYTES = 300, 100, 56
+# Bytes at the peak of building and compiling a network, measured; a link is one of two directions.
+NODE_BYTES, LINK_BYTES = 700, 130
 
 
 @dataclass(frozen=True)
@@ -95,16 +94,23 @@ class Topology:
     is_source: np.ndarray
 
     def __post_init__(self) -> None:
+        self._check_lengths()
+        for field, kind in (("speed", float), ("capacity", float), ("position", float)):
+            object.__setattr__(self, field, _array(field, getattr(self, field), kind))
+        for field in ("is_agent", "is_source"):
+            object.__setattr__(self, field, _array(field, getattr(self, field), bool))
         self._check_nodes()
-        degree = np.array([len(row) for row in self.neighbours])
+        object.__setattr__(self, "capacity", self.capacity.astype(int))
+        rows = [_numbers(*item) for item in zip(self.names, self.neighbours, strict=True)]
+        degree = np.array([len(row) for row in rows])
         require_memory(
             f"a network of {self.num_nodes:,} nodes, the busiest with {degree.max():,} links,",
-            memory_needed(self.num_nodes, int(degree.sum()), int(degree.max())),
+            memory_needed(self.num_nodes, int(degree.sum())),
         )
         starts = np.repeat(np.arange(self.num_nodes), degree)
-        ends = np.fromiter(chain.from_iterable(self.neighbours), np.int64, len(starts))
+        ends = np.concatenate(rows)
         self._check_links(starts, ends)
-        if not np.any(self.is_agent) or not np.any(self.is_source):
+        if not self.is_agent.any() or not self.is_source.any():
             raise ValueError("a network needs at least one agent and one source of tasks")
         part = parts(self.num_nodes, starts, ends)
         if part.any():
@@ -114,21 +120,31 @@ class Topology:
                 f"{self.names[0]}): it must be connected"
             )
 
-    def _check_nodes(self) -> None:
+    def _check_lengths(self) -> None:
         for field in self.__dataclass_fields__:
-            if len(getattr(self, field)) != self.num_nodes or self.num_nodes == 0:
+            value = getattr(self, field)
+            if not isinstance(value, Sequence | np.ndarray):
+                raise ValueError(f"{field} is {shown(value)}: must have one entry for each node")
+            if len(value) != self.num_nodes or self.num_nodes == 0:
                 raise ValueError(
-                    f"a network of {self.num_nodes} nodes has {len(getattr(self, field))} "
-                    f"{field}: must have one for each node, and at least one node"
+                    f"a network of {self.num_nodes} nodes has {len(value)} {field}: must have one "
+                    f"for each node, and at least one node"
                 )
-        if np.shape(self.position) != (self.num_nodes, 2):
-            raise ValueError(
-                f"positions have the shape {np.shape(self.position)}: must be {self.num_nodes, 2}"
-            )
+        for field in ("names", "roles"):
+            for node, text in enumerate(getattr(self, field)):
+                require_kind(f"{field[:-1]} of node {node}", text, str, "text")
+
+    def _check_nodes(self) -> None:
+        for field in ("speed", "capacity", "position", "is_agent", "is_source"):
+            want = (self.num_nodes, 2) if field == "position" else (self.num_nodes,)
+            if getattr(self, field).shape != want:
+                raise ValueError(
+                    f"{field} has the shape {getattr(self, field).shape}: must be {want}"
+                )
         name, times = Counter(self.names).most_common(1)[0]
         if times > 1:
             raise ValueError(f"{times} nodes are named {name}: must be one of each name")
-        speed, capacity = np.asarray(self.speed, float), np.asarray(self.capacity, float)
+        speed, capacity = self.speed, self.capacity
         for node in _first(~(np.isfinite(speed) & (speed > 0))):
             require_number(f"speed of node {self.names[node]}", float(speed[node]), above=0)
         for node in _first(~((capacity >= 1) & (capacity <= LARGEST_CAPACITY))):
@@ -138,7 +154,12 @@ class Topology:
                 at_least=1,
                 at_most=LARGEST_CAPACITY,
             )
-        for node in _first(~np.isfinite(np.asarray(self.position, float)).all(axis=1)):
+        for node in _first(capacity != np.floor(capacity)):
+            raise ValueError(
+                f"capacity of node {self.names[node]} is {float(capacity[node])}: must be a whole "
+                f"number"
+            )
+        for node in _first(~np.isfinite(self.position).all(axis=1)):
             raise ValueError(
                 f"position of node {self.names[node]} is {tuple(map(float, self.position[node]))}: "
                 f"must be two finite numbers"
@@ -193,17 +214,15 @@ class Topology:
         return graph
 
 
-def memory_needed(nodes: float, links: float, widest: float) -> float:
+def memory_needed(nodes: float, links: float) -> float:
     """Bytes that a network takes while it is built and compiled.
 
     Parameters
     ----------
     nodes, links : float
         Nodes, and links counted in both directions.
-    widest : float
-        Links of the busiest node; the arrays of all nodes are padded to it.
     """
-    return NODE_BYTES * nodes + LINK_BYTES * links + SLOT_BYTES * nodes * (1 + widest)
+    return NODE_BYTES * nodes + LINK_BYTES * links
 
 
 def parts(num_nodes: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -268,10 +287,14 @@ def from_networkx(graph: nx.Graph, defaults: Mapping[str, Any] | None = None) ->
     >>> from_networkx(graph, {"speed": 1e8, "capacity": 20, "role": "rpi"}).num_nodes
     5
     """
+    require_kind("graph", graph, nx.Graph, "a networkx graph")
+    require_kind("defaults", defaults or {}, Mapping, "a mapping of attributes to values")
+    for attribute in defaults or {}:
+        require_choice("attribute in defaults", attribute, ATTRIBUTES)
     nodes = {node: {**(defaults or {}), **graph.nodes[node]} for node in graph}
-    index = {node: i for i, node in enumerate(nodes)}
-    roles = [str(_attribute(node, data, "role")) for node, data in nodes.items()]
-    edges = [(index[a], index[b]) for a, b in graph.edges() if a != b]
+    number = {node: i for i, node in enumerate(nodes)}
+    roles = [_role(node, data) for node, data in nodes.items()]
+    edges = [(number[a], number[b]) for a, b in graph.edges() if a != b]
     return Topology(
         names=[str(data.get("name", node)) for node, data in nodes.items()],
         roles=roles,
@@ -305,13 +328,19 @@ def _whole(node: Hashable, data: Mapping[str, Any], name: str) -> int:
     return int(value)
 
 
+def _role(node: Hashable, data: Mapping[str, Any]) -> str:
+    value = _attribute(node, data, "role")
+    require_kind(f"role of node {node}", value, str, "a word")
+    return str(value)
+
+
 def _place(node: Hashable, data: Mapping[str, Any]) -> tuple[float, float]:
     value = _attribute(node, data, "pos")
     try:
-        x, y = (float(part) for part in value)
-    except (TypeError, ValueError) as error:
+        x, y = (float(part) for part in value if not isinstance(part, str))
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"pos of node {node} is {value!r}: must be two numbers, x and y in metres"
+            f"pos of node {node} is {shown(value)}: must be two numbers, x and y in metres"
         ) from error
     return x, y
 
@@ -322,10 +351,32 @@ def _flags(
     flags = []
     for (node, data), usual in zip(nodes.items(), by_role, strict=True):
         value = data.get(name, usual)
-        if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{name} of node {node} is {value!r}: must be true or false")
+        require_kind(f"{name} of node {node}", value, (bool, np.bool_), "true or false")
         flags.append(bool(value))
     return np.array(flags, bool)
+
+
+def _array(field: str, value: object, kind: type) -> np.ndarray:
+    """The entries of a field as an array of floats or of truth values."""
+    try:
+        array = np.asarray(value)
+        if np.can_cast(array.dtype, kind, "same_kind"):
+            return array.astype(kind)
+    except ValueError:  # rows of different lengths
+        pass
+    allowed = "true or false" if kind is bool else "numbers"
+    raise ValueError(f"{field} is {shown(value)}: must be {allowed} for each node")
+
+
+def _numbers(name: str, row: Sequence[int]) -> np.ndarray:
+    """A row of the neighbours as an array."""
+    try:
+        numbers = np.array(row)
+        if numbers.ndim == 1 and (numbers.dtype.kind in "iu" or not len(numbers)):
+            return numbers.astype(np.int64, copy=False)
+    except ValueError:  # rows of different lengths
+        pass
+    raise ValueError(f"neighbours of node {name} are {shown(row)}: must be the numbers of nodes")
 
 
 def _first(wrong: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import networkx as nx
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -33,7 +34,11 @@ SIDES = np.array(
     [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)]
 )
 INK, LINK = "#222222", "#9AA5B1"
-WEDGE: dict[str, Any] = {"facecolors": "#D55E00", "alpha": 0.5, "linewidths": 0, "zorder": 2}
+WEDGE: dict[str, Any] = {"facecolors": "#D55E00", "linewidths": 0, "zorder": 2}
+FEW_LINKS = 150  # more links and their wedges are drawn fainter, so that the nodes stand out
+LINK_STEP = 4.0  # between points at which links are sampled
+# What a name costs where it covers such a point, or leaves the paper, in square points of a mark.
+LINK_COST, EDGE_COST = 1.0, 1000.0
 Box = tuple[float, float, float, float]
 
 
@@ -56,17 +61,22 @@ class NetworkPicture:
         self._capacity = np.asarray(topology.capacity, float)
         self._radius = _radii(topology, paper)
         self._place, metre = _places(topology, paper, self._radius)
-        self._links(topology)
+        pairs = [(a, b) for a, row in enumerate(topology.neighbours) for b in row if a < b]
+        ends = self._place[np.array(pairs, int).reshape(-1, 2)]
+        crowd = FEW_LINKS / max(len(pairs), FEW_LINKS)
+        self._wedge = {**WEDGE, "alpha": max(0.5 * crowd**0.5, 0.15)}
+        self._width = float(np.clip(np.median(self._radius) / 5, 0.2, 1.0))
+        self._links(ends, max(0.9 * crowd, 0.15))
         self._nodes(topology)
         self._keys()
         if topology.num_nodes <= MOST_LABELS:
-            self._names(topology.names)
+            self._names(topology.names, ends, paper[0])
         if metre:
             self._scale_bar(metre, paper)
         top, text = bottom + height, self._canvas.figure.text
         self._time = text(left, top + 0.06, "", fontsize=15, fontweight="bold", color=INK)
         self._counts = text(left, top + 0.02, "", fontsize=11, color=INK)
-        self._wedges = PolyCollection([], **WEDGE)
+        self._wedges = PolyCollection([], **self._wedge)
         self._axes.add_collection(self._wedges)
 
     def draw(self, world: World, index: int) -> np.ndarray:
@@ -97,14 +107,11 @@ class NetworkPicture:
             axis=0,
             return_counts=True,
         )
-        self._wedges.set_verts(_wedges(self._place[ways], counts))
+        self._wedges.set_verts(_wedges(self._place[ways], counts, self._width))
 
-    def _links(self, topology: Topology) -> None:
-        pairs = [(a, b) for a, row in enumerate(topology.neighbours) for b in row if a < b]
-        faint = float(np.clip(150 / max(len(pairs), 1), 0.15, 0.9))
-        lines = [self._place[list(pair)] for pair in pairs]
+    def _links(self, ends: np.ndarray, alpha: float) -> None:
         self._axes.add_collection(
-            LineCollection(lines, colors=LINK, linewidths=0.8, alpha=faint, zorder=1)
+            LineCollection(list(ends), colors=LINK, linewidths=0.8, alpha=alpha, zorder=1)
         )
 
     def _nodes(self, topology: Topology) -> None:
@@ -121,9 +128,8 @@ class NetworkPicture:
                 y,
                 s=area * (2 * self._radius[nodes]) ** 2,
                 c=np.zeros(len(nodes)),
-                cmap="viridis",
-                vmin=0,
-                vmax=1,
+                cmap="Blues",
+                norm=PowerNorm(0.5, 0, 1),
                 marker=shape,
                 edgecolors=INK,
                 linewidths=min(0.8, 0.12 * float(self._radius.max())),
@@ -145,6 +151,7 @@ class NetworkPicture:
         """What the colours and the wedges mean."""
         figure = self._canvas.figure
         bar = figure.colorbar(self._marks[0][1], cax=figure.add_axes((0.84, 0.47, 0.02, 0.40)))
+        bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5 %", "20 %", "50 %", "100 %"])
         bar.set_label("load: tasks / capacity", color=INK)
         key = figure.add_axes((0.83, 0.03, 0.16, 0.14))
         key.set(xlim=(0, 115), ylim=(0, 70))
@@ -152,11 +159,13 @@ class NetworkPicture:
         key.text(0, 60, "tasks on their way", color=INK, va="center")
         for height, count in ((42, 1), (26, 5), (8, 25)):
             ends = np.array([[[4.0, height], [60.0, height]]])
-            key.add_collection(PolyCollection(_wedges(ends, np.array([count])), **WEDGE))
+            wedges = _wedges(ends, np.array([count]), self._width)
+            key.add_collection(PolyCollection(wedges, **self._wedge))
             key.text(68, height, f"{count}", color=INK, va="center")
 
-    def _names(self, names: Sequence[str]) -> None:
-        """Each name beside its node, on the side where it covers least."""
+    def _names(self, names: Sequence[str], ends: np.ndarray, width: float) -> None:
+        """Each name beside its node, on the side where it covers least marks, names and links."""
+        links = KDTree(_along(ends)) if len(ends) else None
         marks = [(*(p - r), *(p + r)) for p, r in zip(self._place, self._radius, strict=True)]
         taken = list(marks)
         for node, name in enumerate(names):
@@ -165,7 +174,14 @@ class NetworkPicture:
             for side in SIDES:
                 middle = self._place[node] + side * (self._radius[node] + 2 + half)
                 boxes.append((*(middle - half), *(middle + half)))
-            best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
+            best = min(
+                boxes,
+                key=lambda box: (
+                    sum(_overlap(box, other) for other in taken)
+                    + LINK_COST * (_inside(links, box) if links else 0)
+                    + EDGE_COST * (box[0] < 0 or box[2] > width)
+                ),
+            )
             taken.append(best)
             self._axes.text(
                 (best[0] + best[2]) / 2,
@@ -188,7 +204,23 @@ class NetworkPicture:
         self._axes.text(length * metre + 4, 0, f"{length:g} m", fontsize=9, va="center", color=INK)
 
 
-def _wedges(ends: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+def _along(ends: np.ndarray) -> np.ndarray:
+    """Points along lines, `LINK_STEP` apart; of lines of shape (L, 2, 2)."""
+    span = ends[:, 1] - ends[:, 0]
+    steps = np.maximum(np.linalg.norm(span, axis=1) / LINK_STEP, 1).astype(int)
+    line = np.repeat(np.arange(len(ends)), steps)
+    part = (np.arange(len(line)) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[line]
+    return np.asarray(ends[line, 0] + part[:, None] * span[line])
+
+
+def _inside(points: KDTree, box: Box) -> int:
+    """How many of the points lie in a box."""
+    low, high = np.array(box[:2]), np.array(box[2:])
+    near = points.data[points.query_ball_point((low + high) / 2, np.linalg.norm(high - low) / 2)]
+    return int(((near >= low) & (near <= high)).all(axis=1).sum())
+
+
+def _wedges(ends: np.ndarray, counts: np.ndarray, scale: float) -> list[np.ndarray]:
     """Triangles from a point to a base across the other end.
 
     Parameters
@@ -197,6 +229,8 @@ def _wedges(ends: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
         Where each wedge begins and ends.
     counts : array of int, shape (L,)
         Tasks; the width grows with the square root.
+    scale : float
+        Of the width; below 1 where marks are small.
 
     Returns
     -------
@@ -204,7 +238,7 @@ def _wedges(ends: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
     """
     span = ends[:, 1] - ends[:, 0]
     across = span[:, ::-1] * (-1, 1) / np.maximum(np.linalg.norm(span, axis=1), 1e-9)[:, None]
-    half = across * np.minimum(0.5 + 0.8 * np.sqrt(counts), WIDEST)[:, None]
+    half = across * (scale * np.minimum(0.5 + 0.8 * np.sqrt(counts), WIDEST))[:, None]
     return list(np.stack([ends[:, 0], ends[:, 1] - half, ends[:, 1] + half], axis=1))
 
 

@@ -6,10 +6,11 @@ from itertools import islice
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import require_choice, require_kind, require_number, require_whole
 
 # A slot that begins this fraction of itself after a tick counts as begun: 3 * 0.1 s is 0.3 s.
 ROUNDING = 1e-9
+SHORTEST_SLOT = 0.01  # seconds: every slot is computed, and a run has many seconds
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Schedule:
     step : float
         What ``linear`` and ``zigzag`` change by, from slot to slot.
     slot : float
-        Seconds between changes.
+        Seconds between changes, at least 0.01.
     steps : str
         Of ``steps``: pairs of a multiplier and the seconds that it lasts, as in
         ``1-100,2.5-50``; the last multiplier stays.
@@ -51,10 +52,18 @@ class Schedule:
         require_number("workload.schedule.low", self.low, at_least=0)
         require_number("workload.schedule.high", self.high, at_least=self.low, above=0)
         require_number("workload.schedule.step", self.step, above=0)
-        require_number("workload.schedule.slot", self.slot, above=0)
-        require_number("workload.schedule.seed", self.seed, at_least=0)
+        require_number("workload.schedule.slot", self.slot, at_least=SHORTEST_SLOT)
+        require_whole("workload.schedule.seed", self.seed, at_least=0)
         if self.kind == "steps":
+            require_kind("workload.schedule.steps", self.steps, str, "text such as 1-100,2.5-50")
             parse_steps(self.steps)
+
+    @property
+    def highest(self) -> float:
+        """The largest multiplier that may come."""
+        if self.kind == "steps":
+            return max(multiplier for multiplier, _ in parse_steps(self.steps))
+        return 1.0 if self.kind == "constant" else self.high
 
 
 def multipliers(schedule: Schedule, ticks: int, tick_seconds: float) -> np.ndarray:

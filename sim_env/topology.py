@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sim_env import topology_generators as generators
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import require_choice, require_number, require_path, require_whole
 from sim_env.memory import require_memory
 from sim_env.network import TIERS, Tier, Topology, from_networkx, memory_needed
 from sim_env.topology_files import read_ether_json
@@ -65,13 +65,13 @@ class TopologySpec:
 
     def __post_init__(self) -> None:
         require_choice("topology.kind", self.kind, KINDS)
-        require_number("topology.clusters", self.clusters, at_least=1)
-        require_number("topology.nodes", self.nodes, at_least=2)
+        require_whole("topology.clusters", self.clusters, at_least=1)
+        require_whole("topology.nodes", self.nodes, at_least=2)
         require_number("topology.radius", self.radius, above=0)
         require_number("topology.memory_per_task", self.memory_per_task, above=0)
-        require_number("topology.seed", self.seed, at_least=0)
-        if self.kind == "file" and not self.path:
-            raise ValueError("topology.path is '': must be a file when topology.kind is 'file'")
+        require_whole("topology.seed", self.seed, at_least=0)
+        if self.kind == "file":
+            require_path("topology.path", self.path)
 
 
 class Size(NamedTuple):
@@ -102,7 +102,7 @@ def build_topology(spec: TopologySpec) -> Topology:
     require_memory(
         f"topology.{key} is {getattr(spec, key)}: a network of the kind {spec.kind!r} with "
         f"{size.nodes:,} nodes, the busiest with about {size.widest:,.0f} links,",
-        memory_needed(*size),
+        memory_needed(size.nodes, size.links),
     )
     return KINDS[spec.kind].build(spec)
 
@@ -113,8 +113,8 @@ def _ether_size(spec: TopologySpec) -> Size:
 
 
 def _random_size(spec: TopologySpec) -> Size:
-    reached = np.pi * spec.radius**2 / generators.SIDE**2
-    widest = (spec.nodes - 1) * min(reached, 1.0)
+    reached = min(np.pi * (min(spec.radius, generators.SIDE) / generators.SIDE) ** 2, 1.0)
+    widest = (spec.nodes - 1) * reached
     return Size(spec.nodes, spec.nodes * widest, widest)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sim_env.errors import require_number
+from sim_env.errors import require_number, require_path, shown
 from sim_env.network import ROLES, SOURCE_ROLE, Topology
 
 SIDE = 100.0  # metres
+FARTHEST = 1e12  # coordinate in a file, in whatever unit
 AGENT_WORDS = ("rpi", "nuc", "server")
 OTHER_ROLE = "worker"
 
@@ -50,6 +51,7 @@ def read_ether_json(
     content = _load(path)
     where = f"topology file {str(path)!r}"
     require_number("memory per task", memory_per_task, above=0)
+    require_number("speed per milli-CPU", speed_per_millicpu, above=0)
     nodes = _mapping(content, "nodes", where)
     links = _mapping(_mapping(content, "links", where), "neighbours", f"{where}: links")
     if not nodes:
@@ -57,9 +59,11 @@ def read_ether_json(
     index: dict[str, int] = {}
     speed, capacity, place = [], [], []
     for name, node in nodes.items():
-        at = f"{where}: node {name}"
+        at = f"{where}: node {' '.join(name.split())}"
         if not isinstance(node, Mapping):
-            raise ValueError(f"{at} is {node!r}: must be a mapping with id, coordinates, capacity")
+            raise ValueError(
+                f"{at} is {shown(node)}: must be a mapping with id, coordinates, capacity"
+            )
         identity = str(_value(node, "id", at))
         if identity in index:
             raise ValueError(f"{at} has the id {identity} of an earlier node: must be its own")
@@ -67,14 +71,14 @@ def read_ether_json(
         means = _mapping(node, "capacity", at)
         millicpu = _positive(means, "cpu_milis", f"{at}: capacity")
         speed.append(millicpu * speed_per_millicpu)
-        capacity.append(round(_positive(means, "memory", f"{at}: capacity") / memory_per_task))
+        capacity.append(_positive(means, "memory", f"{at}: capacity") / memory_per_task)
         place.append(_coordinates(node, at))
     names = list(nodes)
     return Topology(
         names=names,
         roles=[role_of(name) for name in names],
         speed=np.array(speed),
-        capacity=np.array(capacity),
+        capacity=np.rint(capacity),
         position=_projected(np.array(place).reshape(-1, 2)),
         neighbours=_neighbours(links, index, where),
         is_agent=np.array([any(word in name for word in AGENT_WORDS) for name in names], bool),
@@ -89,8 +93,9 @@ def role_of(name: str) -> str:
 
 
 def _load(path: str | Path) -> Mapping[str, Any]:
+    file = require_path("path of the topology", path)
     try:
-        content = json.loads(Path(path).expanduser().read_bytes())
+        content = json.loads(file.read_bytes())
     except OSError as error:
         raise ValueError(
             f"topology file {str(path)!r} cannot be read ({error.strerror}): must be an Ether "
@@ -117,7 +122,7 @@ def _value(mapping: Mapping[str, Any], key: str, where: str) -> Any:
 def _mapping(mapping: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
     value = _value(mapping, key, where)
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: {key} is {value!r:.60}: must be a mapping")
+        raise ValueError(f"{where}: {key} is {shown(value)}: must be a mapping")
     return value
 
 
@@ -130,9 +135,9 @@ def _positive(mapping: Mapping[str, Any], key: str, where: str) -> float:
 def _coordinates(node: Mapping[str, Any], where: str) -> tuple[float, float]:
     value = _value(node, "coordinates", where)
     if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{where}: coordinates are {value!r:.60}: must be a list of two numbers")
+        raise ValueError(f"{where}: coordinates are {shown(value)}: must be a list of two numbers")
     for axis, number in zip("xy", value, strict=True):
-        require_number(f"{where}: {axis}", number)
+        require_number(f"{where}: {axis}", number, at_least=-FARTHEST, at_most=FARTHEST)
     return float(value[0]), float(value[1])
 
 
@@ -154,13 +159,13 @@ def _neighbours(links: Mapping[str, Any], index: Mapping[str, int], where: str) 
             raise ValueError(f"{where}: links are those of {identity!r}: must be the id of a node")
         if not isinstance(others, list):
             raise ValueError(
-                f"{where}: neighbours of {identity!r} are {others!r:.60}: must be a list of ids"
+                f"{where}: neighbours of {identity!r} are {shown(others)}: must be a list of ids"
             )
         for other in others:
             if str(other) not in index:
                 raise ValueError(
-                    f"{where}: node {identity!r} names neighbour {other!r}: must be the id of a "
-                    f"node"
+                    f"{where}: node {identity!r} names neighbour {shown(other)}: must be the id of "
+                    f"a node"
                 )
             a, b = index[identity], index[str(other)]
             if a != b:

@@ -215,7 +215,7 @@ def _assemble(
         names=names,
         roles=roles,
         speed=np.array([TIERS[tier].speed for tier in tiers]),
-        capacity=np.array([round(TIERS[tier].memory / memory_per_task) for tier in tiers]),
+        capacity=np.rint([TIERS[tier].memory / memory_per_task for tier in tiers]),
         position=position,
         neighbours=neighbour_rows(len(tiers), edges),
         is_agent=np.isin(roles, agent_roles),

@@ -2,12 +2,12 @@
 
 import fnmatch
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import require_choice, require_kind, require_number, require_path
 from sim_env.job_files import ReadReport, read_jobs
 from sim_env.jobs import JobTable, TaskType, alibaba_jobs, light_jobs
 from sim_env.network import Topology
@@ -29,6 +29,7 @@ __all__ = [
 
 
 LARGEST_RATE = 1e5  # tasks per second and source: more is a slip of the keyboard, and memory
+LONGEST_DEADLINE = 1e7  # seconds, four months; 0 is how to have none
 
 
 @dataclass
@@ -51,14 +52,16 @@ class WorkloadSpec:
         The instructions of every job are multiplied by this. (The paper's Alibaba jobs have a
         tenth of the trace's; ``alibaba`` is fitted to those.)
     rate : float
-        Tasks per second and source (true Poisson arrivals).
+        Tasks per second and source (true Poisson arrivals). At most 100,000, also with the
+        highest multiplier of the schedule; so are those of `source_rates`.
     source_rates : dict of str to float
         Other rates for some sources: a key is a name, a role or a pattern of them (``rpi_1*``),
         and the last key that fits a source counts.
     schedule : Schedule
         How all rates change with time.
     deadline_min, deadline_max : float
-        The deadline is drawn uniformly from [min, max) seconds after birth; both 0: none.
+        The deadline is drawn uniformly from [min, max) seconds after birth, at most 1e7; both 0:
+        none.
     """
 
     jobs: str = "alibaba"
@@ -73,18 +76,34 @@ class WorkloadSpec:
 
     def __post_init__(self) -> None:
         require_choice("workload.jobs", self.jobs, JOB_TABLES)
-        if self.jobs == "file" and not self.path:
-            raise ValueError("workload.path is '': must be a file when workload.jobs is 'file'")
+        if self.jobs == "file":
+            require_path("workload.path", self.path)
+        require_kind("workload.types", self.types, Sequence, "a list of task types")
         if self.jobs == "types" and not self.types:
             raise ValueError(
                 "workload.types is []: must have at least one type when workload.jobs is 'types'"
             )
         require_number("workload.work_scale", self.work_scale, above=0)
+        require_kind("workload.schedule", self.schedule, Schedule, "a Schedule")
         require_number("workload.rate", self.rate, above=0, at_most=LARGEST_RATE)
+        require_kind("workload.source_rates", self.source_rates, Mapping, "a mapping")
         for key, rate in self.source_rates.items():
-            require_number(f"workload.source_rates.{key}", rate, at_least=0)
-        require_number("workload.deadline_min", self.deadline_min, at_least=0)
-        require_number("workload.deadline_max", self.deadline_max, at_least=self.deadline_min)
+            require_kind("key of workload.source_rates", key, str, "a name, a role or a pattern")
+            require_number(f"workload.source_rates.{key}", rate, at_least=0, at_most=LARGEST_RATE)
+        require_number(
+            "largest rate of workload times the highest multiplier of its schedule",
+            max(self.rate, *self.source_rates.values(), 0.0) * self.schedule.highest,
+            at_most=LARGEST_RATE,
+        )
+        require_number(
+            "workload.deadline_min", self.deadline_min, at_least=0, at_most=LONGEST_DEADLINE
+        )
+        require_number(
+            "workload.deadline_max",
+            self.deadline_max,
+            at_least=self.deadline_min,
+            at_most=LONGEST_DEADLINE,
+        )
 
 
 def build_jobs(spec: WorkloadSpec) -> JobTable:

@@ -1,8 +1,10 @@
 """The command line, without an engine."""
 
+import csv
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,30 @@ def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
     written = json.loads((out / "table.json").read_text())
     assert [row["policy"] for row in written["table"]] == ["lq", "sed"]
     assert (out / "figures" / "comparison.png").exists()
+    assert "ShortestExpectedDelay - LeastQueue: finished" in done.stdout
+    with (out / "worlds.csv").open() as file:
+        worlds = list(csv.DictReader(file))
+    assert [(row["policy"], row["seed"]) for row in worlds] == [
+        (policy, f"{1_000_000 + world}") for policy in ("lq", "sed") for world in range(3)
+    ]
+    lq, sed = ([row["created"] for row in worlds if row["policy"] == p] for p in ("lq", "sed"))
+    assert lq == sed
+    with (out / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["created"]) for row in table] == [sum(map(int, lq))] * 2
+    with (out / "differences.csv").open() as file:
+        differences = list(csv.DictReader(file))
+    minus = written["table"][1]["minus"]["lq"]["response_mean"]
+    found = [
+        [float(row[end]) for end in ("mean", "low", "high")]
+        for row in differences
+        if (row["policy"], row["minus"], row["measure"]) == ("sed", "lq", "response_mean")
+    ]
+    assert found == [[minus["mean"], minus["low"], minus["high"]]]
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert fauno("--version").stdout == f"fauno-flwr {version('fauno-flwr')}\n"
 
 
 @pytest.mark.parametrize(
@@ -39,9 +65,16 @@ def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
         (["simulate", "evaluation.policies=[best]"], "evaluation.policies is 'best'"),
         (["simulate", "--conf", "eter2"], "did you mean ether2?"),
         (["simulate", "--out", "/proc/nothing/x"], "cannot be written"),
-        (["compare", "--policies", "lq,best"], "evaluation.policies is 'best'"),
+        (["compare", "--policies", "lq,best"], "policies is 'best': must be one of"),
+        (["compare", "--policies", "lq,,sed"], "policies is '': must be one of"),
+        (["compare", "--policies", "[lq"], "policies is '[lq'"),
+        (["compare", "evaluation.policies=[]"], "evaluation.policies is []"),
+        (["compare", "workload.rate=nan"], "workload.rate is nan"),
+        (["compare", "topology.kind=full", "topology.nodes=1000000"], "GB that are free"),
+        (["compare", "evaluation.window=99999999999"], "window is 99999999999: must be"),
+        (["compare", "workload.jobs=file", "workload.path=/none.csv"], "cannot be read"),
         (["compare", "--scenario", "nowhere"], "conf is 'nowhere'"),
-        (["compare", "--policies", ""], "policies is empty: must be some of"),
+        (["compare", "--policies", ""], "policies is '': must be one of"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from fauno_flwr import report
@@ -24,6 +26,35 @@ def test_the_table_reads_the_same_from_json(worlds: int, tmp_path: Path) -> None
     assert ("FAuNO - LeastQueue" in text) == (worlds > 1)
     report.plot_comparison(rows, 0.41, tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+
+def test_a_figure_of_one_world_or_of_nothing_finished_is_drawn(tmp_path: Path) -> None:
+    """Unbounded intervals and what is not defined stay inside the axes."""
+    policies = {"sed": POLICIES["sed"], "local": POLICIES["local"]}
+    rows = run_policies(load_scenario("ether2"), policies, [0], warmup=0, window=100)
+    nan = dict.fromkeys(("mean", "low", "high"), float("nan"))
+    rows[1] |= {"finished_ratio": nan, "response_mean": nan, "response_p95": float("nan")}
+    figure, axis = plt.subplots()
+    assert not report._plot_intervals(axis, rows, "response_mean", 1, "s")
+    assert np.isfinite(axis.get_xlim()).all()
+    assert [text.get_text() for text in axis.texts] == [f"{rows[0]['response_mean']['mean']:.1f}"]
+    plt.close(figure)
+    report.plot_comparison(rows, 0.41, tmp_path / "comparison.png")
+
+
+def test_tables_are_flat_and_leave_out_what_is_not_finite() -> None:
+    span = {"mean": 1.0, "low": float("-inf"), "high": float("nan")}
+    rows = [
+        {"policy": "lq", "ratio": span, "served_by": [1, 2], "minus": {"sed": {"ratio": span}}},
+        {"policy": "sed", "ratio": span, "served_by": [3], "minus": {}},
+    ]
+    policies, differences = report.tables(rows)
+    assert report.to_csv(policies) == (
+        "policy,ratio.mean,ratio.low,ratio.high\nlq,1.0,,\nsed,1.0,,\n"
+    )
+    assert report.to_csv(differences) == (
+        "policy,minus,measure,mean,low,high\nlq,sed,ratio,1.0,,\n"
+    )
 
 
 def test_nothing_finished_is_a_dash() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sim_env.evaluation import interval, run_policies, run_policy, summarise
+from sim_env.evaluation import by_world, interval, run_policies, run_policy, summarise
 from sim_env.policies import POLICIES
 from sim_env.scenario import load_scenario
 from sim_env.state import BINS
@@ -108,6 +108,41 @@ def test_the_order_of_the_heuristics_is_that_of_the_feasibility_study() -> None:
     assert ratio["local"] == pytest.approx(0.304, abs=0.03)
 
 
-def test_no_seed_is_an_error() -> None:
-    with pytest.raises(ValueError, match="seeds is empty"):
-        run_policy(load_scenario("ether2"), POLICIES["lq"], [])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seeds": []}, "seeds are"),
+        ({"policy": "lq"}, "policy is 'lq': must be a function"),
+        ({"warmup": -1}, "warmup is -1: must be a whole number at least 0"),
+        ({"window": 0}, "window is 0: must be a whole number at least 1"),
+        ({"window": 1.5}, "window is 1.5: must be a whole number"),
+        ({"window": 10**9}, r"window is 1000000000: .* at most 9.99994e\+07"),
+    ],
+)
+def test_runs_that_cannot_be(changes: dict, sentence: str) -> None:
+    asked = {"policy": POLICIES["lq"], "seeds": [0], "warmup": 600, "window": 100, **changes}
+    with pytest.raises(ValueError, match=sentence):
+        run_policy(load_scenario("ether2"), **asked)
+
+
+def test_rows_by_world_add_up_to_the_row_of_a_policy() -> None:
+    results = {"random": metrics([90, 96], [1800, 2880]), "lq": metrics([0, 88], [0, 880])}
+    rows = by_world(results, [7, 8])
+    assert [(row["policy"], row["seed"]) for row in rows] == [
+        ("random", 7),
+        ("random", 8),
+        ("lq", 7),
+        ("lq", 8),
+    ]
+    for name, row in zip(results, summarise(results), strict=True):
+        mine = [each for each in rows if each["policy"] == name]
+        assert sum(each["finished"] for each in mine) == row["finished"]
+        ratios = np.array([each["finished_ratio"] for each in mine])
+        assert interval(ratios).mean == pytest.approx(row["finished_ratio"]["mean"])
+    for row in rows:
+        ended = sum(value for key, value in row.items() if key.startswith("lost_"))
+        assert row["created"] == row["finished"] + ended + row["unfinished_at_end"]
+    assert rows[0]["response_mean"] == pytest.approx(2.0)
+    assert rows[0]["response_p95"] == pytest.approx(20.0)
+    assert np.isnan(rows[2]["response_mean"])
+    assert np.isnan(rows[2]["response_p95"])

@@ -1,6 +1,7 @@
 """What arrives: tables of jobs, files, rates that change with time and from source to source."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,10 @@ def test_shares_of_types_are_right_to_a_ten_thousandth(weights: list[float]) -> 
 @pytest.mark.parametrize(
     ("types", "sentence"),
     [
-        ([], r"task types are \[\]: must be at least one"),
+        ([], "task types are 0: must be at least one and at most 1,000"),
+        ([TaskType()] * 1001, "task types are 1001: must be .* at most 1,000"),
+        ([TaskType(), 3], "task type 1 is 3: must be a TaskType"),
+        ([{"weight": 1}], r"task type 0 is \{'weight': 1\}: must be a TaskType"),
         ([TaskType(weight=1e-9), TaskType()], "weight of task type 0 is 1e-09: must be at least"),
     ],
 )
@@ -286,6 +290,12 @@ def test_rates_per_tick_are_tasks() -> None:
     ("changes", "sentence"),
     [
         ({"kind": "zig"}, "schedule.kind is 'zig': must be one of"),
+        ({"low": float("nan")}, "schedule.low is nan"),
+        ({"high": float("nan")}, "schedule.high is nan"),
+        ({"slot": 1e-300}, "schedule.slot is 1e-300: must be a finite number at least 0.01"),
+        ({"seed": 1.5}, "schedule.seed is 1.5: must be a whole number"),
+        ({"kind": "steps", "steps": None}, "schedule.steps is None: must be text"),
+        ({"kind": "steps", "steps": "1-nan"}, "seconds in '1-nan' is nan"),
         ({"low": 5.0, "high": 2.0}, "schedule.high is 2.0: must be a finite number"),
         ({"slot": 0.0}, "schedule.slot is 0.0"),
         ({"kind": "steps"}, "schedule.steps is ''"),
@@ -328,6 +338,69 @@ def test_source_rates_that_cannot_be(rates: dict, sentence: str) -> None:
         Scenario(ScenarioSpec(workload=WorkloadSpec(source_rates=rates)))
 
 
-def test_a_negative_source_rate_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"workload.source_rates.rpi is -1: must be"):
-        WorkloadSpec(source_rates={"rpi": -1})
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rate": 0}, r"workload.rate is 0: must be a finite number above 0"),
+        ({"rate": float("nan")}, "workload.rate is nan"),
+        ({"rate": 1e6}, "workload.rate is 1000000.0: .* at most 100000"),
+        ({"work_scale": 0}, "workload.work_scale is 0"),
+        ({"source_rates": {"rpi": -1}}, "workload.source_rates.rpi is -1: must be"),
+        ({"source_rates": {"rpi": float("nan")}}, "workload.source_rates.rpi is nan"),
+        ({"source_rates": {"rpi": 1e300}}, r"source_rates.rpi is 1e\+300: .* at most 100000"),
+        ({"source_rates": [1]}, r"workload.source_rates is \[1\]: must be a mapping"),
+        ({"source_rates": {3: 1.0}}, "key of workload.source_rates is 3"),
+        ({"deadline_min": 5, "deadline_max": 1}, "deadline_max is 1: .* at least 5"),
+        ({"deadline_max": 1e12}, r"deadline_max is 1000000000000.0: .* at most 1e\+07"),
+        ({"schedule": "zigzag"}, "workload.schedule is 'zigzag': must be a Schedule"),
+        (
+            {"schedule": Schedule("steps", steps="1e300-5")},
+            r"largest rate of workload times the highest multiplier .* is 2e\+300: must be",
+        ),
+        ({"schedule": Schedule("linear", high=1e5), "rate": 2}, "is 200000.0: must be"),
+        ({"jobs": "types", "types": None}, "workload.types is None: must be a list"),
+        ({"jobs": "file", "path": 3}, "workload.path is 3: must be the path of a file"),
+    ],
+)
+def test_workloads_that_cannot_be(changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        WorkloadSpec(**changes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (([], [], []), r"instructions has the shape \(0,\): .* at least one"),
+        ((None, [1.0], [1.0]), "instructions is of object: must be numbers"),
+        ((["a"], [1.0], [1.0]), "instructions is of <U1: must be numbers"),
+        ((1.0, 1.0, 1.0), r"instructions has the shape \(\)"),
+        (([1e308], [1.0], [1.0]), r"instructions of job 0 is 1e\+308: .* at most 1e\+30"),
+    ],
+)
+def test_columns_that_are_no_jobs(columns: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        JobTable(*columns)
+
+
+def test_lists_make_a_table() -> None:
+    assert JobTable([1, 2], [3, 4], [5, 6]).instructions.dtype == float  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)) * 10, b"\0" * 1000, b"\x1f\x8b\x08" * 99])
+def test_a_file_of_bytes_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "jobs.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^jobs file [^\n]*must be a CSV file[^\n]*$"):
+        read_jobs(path)
+
+
+def test_highest_is_the_largest_multiplier() -> None:
+    for schedule in (
+        Schedule(),
+        Schedule("linear", high=3),
+        Schedule("zigzag", high=3.5),
+        Schedule("uniform", seed=1),
+        Schedule("steps", steps="1-2,7-1,0-1"),
+    ):
+        values = multipliers(schedule, 20_000, 1.0)
+        assert schedule.highest * 0.95 <= values.max() <= schedule.highest
