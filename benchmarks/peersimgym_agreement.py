@@ -6,9 +6,10 @@
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from sim_env.peersimgym import load, run_worlds
+from sim_env.peersimgym import PHYSICS, load, run_worlds
 from sim_env.policies import POLICIES
 
 FILES = {"het2": "network_2_clusters_heterogeneous_type.json", "rand10": "network_random10.json"}
@@ -32,7 +33,7 @@ def main(data: Path, seeds: int) -> None:
             data / "topologies" / FILES[name],
             data / "alibaba_jobs_x0.1.csv",
             float(row["lam"]),
-            queue_order=order.lower() or "lifo",
+            physics=replace(PHYSICS, queue_order=order.lower() or "lifo"),
         )
         policy = POLICIES[NAMES.get(row["policy"], row["policy"])]
         created, finished, response = run_worlds(scenario, policy, range(seeds), 10_000)
