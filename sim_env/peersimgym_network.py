@@ -179,6 +179,8 @@ def _sources(values: Values, layer: np.ndarray, rows: list[list[int]]) -> np.nda
         makes = np.isin(layer, values.wholes("clientLayers", at_least=0, at_most=last))
     own = values.flag("clientIsSelf", True)
     sources = makes & gets
+    if not sources.any():
+        raise values.error(key, "layers of clientLayers too: no node has a client and gets tasks")
     for node in np.flatnonzero(makes if not own else sources):
         if any(gets[other] and not (own and sources[other]) for other in rows[node]):
             raise values.error(
