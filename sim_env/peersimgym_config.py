@@ -88,7 +88,7 @@ def read_config(
     values = read_dictionary(path)
     unknown = sorted(set(values.content) - {*READ, *WITHOUT_EFFECT})
     if unknown:
-        warnings.warn(f"{values.where}: no effect have {', '.join(unknown)}", stacklevel=2)
+        warnings.warn(f"{values.where}: keys without effect: {', '.join(unknown)}", stacklevel=2)
     _refuse(values)
     scale = values.whole("SCALE", 1, at_least=1)
     topology, layer = build_network(values, scale, undivided=undivided_frequencies)

@@ -307,7 +307,7 @@ def test_schedules(tmp_path: Path) -> None:
 
 def test_keys_that_the_original_does_not_have_are_named_once(tmp_path: Path) -> None:
     values = pair() | {"FRQS": "1", "protocol.clt.deadline": "3", "utility_reward": "10"}
-    with pytest.warns(UserWarning, match=r"no effect have FRQS, protocol\.clt\.deadline$"):
+    with pytest.warns(UserWarning, match=r"keys without effect: FRQS, protocol\.clt\.deadline$"):
         read(tmp_path, values)
 
 
