@@ -18,9 +18,8 @@ from sim_env.policies import POLICIES
 FILES = {"het2": "network_2_clusters_heterogeneous_type.json", "rand10": "network_random10.json"}
 NAMES = {"thr": "threshold"}
 COLUMNS = (
-    ["setting", "rate", "policy"]
-    + ["finished %, ours", "sd of a run", "original", "difference", "p"]
-    + ["response, ours", "sd of a run", "original", "ratio", "p"]
+    "setting | rate | policy | finished %, ours | sd of a run | original | difference | p | "
+    "response, ours | sd of a run | original | ratio | p"
 )
 POINTS, SHARE = 1.5, 0.10
 
@@ -48,7 +47,7 @@ def rank(value: float, runs: np.ndarray) -> float:
 
 def main(data: Path, seeds: int) -> None:
     """Print one row per row of the reference whose scale is 10, and a count."""
-    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
+    print(f"| {COLUMNS} |\n" + "|---" * (1 + COLUMNS.count("|")) + "|")
     with (data / "peersimgym_reference.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["scale"] == "10"]
     close, chances = 0, []

@@ -168,6 +168,39 @@ def test_an_offloaded_task_travels_whole_seconds_both_ways(tmp_path: Path) -> No
     assert world.state.total[:, OFFLOADED].min() > 50
 
 
+def test_the_output_comes_back_no_further_than_the_first_receiver(tmp_path: Path) -> None:
+    """Tasks go 0 -> 1 -> 0 -> 2, 100 ticks each; the output goes 2 -> 0, where the client is."""
+    values = pair(
+        SIZE="3",
+        NO_LAYERS="3",
+        NO_NODES_PER_LAYERS="1,1,1",
+        CONTROLLERS="0;1;2",
+        VARIATIONS=None,
+        MANUAL_FREQS="1e5;1e5;1e10",
+        MANUAL_CORES="1;1;1",
+        MANUAL_QMAX="500;500;500",
+        init__Net0__POSITIONS="0,0;30,0;0,30",
+        init__Net1__TOPOLOGY="0,1,2;1,0;2,0",
+        protocol__urt__channelTypes="OpticalFiberSNR",
+        protocol__urt__channelTypesBetweenLayers=None,
+        protocol__clt__T="38",
+        protocol__clt__I="1e9",
+        protocol__clt__minDeadline="5000",
+    )
+    world = World(read(tmp_path, values).scenario, [1, 2])
+    for _ in range(4000):
+        actions = np.zeros((2, 3), np.int32)
+        actions[:, 1] = 1
+        for b, first in enumerate(world.state.pending_head[:, 0]):
+            actions[b, 0] = 2 if first >= 0 and world.state.hops[b, first] == 2 else 1
+        world.step(actions)
+    took = np.flatnonzero(world.metrics().histogram.sum(axis=0))
+    home = took[took >= 300]
+    assert len(home) > 0
+    assert home.min() >= 403
+    assert home.max() <= 410
+
+
 def test_json_arrays_and_numbers_are_taken_as_the_text_is(tmp_path: Path) -> None:
     text, _ = read(tmp_path, pair())
     plain, ticks = read(
