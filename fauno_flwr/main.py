@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.peersimgym_command import peersimgym
 from sim_env.errors import require_choice
 from sim_env.policies import POLICIES
 
@@ -271,34 +272,7 @@ def _require_policy(name: str) -> None:
         raise ConfigError(str(error)) from error
 
 
-@command
-def peersimgym(
-    topology: Annotated[Path, typer.Option(help="Ether topology file, JSON.")],
-    jobs: Annotated[Path, typer.Option(help="CSV with instructions,size_mb, or batch_task.csv.")],
-    policy: Annotated[str, typer.Option(help="lq, lqrand, random, local, threshold or sed.")],
-    arrival_rate: Annotated[float, typer.Option(help="Tasks per second and stream.")] = 1.0,
-    scale: Annotated[int, typer.Option(help="Ticks per second.")] = 10,
-    cycles: Annotated[int, typer.Option(help="Seconds to simulate.")] = 1000,
-    queue_order: Annotated[
-        str, typer.Option(help="lifo, as it is, or fifo, as it is said to be.")
-    ] = "lifo",
-    seed: Annotated[int, typer.Option(help="Of the arrivals and of the order of events.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Run the physics of the original simulator, to compare with it."""
-    from sim_env import peersimgym as original
-    from sim_env.policies import get_policy
-
-    try:
-        decide = get_policy(policy)
-        world = original.load(topology, jobs, arrival_rate, scale, queue_order=queue_order)
-        found = original.measure(world, decide, seed, cycles * scale)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if as_json:
-        typer.echo(json.dumps(found))
-    else:
-        typer.echo("\n".join(f"{name}: {value:g}" for name, value in found.items()))
+command(peersimgym)
 
 
 @command

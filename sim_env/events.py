@@ -267,6 +267,8 @@ def act(net, st, b, n, action, now):
         st.num_ready[b, n] += 1
         return
     st.dirty[b, n] = True
+    if net.home_shortcut and st.receiver[b, task] == n:
+        st.back[b, task] = st.from_receiver[b, task]  # its output comes back no further than here
     offload(net, st, b, n, action, task, now)
 
 

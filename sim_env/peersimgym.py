@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from sim_env.errors import require_number
+from sim_env.peersimgym_config import Configured, read_config
 from sim_env.policies import Policy
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.state import CREATED, FINISHED, RESPONSE
 from sim_env.topology_files import read_ether_json
-from sim_env.workload import WorkloadSpec, read_jobs
+from sim_env.workload import WorkloadSpec
 from sim_env.world import World
+
+__all__ = ["PHYSICS", "Configured", "load", "measure", "read_config", "run_worlds"]
 
 PHYSICS = PhysicsSpec(
     hop_cap=1_000_000,
@@ -34,7 +37,7 @@ PHYSICS = PhysicsSpec(
     publish="arrival",
     home_shortcut=True,
     cancel_on_arrival=False,
-    expiry_grace=5,
+    expiry_grace=6,  # 5 there, seen from the beginning of a tick
     late_results="finished",
     client_forgets=True,
     tick_order="random",
@@ -48,34 +51,42 @@ def load(
     scale: int = 10,
     *,
     min_deadline: float = 30.0,
-    queue_order: str = "lifo",
+    physics: PhysicsSpec = PHYSICS,
+    undivided_frequencies: bool = True,
 ) -> Scenario:
     """A scenario of the original from an Ether topology and a list of jobs.
 
     Parameters
     ----------
     topology : str or Path
-        Ether JSON; nodes execute ``cpu_milis * 1000`` instructions per tick, whatever a tick is.
+        Ether JSON.
     jobs : str or Path
-        CSV with ``instructions,size_mb``, or ``batch_task.csv``.
+        CSV with ``instructions,size_mb``, or ``batch_task.csv``; a cut file is refused.
     arrival_rate : float
         Tasks per second and stream.
     scale : int, default 10
         Ticks per second.
     min_deadline : float, default 30
         d, in seconds: deadlines are uniform in [d, 2 d).
-    queue_order : str, default "lifo"
-        ``fifo`` is what the paper says.
+    physics : PhysicsSpec, default PHYSICS
+        Its ``tick`` is replaced by 1 / `scale`.
+    undivided_frequencies : bool, default True
+        Whether a node executes ``cpu_milis * 1000`` instructions per tick, whatever a tick is, as
+        in the original; else per second.
     """
     require_number("scale", scale, at_least=1)
     spec = ScenarioSpec(
         workload=WorkloadSpec(
-            rate=arrival_rate, deadline_min=min_deadline, deadline_max=2 * min_deadline
+            jobs="file",
+            path=str(jobs),
+            rate=arrival_rate,
+            deadline_min=min_deadline,
+            deadline_max=2 * min_deadline,
         ),
-        physics=replace(PHYSICS, tick=1 / scale, queue_order=queue_order),
+        physics=replace(physics, tick=1 / scale),
     )
-    network = read_ether_json(topology, speed_per_millicpu=1000.0 * scale)
-    return Scenario(spec, topology=network, jobs=read_jobs(jobs)[0])
+    per_second = 1000.0 * scale if undivided_frequencies else 1000.0
+    return Scenario(spec, topology=read_ether_json(topology, speed_per_millicpu=per_second))
 
 
 def run_worlds(
@@ -90,6 +101,8 @@ def run_worlds(
         Mean of the finished tasks, in ticks.
     """
     require_number("ticks", ticks, at_least=1)
+    for seed in seeds:
+        require_number("seed", seed, at_least=0)
     world = World(scenario, seeds)
     world.run(policy, ticks, np.random.default_rng(list(seeds)))
     total = world.state.total

@@ -420,6 +420,8 @@ class ReferenceWorld:
         task.sender = n
         task.deciders[task.hops] = n
         task.hops += 1
+        if self.physics.home_shortcut and n == task.receiver:
+            task.back = task.from_receiver  # on its way back the output goes no further than here
         task.back += self.travel(n, action, self.net.job_output[task.job])
         due = self.now + self.travel(n, action, self.net.job_input[task.job])
         self._send("offload", task, due, self._neighbour(n, action))

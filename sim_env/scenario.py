@@ -78,8 +78,8 @@ class PhysicsSpec:
         What makes a node tell its queue length: any ``change``, or only an ``arrival`` (of a
         client's or an offloaded task, or one sent away) but no completion.
     home_shortcut : bool
-        Whether the output of a task that is served where it was first received goes straight to
-        the client, not back along the way it has come.
+        Whether the output goes straight to the client from the node that first received the task,
+        be it served there or come back there, not along all of the way that the task has gone.
     cancel_on_arrival : bool
         Whether a task that reaches a node after its deadline is lost there and then.
     expiry_grace : int
