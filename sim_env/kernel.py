@@ -93,7 +93,7 @@ def pay(st, b, task, outcome):
         return
     if outcome == FINISHED:
         st.ends[b, st.origin[b, task], OWN] += 1
-    elif st.kind[b, task] != RETURNING:
+    elif outcome in (OVERFLOW, DEADLINE):
         st.ends[b, st.place[b, task], OWN] -= 1
     for i in range(st.deciders.shape[2]):
         n = st.deciders[b, task, i]

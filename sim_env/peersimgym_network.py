@@ -148,7 +148,7 @@ def _within(place: np.ndarray, layer: np.ndarray, reach: float) -> Iterable[tupl
     nodes, share = len(layer), min(np.pi * reach**2 / SIDE**2, 1.0)
     require_memory(
         f"a network of {nodes:,} nodes with links within {reach:g} m",
-        memory_needed(nodes, share * nodes**2, share * nodes),
+        memory_needed(nodes, share * nodes**2),
     )
     for node in range(nodes):
         near = np.hypot(*(place - place[node]).T) < reach

@@ -80,9 +80,9 @@ class Node:
     incoming: float = 0.0
     accepted: int = 0
     dirty: bool = False
+    up: bool = True
     own_ends: int = 0  # own tasks that came home - tasks dropped here
     decided_ends: int = 0  # tasks decided here that finished - those that were lost
-    up: bool = True
 
     @property
     def load(self) -> int:
@@ -245,7 +245,7 @@ class ReferenceWorld:
     def _deliver(self, journey: Journey) -> None:
         task = journey.task
         if journey.kind == "result":
-            self._come_home(task, self.now)
+            self._come_home(task, self.now, journey.destination)
         elif self._is_late(task):
             self._end(task, "deadline", self.now, journey.destination)
         else:
@@ -377,13 +377,13 @@ class ReferenceWorld:
         elif back:
             self._send("result", task, self.now + 1 + back, task.origin)
         else:
-            self._come_home(task, self.now + 1)
+            self._come_home(task, self.now + 1, n)
 
-    def _come_home(self, task: Task, now: int) -> None:
+    def _come_home(self, task: Task, now: int, n: int) -> None:
         late = now > task.deadline and self.physics.late_results == "lost"
         forgotten = self.physics.client_forgets and task.born + task.deadline < now
         outcome = "client" if late or forgotten else "finished"
-        self._end(task, outcome if self.nodes[task.origin].up else "failure", now, None)
+        self._end(task, outcome if self.nodes[task.origin].up else "failure", now, n)
 
     def _cancel(self, n: int, node: Node) -> None:
         now = self.now + 1
@@ -431,12 +431,12 @@ class ReferenceWorld:
             return slot == 0
         return task.hops < self.net.hop_cap and self._may_send(n, self._neighbour(n, slot))
 
-    def _end(self, task: Task, outcome: str, now: int, n: int | None) -> None:
-        """A task ends, at node n unless it was on its way home; credit those who earn by it."""
+    def _end(self, task: Task, outcome: str, now: int, n: int) -> None:
+        """A task ends at node n; credit those who earn by it."""
         self.counts[outcome] += 1
         if outcome == "finished":
             self.nodes[task.origin].own_ends += 1
-        elif n is not None:
+        elif outcome in ("overflow", "deadline"):
             self.nodes[n].own_ends -= 1
         for hops, decider in task.deciders.items():
             if hops > task.hops - DECIDERS:

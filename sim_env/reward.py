@@ -189,7 +189,8 @@ def collect(reward: Reward, ends: np.ndarray) -> np.ndarray:
 
     ``sparse``, as PeersimGym computes it: U for every task of which the node is the origin that
     came home in time, -U for every task dropped at the node (it met a full queue or its deadline
-    there, whoever's it was). A result that comes home too late earns nothing.
+    there, whoever's it was). A result that comes home too late and what a failure of a node takes
+    with it earn nothing.
 
     ``outcome``: every *decision* about a task earns when that task ends, U if it finishes in time
     and -U if it is lost in any way. So a task that was handed on earns once for each node that

@@ -8,7 +8,9 @@ import numpy as np
 
 from sim_env import events, kernel
 from sim_env.dynamics import LINK
+from sim_env.features import NUM_DESTINATION
 from sim_env.heuristics import CODES, HEURISTICS, Loop
+from sim_env.memory import require_memory, require_worlds
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.policies import Policy
 from sim_env.reward import OUTCOME, SPARSE, collect
@@ -28,6 +30,7 @@ from sim_env.state import (
 )
 
 FIRST_POOL = 512
+SLOT_BYTES = 8 * NUM_DESTINATION + 9  # of an observation: raw columns, reward and mask
 OUTCOMES = {
     "overflow": OVERFLOW,
     "deadline": DEADLINE,
@@ -139,6 +142,8 @@ class World:
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Empty all worlds and start their arrivals anew."""
+        tasks, delay = FIRST_POOL, self.net.information_delay
+        require_worlds(len(seeds), self.num_nodes, int(self.net.streams[-1]), delay, tasks)
         self.now = 0
         self._factors = np.ones(0)
         first = self._factors_of(0, 1)[0]
@@ -253,7 +258,11 @@ class World:
         """One row per agent with an undecided task; the arrays are overwritten by the next call."""
         rows = self._rows
         if rows is None:
-            count = self.num_worlds * int(self.net.is_agent.sum())
+            count, slots = self.num_worlds * int(self.net.is_agent.sum()), int(self.net.slots.max())
+            require_memory(
+                f"what {count:,} agents see of up to {slots:,} slots each",
+                count * slots * SLOT_BYTES,
+            )
             rows = self._rows = self._room_for(count)
             self._filled = np.zeros(count, np.int32)
         count = observe(
