@@ -11,6 +11,7 @@ from sim_env.memory import require_memory
 from sim_env.network import Topology, memory_needed
 from sim_env.peersimgym_values import Values
 from sim_env.scenario import PhysicsSpec
+from sim_env.topology_files import linked_rows
 
 SIDE = 100.0  # metres
 CHANNELS = ("WirelessSNR", "OpticalFiberSNR")
@@ -48,9 +49,9 @@ def build_network(values: Values, scale: int, *, undivided: bool) -> tuple[Topol
     place = rng.random((len(layer), 2)) * SIDE if random_places else _places(values, len(layer))
     if random_links:
         reach = values.number("init.Net1.r", 500.0, above=0)
-        rows = _linked(len(layer), _within(place, layer, reach))
+        rows = linked_rows(len(layer), _within(place, layer, reach))
     else:
-        rows = _linked(len(layer), _written_links(values, len(layer)))
+        rows = linked_rows(len(layer), _written_links(values, len(layer)))
     agents = np.zeros(len(layer), bool)
     agents[values.wholes("CONTROLLERS", at_least=0, at_most=len(layer) - 1)] = True
     try:
@@ -154,15 +155,6 @@ def _within(place: np.ndarray, layer: np.ndarray, reach: float) -> Iterable[tupl
         near = np.hypot(*(place - place[node]).T) < reach
         for other in np.flatnonzero(near & (np.abs(layer - layer[node]) <= 1)):
             yield node, int(other)
-
-
-def _linked(size: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Neighbours in the order in which a link first names them; a link is one of both ends."""
-    rows: list[dict[int, None]] = [{} for _ in range(size)]
-    for node, other in pairs:
-        if node != other:
-            rows[node][other] = rows[other][node] = None
-    return [list(row) for row in rows]
 
 
 def _sources(values: Values, layer: np.ndarray, rows: list[list[int]]) -> np.ndarray:

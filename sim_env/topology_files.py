@@ -1,7 +1,7 @@
 """Networks from files: the JSON of Ether, as PeersimGym and FAuNO use it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ def read_ether_json(
         ``server`` that the name begins with (or else contains, or else ``worker``). Tasks are born
         at nodes with ``rpi`` in the name, those with ``rpi``, ``nuc`` or ``server`` decide.
         Coordinates are stretched to 0..100 m in x and in y; a node in the place of an earlier one
-        moves on by (1, 1). Links are read node by node in the order of ``links.neighbours`` and
-        become neighbours of both ends at once, which gives the order of the neighbours.
+        moves on by (1, 1). Neighbours come in the order of :func:`linked_rows`, over the nodes in
+        the order of the file; the links of each as ``links.neighbours`` gives them in the same way,
+        as the original does it: once when it reads the file, once when it links.
 
     Raises
     ------
@@ -153,7 +154,7 @@ def _projected(place: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(links: Mapping[str, Any], index: Mapping[str, int], where: str) -> list[list[int]]:
-    rows: list[dict[int, None]] = [{} for _ in index]
+    pairs = []
     for identity, others in links.items():
         if identity not in index:
             raise ValueError(f"{where}: links are those of {identity!r}: must be the id of a node")
@@ -167,7 +168,22 @@ def _neighbours(links: Mapping[str, Any], index: Mapping[str, int], where: str) 
                     f"{where}: node {identity!r} names neighbour {shown(other)}: must be the id of "
                     f"a node"
                 )
-            a, b = index[identity], index[str(other)]
-            if a != b:
-                rows[b][a] = rows[a][b] = None
+            pairs.append((index[identity], index[str(other)]))
+    read = linked_rows(len(index), pairs)
+    return linked_rows(len(index), ((a, b) for a, row in enumerate(read) for b in row))
+
+
+def linked_rows(num_nodes: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Neighbours of each node in the order in which a pair first names them, from either end.
+
+    Parameters
+    ----------
+    num_nodes : int
+    pairs : iterable of (int, int)
+        As often as you like; a node with itself is passed over.
+    """
+    rows: list[dict[int, None]] = [{} for _ in range(num_nodes)]
+    for a, b in pairs:
+        if a != b:
+            rows[b][a] = rows[a][b] = None
     return [list(row) for row in rows]

@@ -175,8 +175,9 @@ def test_ether_json_is_read_as_the_original_reads_it(tmp_path: Path) -> None:
     assert topology.capacity.tolist() == [20] * 4
     # Stretched to 0..100 on both axes; the third node was in the place of the second.
     assert topology.position.tolist() == [[0, 0], [50, 0], [51, 1], [100, 100]]
-    # 13-12, 13-14, 11-14, 11-12, each at both ends at once; repeats and 11-11 are left out.
-    assert topology.neighbours == [[3, 1], [2, 0], [1, 3], [2, 0]]
+    # 13-12, 13-14, 11-14, 11-12, each at both ends at once, repeats and 11-11 left out, give
+    # [3, 1], [2, 0], [1, 3], [2, 0]; then the same again, from node 0 on: 0-3, 0-1, 1-2, 2-3.
+    assert topology.neighbours == [[3, 1], [0, 2], [1, 3], [0, 2]]
 
 
 def test_memory_per_task_and_speed_of_a_file(tmp_path: Path) -> None:
