@@ -43,6 +43,7 @@ from sim_env.world import OUTCOMES, World
 from strategies.arrays import to_arrays, to_record
 
 SERVER_ID, FIRST_NODE_ID = 1, 1000
+POLL_INTERVAL = 1.0  # virtual seconds; a reply that comes earlier ends the wait
 CLIENT_APP_RAISED, MESSAGE_UNAVAILABLE = 2, 3  # Flower's ErrorCode
 GOING, COLLECTING, TRAINING, RETURNING = "going", "collecting", "training", "returning"
 

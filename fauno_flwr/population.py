@@ -5,7 +5,6 @@ A = 1 in a Flower client; all agents of a network in the joint evaluation.
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,41 +36,38 @@ class StackedAdam:
     def __init__(self, module: nn.Module, max_norm: float) -> None:
         self.parameters = list(module.parameters())
         self.max_norm = max_norm
-        self.first = [torch.zeros_like(p) for p in self.parameters]
-        self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.steps = torch.zeros(self.parameters[0].shape[0])
+        # One row per agent with all its parameters: a few large products instead of many small.
+        agents = self.parameters[0].shape[0]
+        self.first = torch.zeros(agents, sum(p[0].numel() for p in self.parameters))
+        self.second = torch.zeros_like(self.first)
+        self.steps = torch.zeros(agents)
 
     @torch.no_grad()
     def step(self, rate: Tensor, active: Tensor) -> None:
         """Step the agents for which `active` (A,) is true by `rate` (A,); the others keep all."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
-        scale = (self.max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+        g = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+        g *= (self.max_norm / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
         self.steps += active
-        shape = (-1, 1, 1)
-        on, rate = active.reshape(shape), rate.reshape(shape)
-        for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
-            g = g * scale.reshape(shape)
-            m.copy_(torch.where(on, self.BETAS[0] * m + (1 - self.BETAS[0]) * g, m))
-            v.copy_(torch.where(on, self.BETAS[1] * v + (1 - self.BETAS[1]) * g * g, v))
-            steps = self.steps.clamp(min=1).reshape(shape)
-            unbiased = m / (1 - self.BETAS[0] ** steps)
-            spread = (v / (1 - self.BETAS[1] ** steps)).sqrt() + self.EPSILON
-            p.sub_(torch.where(on, rate * unbiased / spread, 0.0))
+        on = active.unsqueeze(1).to(g.dtype)  # 0 or 1: the others move by nothing
+        steps = self.steps.clamp(min=1).unsqueeze(1)
+        self.first.add_((g - self.first) * ((1 - self.BETAS[0]) * on))
+        self.second.add_((g * g - self.second) * ((1 - self.BETAS[1]) * on))
+        spread = (self.second / (1 - self.BETAS[1] ** steps)).sqrt_().add_(self.EPSILON)
+        change = self.first / (1 - self.BETAS[0] ** steps) / spread * (on * rate.unsqueeze(1))
+        sizes = [p[0].numel() for p in self.parameters]
+        for p, part in zip(self.parameters, torch.split(change, sizes, dim=1), strict=True):
+            p.sub_(part.reshape(p.shape))
             p.grad = None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Tensor]:
         """Moments and counters."""
         return {"first": self.first, "second": self.second, "steps": self.steps}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Tensor]) -> None:
         """Take back what :meth:`state` gave."""
-        for mine, theirs in zip(
-            [*self.first, *self.second, self.steps],
-            [*state["first"], *state["second"], state["steps"]],
-            strict=True,
-        ):
-            mine.copy_(theirs)
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
 
 
 class Population:
@@ -148,7 +144,7 @@ class Population:
         """Everything that training changes, each with a leading agent axis."""
         tensors: list[Tensor] = [*self.actor.parameters(), *self.critic.parameters()]
         for optimizer in (self.actor_optimizer, self.critic_optimizer):
-            tensors += [*optimizer.first, *optimizer.second, optimizer.steps]
+            tensors += optimizer.state().values()
         return tensors
 
     def weights(self, agent_of_node: np.ndarray, greedy: bool) -> Weights:
