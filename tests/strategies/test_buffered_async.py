@@ -8,7 +8,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies import BufferedAsync
 from strategies.grids import InMemoryGrid
-from strategies.staleness import polynomial
+from strategies.staleness import Polynomial
 from tests.strategies.conftest import steps, target
 
 
@@ -76,7 +76,7 @@ def test_an_old_update_weighs_less_by_the_staleness_rule(
     history: list[np.ndarray] = []
     events: list[dict] = []
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: (1.0, 1.0, 2.5)[i])
-    BufferedAsync(2, staleness=polynomial(0.5), on_event=events.append).start(
+    BufferedAsync(2, staleness=Polynomial(0.5), on_event=events.append).start(
         grid, zeros, num_rounds=3, evaluate_fn=lambda v, arrays: history.append(weights(arrays))
     )
     flush = [event for event in events if event["event"] == "flush"][2]
@@ -231,7 +231,7 @@ def test_snapshots_are_kept_only_while_somebody_trains_from_them(
     strategy = BufferedAsync(1)
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: 50.0 if i == 0 else 1.0)
     strategy.start(grid, zeros, num_rounds=60)
-    assert len(strategy._bases) <= 4
+    assert len(strategy.session.bases) <= 4
 
 
 @pytest.mark.parametrize(
