@@ -34,7 +34,7 @@ from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
-from strategies import BufferedAsync
+from strategies import SGD, BufferedAsync
 from strategies.arrays import Arrays, to_arrays, to_record
 
 QUERY_TIMEOUT = 60.0
@@ -163,12 +163,15 @@ class Run:
         federation = self.config.federation
         initial = Population(1, self.config.agent, self.config.seed).get_critic()
         members = set(self.agent_of)
+        # In YAML all numbers of this field are floats: from 1 on, they count nodes.
+        share = federation.buffer_size
+        buffer_size = share if share < 1 else int(share)
         strategy = BufferedAsync(
-            federation.buffer_size,
+            buffer_size,
             weighted_by_key=STEPS,
             arrayrecord_key=ARRAYS,
             configrecord_key=CONFIG,
-            server_rate=federation.server_rate,
+            server_optimizer=SGD(federation.server_rate),
             ttl=federation.ttl,
             nodes=lambda grid: members.intersection(grid.get_node_ids()),
             on_event=self._record,

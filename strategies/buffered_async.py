@@ -352,7 +352,10 @@ class BufferedAsync(Strategy):
             If training is to go on from checkpoints of which none can be used.
         """
         self.summary()
-        train_config, evaluate_config = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        train_config, evaluate_config = (
+            train_config or ConfigRecord(),
+            evaluate_config or ConfigRecord(),
+        )
         self.session = Session(
             self, grid, initial_arrays, train_config, evaluate_config, evaluate_fn
         )

@@ -19,7 +19,7 @@ def require_number(
         isinstance(value, bool)
         or not isinstance(value, Real)
         or not math.isfinite(value)
-        or not (at_least <= value <= at_most and above < value < below)
+        or not (at_least <= float(value) <= at_most and above < float(value) < below)
     ):
         bounds = {"above": above, "at least": at_least, "at most": at_most, "below": below}
         limits = " and ".join(

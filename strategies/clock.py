@@ -20,7 +20,7 @@ class VirtualClock:
     Parameters
     ----------
     next_event : callable
-        Time of the next thing that will happen, None if nothing will.
+        Time, after now, of the next thing that will happen; None if nothing will.
     """
 
     def __init__(self, next_event: Callable[[], float | None]) -> None:
@@ -34,4 +34,4 @@ class VirtualClock:
         """Jump by `seconds`, or to the next event if that comes earlier."""
         event = self._next_event()
         end = self.now + seconds
-        self.now = end if event is None else max(min(event, end), self.now)
+        self.now = end if event is None else min(event, end)

@@ -71,8 +71,8 @@ def freeze(session: "Session") -> tuple[State, Tensors]:
             "opened_at": evaluation.opened_at,
             "replies": len(evaluation.replies),
         }
-        for name, array in evaluation.arrays.items():
-            tensors[f"evaluated/{name}"] = array.numpy()
+        for name, sent in evaluation.arrays.items():
+            tensors[f"evaluated/{name}"] = sent.numpy()
         for i, reply in enumerate(evaluation.replies):
             tensors[f"evaluation/{i}"] = as_tensor(message_to_bytes(reply))
     if isinstance(session.grid, Resumable):
@@ -85,9 +85,10 @@ def thaw(session: "Session", state: State, tensors: Tensors) -> None:
     """Put a fresh session, and its grid if that can be done, to where :func:`freeze` took it."""
     grid, strategy = session.grid, session.strategy
     grid_state = {name: array.tobytes() for name, array in under(tensors, "grid").items()}
-    in_flight = bool(grid_state) and isinstance(grid, Resumable)
-    if in_flight:
+    in_flight = False
+    if grid_state and isinstance(grid, Resumable):
         grid.load_state(grid_state)
+        in_flight = True
     elif state["flights"]:
         log(WARNING, "%s messages were in flight: their nodes start anew", len(state["flights"]))
     session.zero = session.clock.monotonic() - state["time"]

@@ -109,6 +109,6 @@ class NormFiltered:
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
         """Merge."""
         norms = np.array([np.linalg.norm(delta) for delta in deltas])
-        kept = np.flatnonzero(norms <= self.factor * np.median(norms))
+        kept = np.flatnonzero(norms <= self.factor * np.median(norms)).tolist()
         scaled = weights[kept] * (weights.sum() / weights[kept].sum())
         return self.rule([deltas[m] for m in kept], scaled)

@@ -1,7 +1,7 @@
 """What the server does with the merged difference.
 
-An optimiser is any object with ``step(theta, delta) -> theta`` and a dict ``state`` of arrays, which
-the strategy empties when training begins and a checkpoint keeps.
+An optimiser is any object with ``step(theta, delta) -> theta`` and a dict ``state`` of arrays,
+which the strategy empties when training begins and a checkpoint keeps.
 """
 
 from typing import Protocol
