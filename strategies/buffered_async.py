@@ -199,7 +199,9 @@ class BufferedAsync(Strategy):
     def weights(self, updates: list[Update], version: int) -> np.ndarray:
         """Weights of updates that are merged into the version after `version`."""
         staleness = [self.staleness(version - update.base_version) for update in updates]
-        return merge_weights([update.steps for update in updates], staleness, self.normalize)
+        # Without a weight, a node that reported twice has still only one update in the buffer.
+        steps = [1.0 if self.weighted_by_key is None else update.steps for update in updates]
+        return merge_weights(steps, staleness, self.normalize)
 
     def summary(self) -> None:
         """Log the settings."""
