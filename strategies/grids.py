@@ -145,7 +145,7 @@ class InMemoryGrid(Grid):
                 self.nodes[node_id] = Node(context, begin, end)
         self.clock = VirtualClock(self.next_event)
         self._run = Run.create_empty(1)
-        self._number = 0
+        self._messages, self._replies = 0, 0
         self._due: list[Due] = []
 
     @property
@@ -235,8 +235,8 @@ class InMemoryGrid(Grid):
             require_choice("a fault", fault, FAULTS)
         if fault == REFUSE:
             return ""
-        self._number += 1
-        message_id = f"message-{self._number}"
+        self._messages += 1
+        message_id = f"message-{self._messages}"
         message.metadata.__dict__["_message_id"] = message_id
         now = self.clock.monotonic()
         node.free_at = max(now, node.free_at) + self.duration(node.partition_id, k)
@@ -277,8 +277,8 @@ class InMemoryGrid(Grid):
         self._answer_at(time, message.metadata.message_id, reply)
 
     def _answer_at(self, time: float, message_id: str, reply: Message) -> None:
-        self._number += 1
-        heapq.heappush(self._due, Due(time, self._number, message_id, reply))
+        self._replies += 1
+        heapq.heappush(self._due, Due(time, self._replies, message_id, reply))
 
     # ---- checkpoints -------------------------------------------------------------------------
 
@@ -287,7 +287,8 @@ class InMemoryGrid(Grid):
         due = sorted(self._due)
         about = {
             "now": self.clock.now,
-            "number": self._number,
+            "messages": self._messages,
+            "replies": self._replies,
             "nodes": {str(i): [node.free_at, node.sent] for i, node in self.nodes.items()},
             "due": [[each.time, each.number, each.message_id] for each in due],
         }
@@ -300,7 +301,8 @@ class InMemoryGrid(Grid):
     def load_state(self, state: dict[str, bytes]) -> None:
         """Go on from what :meth:`save_state` has returned; the app and the settings are ours."""
         about = json.loads(state["about"])
-        self.clock.now, self._number = about["now"], about["number"]
+        self.clock.now = about["now"]
+        self._messages, self._replies = about["messages"], about["replies"]
         for key, (free_at, sent) in about["nodes"].items():
             node = self.nodes[int(key)]
             node.free_at, node.sent = free_at, sent

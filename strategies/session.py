@@ -356,6 +356,7 @@ class Session:
         self.strategy.guard.check_metrics(reply)
         if self.evaluation is not None and self.evaluation.version == flight.base_version:
             self.evaluation.replies.append(reply)
+        self.emit("evaluation", node=flight.node_id, **self._about(flight))
 
     def _close_evaluation(self) -> None:
         evaluation = self.evaluation
@@ -365,7 +366,7 @@ class Session:
         metrics = self.strategy.aggregate_evaluate(evaluation.version, evaluation.replies)
         if metrics is not None:
             self.result.evaluate_metrics_clientapp[evaluation.version] = metrics
-        self.emit("evaluate", version=evaluation.version, nodes=len(evaluation.replies))
+        self.emit("evaluated", version=evaluation.version, nodes=len(evaluation.replies))
 
     def _finish_evaluation(self, timeout: float) -> None:
         """Hear the nodes on the last version, training being over."""

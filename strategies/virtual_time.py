@@ -59,7 +59,7 @@ class VirtualTimeGrid(Grid):
         self._due: list[tuple[float, int, str]] = []
         self._real_id: dict[str, str] = {}
         self._replies: dict[str, Message] = {}
-        self._number = 0
+        self._messages = 0
 
     def next_event(self) -> float | None:
         """Virtual time at which the next reply is due, None if there is none."""
@@ -107,10 +107,10 @@ class VirtualTimeGrid(Grid):
         k, self._sent[outer] = self._sent[outer], self._sent[outer] + 1
         start = max(self.clock.monotonic(), self._free_at[outer])
         self._free_at[outer] = start + self.duration(outer - FIRST_NODE_ID, k)
-        self._number += 1
-        message_id = f"message-{self._number}"
+        self._messages += 1
+        message_id = f"message-{self._messages}"
         self._real_id[message_id] = real[0]
-        heapq.heappush(self._due, (self._free_at[outer], self._number, message_id))
+        heapq.heappush(self._due, (self._free_at[outer], self._messages, message_id))
         return message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:

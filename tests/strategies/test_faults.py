@@ -75,7 +75,7 @@ def train(grid: InMemoryGrid, versions: int = 12, **settings: Any) -> tuple[list
     """Events and final arrays of a training with K = 2 unless told otherwise."""
     events: list[dict] = []
     strategy = BufferedAsync(**{"buffer_size": 2, "on_event": events.append, **settings})
-    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=500)
+    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=200)
     return events, result.arrays["w"].numpy()
 
 
@@ -142,13 +142,26 @@ def an_update_is_too_stale(_: Path) -> None:
     assert {each["pause"] for each in kinds(events, "reject")} == {0.0}
 
 
-@fault("4", patch(Flights, "close", lambda self, flight: self._busy.discard(flight.node_id)))
+def two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: a message may be answered twice."""
+    close, seen = Flights.close, set()
+
+    def close_the_second_time(self: Flights, flight: Flight) -> None:
+        self._busy.discard(flight.node_id)
+        if flight.message_id in seen:
+            close(self, flight)
+        seen.add(flight.message_id)
+
+    monkeypatch.setattr(Flights, "close", close_the_second_time)
+
+
+@fault("4", two_answers)
 def a_reply_comes_twice_and_late(_: Path) -> None:
     """A message has one answer; what comes after the slot was opened again belongs to nobody."""
     grid = InMemoryGrid(
         make_linear_app(), 3, faults=lambda i, k: ("duplicate", "late", None)[k % 3]
     )
-    events, _theta = train(grid, 30, ttl=4.0)
+    events, _theta = train(grid, 30, ttl=4.0, max_backoff=2.0)
     answered = Counter(e["message"] for e in events if e["event"] in ("reply", "error"))
     assert set(answered.values()) == {1}
     assert kinds(events, "unmatched")
