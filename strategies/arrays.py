@@ -1,5 +1,6 @@
 """Named numpy arrays, Flower's record of them, and all of them as one vector."""
 
+import functools
 import io
 from collections.abc import Mapping
 
@@ -32,6 +33,28 @@ def read_payload(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.nda
     ValueError
         If the payload is damaged or holds something else.
     """
+    header = npy_header(shape, dtype)
+    if data.startswith(header):
+        start, fortran = len(header), False
+    else:
+        start, fortran = read_header(data, shape, dtype)
+    if len(data) - start != dtype.itemsize * int(np.prod(shape)):
+        raise ValueError(f"{len(data) - start} bytes do not make {dtype}{shape}")
+    flat = np.frombuffer(data, dtype, offset=start)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+@functools.lru_cache(maxsize=4096)
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """What ``np.save`` writes before an array in C order; by far the most common header."""
+    stream = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(stream, {**description, "shape": shape})
+    return stream.getvalue()
+
+
+def read_header(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, bool]:
+    """Length of a ``.npy`` header and whether the array is in Fortran's order."""
     stream = io.BytesIO(data)
     major, _ = np.lib.format.read_magic(stream)
     read = {
@@ -43,11 +66,7 @@ def read_payload(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.nda
     held_shape, fortran, held_dtype = read(stream)
     if held_shape != shape or held_dtype != dtype:
         raise ValueError(f"holds {held_dtype}{held_shape}: must be {dtype}{shape}")
-    start = stream.tell()
-    if len(data) - start != dtype.itemsize * int(np.prod(shape)):
-        raise ValueError(f"{len(data) - start} bytes do not make {dtype}{shape}")
-    flat = np.frombuffer(data, dtype, offset=start)
-    return flat.reshape(shape, order="F" if fortran else "C")
+    return stream.tell(), fortran
 
 
 class Layout:

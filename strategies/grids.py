@@ -1,6 +1,7 @@
 """A grid without an engine: a whole federation in one process, under virtual time."""
 
 import heapq
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,6 +148,7 @@ class InMemoryGrid(Grid):
         self._run = Run.create_empty(1)
         self._messages, self._replies = 0, 0
         self._due: list[Due] = []
+        self._ready: dict[str, list[Due]] = {}
 
     @property
     def contexts(self) -> dict[int, Context]:
@@ -156,8 +158,14 @@ class InMemoryGrid(Grid):
     def next_event(self) -> float | None:
         """Virtual time at which the next reply is ready, None if there is none."""
         # A reply that is ready may be one that nobody wants: time must pass it by.
+        self._settle()
+        return self._due[0].time if self._due else None
+
+    def _settle(self) -> None:
         now = self.clock.monotonic()
-        return min((due.time for due in self._due if due.time > now), default=None)
+        while self._due and self._due[0].time <= now:
+            due = heapq.heappop(self._due)
+            self._ready.setdefault(due.message_id, []).append(due)
 
     # ---- Flower's interface ------------------------------------------------------------------
 
@@ -196,15 +204,9 @@ class InMemoryGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are ready, in the order of their times."""
-        wanted, now = set(message_ids), self.clock.monotonic()
-        ready: list[Due] = []
-        later: list[Due] = []
-        while self._due and self._due[0].time <= now:
-            due = heapq.heappop(self._due)
-            (ready if due.message_id in wanted else later).append(due)
-        for due in later:
-            heapq.heappush(self._due, due)
-        return [due.reply for due in ready]
+        self._settle()
+        found = [self._ready.pop(message_id, []) for message_id in message_ids]
+        return [due.reply for due in sorted(itertools.chain.from_iterable(found))]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -214,14 +216,15 @@ class InMemoryGrid(Grid):
         end = FOREVER if timeout is None else self.clock.monotonic() + timeout
         replies: list[Message] = []
         while waiting:
-            due = min((d.time for d in self._due if d.message_id in waiting), default=FOREVER)
-            if due > end or due == FOREVER:
-                self.clock.now = max(self.clock.now, end if end < FOREVER else 0.0)
-                break
-            self.clock.now = max(self.clock.now, due)
             got = list(self.pull_messages(waiting))
             replies += got
             waiting -= {reply.metadata.reply_to_message_id for reply in got}
+            due = min((d.time for d in self._due if d.message_id in waiting), default=FOREVER)
+            if due > end or due == FOREVER:
+                break
+            self.clock.now = due
+        if waiting and end < FOREVER:
+            self.clock.now = max(self.clock.now, end)
         return replies
 
     # ---- one message -------------------------------------------------------------------------
@@ -284,7 +287,7 @@ class InMemoryGrid(Grid):
 
     def save_state(self) -> dict[str, bytes]:
         """Clock, nodes with their state, and replies that are on their way."""
-        due = sorted(self._due)
+        due = sorted([*self._due, *itertools.chain.from_iterable(self._ready.values())])
         about = {
             "now": self.clock.now,
             "messages": self._messages,
@@ -307,6 +310,7 @@ class InMemoryGrid(Grid):
             node = self.nodes[int(key)]
             node.free_at, node.sent = free_at, sent
             node.context.state = records_from_bytes(state[f"state-{key}"])
+        self._ready = {}
         self._due = [
             Due(time, number, message_id, message_from_bytes(state[f"reply-{number}"]))
             for time, number, message_id in about["due"]

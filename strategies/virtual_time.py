@@ -57,14 +57,21 @@ class VirtualTimeGrid(Grid):
         self._sent = dict.fromkeys(self._inner, 0)
         self._free_at = dict.fromkeys(self._inner, 0.0)
         self._due: list[tuple[float, int, str]] = []
+        self._ready: dict[str, tuple[float, int]] = {}
         self._real_id: dict[str, str] = {}
         self._replies: dict[str, Message] = {}
         self._messages = 0
 
     def next_event(self) -> float | None:
         """Virtual time at which the next reply is due, None if there is none."""
+        self._settle()
+        return self._due[0][0] if self._due else None
+
+    def _settle(self) -> None:
         now = self.clock.monotonic()
-        return min((due for due, _, _ in self._due if due > now), default=None)
+        while self._due and self._due[0][0] <= now:
+            due, number, message_id = heapq.heappop(self._due)
+            self._ready[message_id] = due, number
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -115,18 +122,10 @@ class VirtualTimeGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are due, in the order of their times; waits until the engine has them."""
-        wanted, now = set(message_ids), self.clock.monotonic()
-        ready: list[str] = []
-        later: list[tuple[float, int, str]] = []
-        while self._due and self._due[0][0] <= now:
-            due = heapq.heappop(self._due)
-            if due[2] in wanted:
-                ready.append(due[2])
-            else:
-                later.append(due)
-        for due in later:
-            heapq.heappush(self._due, due)
-        return [self._wait_for(message_id) for message_id in ready]
+        self._settle()
+        ready = [message_id for message_id in message_ids if message_id in self._ready]
+        in_order = sorted(ready, key=lambda message_id: self._ready.pop(message_id))
+        return [self._wait_for(message_id) for message_id in in_order]
 
     def _wait_for(self, message_id: str) -> Message:
         real_id = self._real_id.pop(message_id)
@@ -156,14 +155,15 @@ class VirtualTimeGrid(Grid):
         end = float("inf") if timeout is None else self.clock.monotonic() + timeout
         replies: list[Message] = []
         while waiting:
-            due = min((t for t, _, message_id in self._due if message_id in waiting))
-            if due > end:
-                self.clock.now = max(self.clock.now, end)
-                break
-            self.clock.now = max(self.clock.now, due)
             got = list(self.pull_messages(waiting))
             replies += got
             waiting -= {reply.metadata.reply_to_message_id for reply in got}
+            due = min((t for t, _, i in self._due if i in waiting), default=float("inf"))
+            if due > end or not waiting:
+                break
+            self.clock.now = due
+        if waiting:
+            self.clock.now = max(self.clock.now, end)
         return replies
 
 

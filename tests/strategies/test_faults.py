@@ -405,13 +405,13 @@ def test_a_version_that_would_not_be_finite_is_not_made() -> None:
     assert len(kinds(events, "flush")) == 4
 
 
-@pytest.mark.parametrize("value", [float("nan"), [1.0, float("inf")], "x" * 10, None])
+@pytest.mark.parametrize("value", [float("nan"), [1.0, float("inf")], [0.0] * 2000, -1e301])
 def test_one_odd_metric_costs_only_itself(value: object) -> None:
     app = ClientApp()
 
     @app.train()
     def answer(message: Message, context: Context) -> Message:
-        odd = context.node_config["partition-id"] == 0 and isinstance(value, float | list)
+        odd = context.node_config["partition-id"] == 0
         metrics = {"num-examples": 1, "loss": 2.0, **({"odd": value} if odd else {})}
         content = RecordDict({"arrays": to_record(START), "metrics": MetricRecord(metrics)})
         return Message(content, reply_to=message)
@@ -456,3 +456,15 @@ def test_integers_are_rounded_and_kept_in_range() -> None:
     assert back["n"].tolist() == [2, -2, 9223372036854774784]
     assert back["b"].tolist() == [False, True]
     assert back["u"].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 4)])
+def test_payloads_are_read_as_numpy_reads_them(order: str, shape: tuple[int, ...]) -> None:
+    array = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
+    read = arrays_module.read_payload(Array(array).data, array.shape, array.dtype)
+    np.testing.assert_array_equal(read, array)
+    second = io.BytesIO()
+    np.lib.format.write_array(second, array, version=(2, 0))
+    read = arrays_module.read_payload(second.getvalue(), array.shape, array.dtype)
+    np.testing.assert_array_equal(read, array)
