@@ -4,6 +4,7 @@ import platform
 import shlex
 import time
 from collections import defaultdict
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from logging import INFO, WARNING
 from pathlib import Path
@@ -16,7 +17,8 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from fauno_flwr import report
-from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
+from fauno_flwr.members import Members
 from fauno_flwr.population import Population
 from fauno_flwr.protocol import (
     ACTOR,
@@ -34,7 +36,7 @@ from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
-from strategies import SGD, BufferedAsync
+from strategies import SGD, BufferedAsync, Checkpoints, Guard, Polynomial
 from strategies.arrays import Arrays, to_arrays, to_record
 
 QUERY_TIMEOUT = 60.0
@@ -81,6 +83,7 @@ class Run:
         log(INFO, "offered load rho = %.3f", self.scenario.rho)
         self._stage("handshake")
         self.agent_of = self._handshake()
+        self.members = Members(self.agent_of, partial(self._question, QUERY), self._identify)
         self._stage("training")
         critic, versions = self._train()
         self.out.write_arrays("critic.safetensors", critic)
@@ -107,7 +110,6 @@ class Run:
     def _handshake(self) -> dict[int, int]:
         """Which agent each node is; every agent has exactly one node."""
         needed = len(self.scenario.agents)
-        expected = schema(Population(1, self.config.agent, self.config.seed).get_critic())
         agent_of: dict[int, int] = {}
         refusal = ""
         end = time.monotonic() + self.config.federation.wait_for_nodes
@@ -119,14 +121,8 @@ class Run:
                         log(WARNING, "a node does not take part: %s", reply.error.reason)
                     refusal = str(reply.error.reason)
                     continue
-                about = reply.content.config_records[NODE]
-                critic, agent = read(about, "critic", str), read(about, "agent", int)
-                nodes = read(about, "nodes", int)
-                if critic != expected:
-                    raise ConfigError(
-                        f"a node has the critic {critic}: must be {expected}; "
-                        f"install the same version of fauno-flwr everywhere"
-                    )
+                agent = self._identify(reply)
+                nodes = read(reply.content.config_records[NODE], "nodes", int)
                 if agent in agent_of.values():
                     raise ConfigError(f"two nodes have the partition-id {agent}: must be different")
                 agent_of[reply.metadata.src_node_id] = agent
@@ -149,12 +145,27 @@ class Run:
         log(INFO, "%s nodes take part: %s", needed, ", ".join(names))
         return agent_of
 
-    def _query(self, message_type: str, node_ids: list[int]) -> list[Message]:
+    @cached_property
+    def _critic_schema(self) -> str:
+        return schema(Population(1, self.config.agent, self.config.seed).get_critic())
+
+    def _identify(self, reply: Message) -> int:
+        """The agent that a node says it is; ``ConfigError`` if its critic is not ours."""
+        about = reply.content.config_records[NODE]
+        critic = read(about, "critic", str)
+        if critic != self._critic_schema:
+            raise ConfigError(
+                f"a node has the critic {critic}: must be {self._critic_schema}; "
+                f"install the same version of fauno-flwr everywhere"
+            )
+        return read(about, "agent", int)
+
+    def _question(self, message_type: str, node_id: int) -> Message:
         content = RecordDict({CONFIG: settings_record(self.settings)})
-        messages = [
-            Message(content, dst_node_id=node_id, message_type=message_type, ttl=QUERY_TIMEOUT)
-            for node_id in node_ids
-        ]
+        return Message(content, dst_node_id=node_id, message_type=message_type, ttl=QUERY_TIMEOUT)
+
+    def _query(self, message_type: str, node_ids: list[int]) -> list[Message]:
+        messages = [self._question(message_type, node_id) for node_id in node_ids]
         return list(self.grid.send_and_receive(messages, timeout=QUERY_TIMEOUT)) if messages else []
 
     # ---- training ------------------------------------------------------------------------------
@@ -162,7 +173,9 @@ class Run:
     def _train(self) -> tuple[Arrays, int]:
         federation = self.config.federation
         initial = Population(1, self.config.agent, self.config.seed).get_critic()
-        members = set(self.agent_of)
+        checkpoint = None
+        if federation.checkpoints:
+            checkpoint = Checkpoints(federation.checkpoints, resume=True)
         # In YAML all numbers of this field are floats: from 1 on, they count nodes.
         share = federation.buffer_size
         buffer_size = share if share < 1 else int(share)
@@ -171,9 +184,13 @@ class Run:
             weighted_by_key=STEPS,
             arrayrecord_key=ARRAYS,
             configrecord_key=CONFIG,
+            staleness=Polynomial(federation.staleness_exponent),
+            merge=MERGE_RULES[federation.merge],
             server_optimizer=SGD(federation.server_rate),
+            guard=Guard(max_weight=self.config.training.most_steps),
+            checkpoint=checkpoint,
             ttl=federation.ttl,
-            nodes=lambda grid: members.intersection(grid.get_node_ids()),
+            nodes=self.members,
             on_event=self._record,
         )
         result = strategy.start(
@@ -213,7 +230,7 @@ class Run:
     def _collect_actors(self) -> dict[int, Arrays]:
         """Actors by agent, of the nodes that hand theirs over."""
         actors: dict[int, Arrays] = {}
-        for reply in self._query(QUERY_ACTOR, sorted(self.agent_of)):
+        for reply in self._query(QUERY_ACTOR, self.members(self.grid)):
             if reply.has_error():
                 log(WARNING, "an actor was not handed over: %s", reply.error.reason)
             else:
