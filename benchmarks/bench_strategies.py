@@ -124,17 +124,25 @@ def settings(strategy: str, out: Path, seconds: float) -> dict[str, bool | float
 
 
 def compare(histories: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Versions per second after the first one, and seconds to the target loss."""
+    """Versions per second and seconds to the target loss, counted from the first version.
+
+    Before it lies the start of the engine's workers, which import torch; ``seconds_in_all`` has it.
+    """
     table = {}
     for name, history in histories.items():
         first, last = history[1], history[-1]
         assert last["loss"] <= 0.2
         rate = (last["version"] - 1) / (last["t"] - first["t"])
-        table[name] = {"versions_per_second": rate, "seconds_to_target": last["t"]}
+        table[name] = {
+            "versions_per_second": rate,
+            "seconds_to_target": last["t"] - first["t"],
+            "seconds_in_all": last["t"],
+        }
     ours, theirs = table["async"], table["fedavg"]
     table["ratio"] = {
         "versions_per_second": ours["versions_per_second"] / theirs["versions_per_second"],
         "seconds_to_target": theirs["seconds_to_target"] / ours["seconds_to_target"],
+        "seconds_in_all": theirs["seconds_in_all"] / ours["seconds_in_all"],
     }
     return {name: {k: round(v, 2) for k, v in row.items()} for name, row in table.items()}
 
@@ -166,12 +174,12 @@ def test_straggler_virtual_time(benchmark, tmp_path: Path, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_straggler_flwr_run(benchmark, tmp_path: Path) -> None:
-    """The same through ``flwr run``: real seconds, the start of the engine's workers included."""
+    """The same through ``flwr run``: real seconds, six workers for ten nodes."""
 
     def run(strategy: str) -> list[dict[str, float]]:
         out = tmp_path / f"{strategy}.json"
         with Engine() as engine:
-            run_id = engine.submit(REUSE, settings(strategy, out, seconds=0.3), 10, 10)
+            run_id = engine.submit(REUSE, settings(strategy, out, seconds=0.3), 10, 6)
             while not engine.status(run_id)[0].startswith("finished"):
                 time.sleep(1)
             assert out.exists(), engine.run_log(run_id)[-3000:]

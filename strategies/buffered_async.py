@@ -80,6 +80,9 @@ class BufferedAsync(Strategy):
         What a reply must be like.
     ttl : float, default 600.0
         Seconds after which an unanswered message counts as failed.
+    min_available_nodes : int, default 1
+        Nodes that must be there before the first message is sent. In a deployment SuperNodes come
+        one by one, and a fraction of the first one would be that one alone.
     concurrency : int, optional
         Most nodes at work at once; the idle ones that start are drawn by `seed`. Default: all.
     refill : {"reply", "version"}, default "reply"
@@ -125,6 +128,7 @@ class BufferedAsync(Strategy):
         server_optimizer: ServerOptimizer | None = None,
         guard: Guard | None = None,
         ttl: float = 600.0,
+        min_available_nodes: int = 1,
         concurrency: int | None = None,
         refill: str = ON_REPLY,
         flush_after: float | None = None,
@@ -149,6 +153,7 @@ class BufferedAsync(Strategy):
         require_number("backoff", backoff, at_least=0)
         require_number("max_backoff", max_backoff, at_least=backoff)
         require_number("fraction_evaluate", fraction_evaluate, at_least=0, at_most=1)
+        require_number("min_available_nodes", min_available_nodes, at_least=1)
         for name, least, value in (
             ("max_staleness", 0, max_staleness),
             ("concurrency", 1, concurrency),
@@ -165,6 +170,7 @@ class BufferedAsync(Strategy):
         self.server_optimizer = server_optimizer or SGD()
         self.guard = guard or Guard()
         self.ttl, self.concurrency, self.refill = ttl, concurrency, refill
+        self.min_available_nodes = min_available_nodes
         self.flush_after, self.fraction_evaluate = flush_after, fraction_evaluate
         self.poll_interval, self.refresh_interval = poll_interval, refresh_interval
         self.backoff, self.max_backoff = backoff, max_backoff

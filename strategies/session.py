@@ -195,11 +195,15 @@ class Session:
             for message in messages:
                 self._send(message, self.evaluation.version, EVALUATE)
             self._close_evaluation()
-        if training:
+        if training and self._may_begin(len(taking_part)):
             for message in self.strategy.configure_train(
                 self.version, self.result.arrays, self.train_config, self.grid
             ):
                 self._send(message, self.version, TRAIN)
+
+    def _may_begin(self, nodes: int) -> bool:
+        begun = self.version > 0 or len(self.flights) > 0 or len(self.buffer) > 0
+        return begun or nodes >= self.strategy.min_available_nodes
 
     def _send(self, message: Message, version: int, kind: str) -> None:
         node_id = message.metadata.dst_node_id
