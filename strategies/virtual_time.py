@@ -106,9 +106,16 @@ class VirtualTimeGrid(Grid):
         outer = message.metadata.dst_node_id
         if outer not in self._inner:
             return ""
-        message.metadata.__dict__["_dst_node_id"] = self._inner[outer]
-        real = [message_id for message_id in self.grid.push_messages([message]) if message_id]
-        message.metadata.__dict__["_dst_node_id"] = outer
+        about = message.metadata
+        # A message of its own: the simulation engine keeps the very object that it is given.
+        translated = Message(
+            message.content,
+            self._inner[outer],
+            about.message_type,
+            ttl=about.ttl,
+            group_id=about.group_id,
+        )
+        real = [message_id for message_id in self.grid.push_messages([translated]) if message_id]
         if not real:
             return ""
         k, self._sent[outer] = self._sent[outer], self._sent[outer] + 1

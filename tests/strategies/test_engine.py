@@ -43,7 +43,8 @@ from strategies import BufferedAsync, Polynomial
 from strategies.latency import Latency
 from strategies.virtual_time import VirtualTimeGrid
 
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 
 @client.train()
 def train(message, context):

@@ -229,15 +229,16 @@ class BusyEngine(InMemoryGrid):
             self._messages += 1
             message_id = f"real-{self._messages}"
             message.metadata.__dict__["_message_id"] = message_id
-            context = self.nodes[self._alias[message.metadata.dst_node_id]].context
-            work = threading.Thread(target=self._work, args=(message_id, message, context))
+            work = threading.Thread(target=self._work, args=(message_id, message))
             work.start()
             self._threads.append(work)
             ids.append(message_id)
         return ids
 
-    def _work(self, message_id: str, message: Message, context: Context) -> None:
+    def _work(self, message_id: str, message: Message) -> None:
         with self._slots:
+            time.sleep(0.001)  # like the engine, it reads the message when the strategy has gone on
+            context = self.nodes[self._alias[message.metadata.dst_node_id]].context
             reply = self._answer(message, context)
             time.sleep(random.random() * 0.01)
             self._ready[message_id] = reply
