@@ -83,7 +83,8 @@ class Median:
 
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
         """Merge."""
-        return np.median(np.stack(deltas), axis=0) * weights.sum()
+        middle = np.sort(np.stack(deltas), axis=0)[(len(deltas) - 1) // 2 : len(deltas) // 2 + 1]
+        return middle.mean(axis=0) * weights.sum()
 
 
 @dataclass(frozen=True)

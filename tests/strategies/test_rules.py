@@ -87,6 +87,13 @@ def test_the_mean_is_weighted_and_the_filtered_weights_keep_their_sum() -> None:
     np.testing.assert_allclose(NormFiltered()(DELTAS, weights)[0], kept @ [1, 2, 3, 4])
 
 
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12))
+def test_the_median_is_numpys(values: list[float]) -> None:
+    deltas = [np.array([value]) for value in values]
+    merged = Median()(deltas, np.full(len(values), 1 / len(values)))
+    np.testing.assert_allclose(merged, np.median(deltas, axis=0), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", [Mean(), TrimmedMean(), Median(), NormFiltered()])
 def test_half_weight_is_half_the_step(rule: object) -> None:
     """As ``normalize="count"`` gives to a stale buffer."""
