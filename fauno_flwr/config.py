@@ -23,11 +23,20 @@ from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.topology import TopologySpec
 from sim_env.workload import WorkloadSpec
 from strategies.buffered_async import require_buffer_size
+from strategies.merge import Mean, Median, MergeRule, NormFiltered, TrimmedMean
 
 LARGEST_SEED = 2**62
 SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
 _PLACES = (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
+
+
+MERGE_RULES: dict[str, MergeRule] = {
+    "mean": Mean(),
+    "trimmed-mean": TrimmedMean(),
+    "median": Median(),
+    "norm-filtered": NormFiltered(),
+}
 
 
 class ConfigError(ValueError):
@@ -106,6 +115,11 @@ class TrainingConfig:
         require_number("training.warmup", self.warmup, at_least=0)
         require_choice("training.peers", self.peers, (SELF, *POLICIES))
 
+    @property
+    def most_steps(self) -> int:
+        """Decisions behind one message, at most: one per world and tick."""
+        return self.worlds * self.ticks * self.rollouts
+
 
 @dataclass
 class FederationConfig:
@@ -122,6 +136,13 @@ class FederationConfig:
         K: a whole number of nodes, or a fraction of them below 1.
     server_rate : float
         Server learning rate.
+    staleness_exponent : float
+        An update from tau versions ago weighs ``(1 + tau)^-staleness_exponent``.
+    merge : str
+        One of ``mean``, ``trimmed-mean``, ``median``, ``norm-filtered``.
+    checkpoints : str
+        Folder for the state of training after each version, absolute; empty for none. A run that
+        finds one there goes on from it.
     ttl : float
         Seconds after which an unanswered message counts as failed.
     timeout : float
@@ -137,6 +158,9 @@ class FederationConfig:
     versions: int = 40
     buffer_size: float = 0.5
     server_rate: float = 1.0
+    staleness_exponent: float = 0.0
+    merge: str = "mean"
+    checkpoints: str = ""
     ttl: float = 600.0
     timeout: float = 3600.0
     wait_for_nodes: float = 120.0
@@ -148,6 +172,12 @@ class FederationConfig:
         require_buffer_size(self.buffer_size, "federation.buffer_size")
         for name in ("server_rate", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
+        require_number("federation.staleness_exponent", self.staleness_exponent, at_least=0)
+        require_choice("federation.merge", self.merge, MERGE_RULES)
+        if self.checkpoints and not Path(self.checkpoints).is_absolute():
+            raise ConfigError(
+                f"federation.checkpoints is {self.checkpoints!r}: must be an absolute path"
+            )
 
 
 @dataclass

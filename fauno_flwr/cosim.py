@@ -103,7 +103,16 @@ class CosimGrid(Grid):
     config : RunConfig
     scenario : Scenario
         The compiled world of `config`.
+
+    Attributes
+    ----------
+    clock : CosimClock
+        Virtual time.
+    poll_interval : float
+        Virtual seconds between two looks for replies that suit this grid.
     """
+
+    poll_interval = POLL_INTERVAL
 
     def __init__(self, config: RunConfig, scenario: Scenario) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_ID, 1
@@ -205,7 +214,7 @@ class CosimGrid(Grid):
 
     def _begin_update(self, agent: int, job: Job) -> None:
         """The rollout is full; its update takes as long as the node's speed makes it."""
-        batch = self._recorder.take(agent)
+        batch = self._recorder.take(agent, self.world.now - self.config.training.ticks)
         self._batches[agent] = batch
         job.rewards.append(float(batch.reward.mean()) if len(batch) else 0.0)
         node = self.scenario.agents[agent]
@@ -313,6 +322,10 @@ class CosimGrid(Grid):
         up = self.world.state.up[0, self.scenario.agents]
         return [FIRST_NODE_ID + agent for agent in np.flatnonzero(up).tolist()]
 
+    def get_all_node_ids(self) -> Iterable[int]:
+        """All agents, also those whose node is down."""
+        return range(FIRST_NODE_ID, FIRST_NODE_ID + len(self.scenario.agents))
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Let messages set out; an empty id stands for one to a node that is down or busy."""
         return [self._push(message) for message in messages]
@@ -338,12 +351,14 @@ class CosimGrid(Grid):
 
     def _push(self, message: Message) -> str:
         agent = message.metadata.dst_node_id - FIRST_NODE_ID
-        if message.metadata.dst_node_id not in self.get_node_ids() or agent in self._jobs:
+        kind = message.metadata.message_type
+        if kind == TRAIN and (
+            agent in self._jobs or agent + FIRST_NODE_ID not in self.get_node_ids()
+        ):
             return ""
         self._sent += 1
         message_id = f"message-{self._sent}"
         message.metadata.__dict__["_message_id"] = message_id
-        kind = message.metadata.message_type
         if kind == TRAIN:
             config = message.content.config_records[CONFIG]
             now = float(self.world.now)

@@ -40,6 +40,7 @@ class Weights(NamedTuple):
 class Rows(NamedTuple):
     """R decisions in the order of time, and their M legal slots one after another."""
 
+    tick: np.ndarray  # int32 (R,)
     world: np.ndarray  # int32 (R,)
     agent: np.ndarray  # int32 (R,)
     slots: np.ndarray  # int32 (R,): number of slots of the node, legal or not
@@ -128,10 +129,10 @@ def choose(st, b, weights, a, scratch, slots):
 
 
 @part
-def write_down(net, b, n, a, action, scratch, rows):
+def write_down(net, now, b, n, a, action, scratch, rows):
     """Add a decision to the rows."""
     row, place, slots = rows.used[0], rows.used[1], net.slots[n]
-    rows.world[row], rows.agent[row], rows.action[row] = b, a, action
+    rows.tick[row], rows.world[row], rows.agent[row], rows.action[row] = now, b, a, action
     rows.slots[row], rows.first[row] = slots, place
     rows.reward[row] = decision_reward(net, n, action, scratch.raw_destination[0])
     for f in range(scratch.local.shape[1]):
@@ -167,7 +168,7 @@ def decide(net, st, now, actions, weights, observation, scratch, rows):
             encode(observation, raw_local, raw, mask, scratch.local, destination)
             actions[b, n] = choose(st, b, weights, a, scratch, slots)
             if len(rows.world):
-                write_down(net, b, n, a, actions[b, n], scratch, rows)
+                write_down(net, now, b, n, a, actions[b, n], scratch, rows)
 
 
 @part
@@ -245,6 +246,7 @@ def make_scratch(encoding: Encoding, slots: int, hidden: int) -> Scratch:
 def make_rows(encoding: Encoding, worlds: int, agents: int, rows: int, slots: int) -> Rows:
     """Room for `rows` decisions with `slots` slots in all."""
     return Rows(
+        tick=np.zeros(rows, np.int32),
         world=np.zeros(rows, np.int32),
         agent=np.zeros(rows, np.int32),
         slots=np.zeros(rows, np.int32),
@@ -291,11 +293,15 @@ class Recorder:
             self.world.drive(LOOP, some, weights, self._observation, self._scratch, self._rows)
             ticks -= some
 
-    def take(self, agent: int) -> Decisions:
-        """The decisions of an agent since the last time; world after world, in order of time."""
+    def take(self, agent: int, since: int = 0) -> Decisions:
+        """The decisions of an agent since the last time; world after world, in order of time.
+
+        Those from before tick `since` are left out.
+        """
         rows, start = self._rows, int(self._start[agent])
         end = int(rows.used[0])
-        mine = start + np.flatnonzero(rows.agent[start:end] == agent)
+        here = slice(start, end)
+        mine = start + np.flatnonzero((rows.agent[here] == agent) & (rows.tick[here] >= since))
         mine = mine[np.argsort(rows.world[mine], kind="stable")]
         self._start[agent] = end
         rows.newest[:, agent] = -1
@@ -326,7 +332,7 @@ class Recorder:
         if first == 0 or first < end / 2:
             return
         place = int(rows.first[first]) if first < end else places
-        for column in (rows.world, rows.agent, rows.slots, rows.first, rows.action):
+        for column in (rows.tick, rows.world, rows.agent, rows.slots, rows.first, rows.action):
             column[: end - first] = column[first:end].copy()
         rows.reward[: end - first] = rows.reward[first:end].copy()
         rows.local[: end - first] = rows.local[first:end].copy()
@@ -351,7 +357,7 @@ class Recorder:
             max(2 * len(old.world), rows),
             max(2 * len(old.legal), slots),
         )
-        for name in ("world", "agent", "slots", "first", "action", "reward", "local"):
+        for name in ("tick", "world", "agent", "slots", "first", "action", "reward", "local"):
             getattr(new, name)[: old.used[0]] = getattr(old, name)[: old.used[0]]
         for name in ("destination", "legal"):
             getattr(new, name)[: old.used[1]] = getattr(old, name)[: old.used[1]]

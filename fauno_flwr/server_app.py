@@ -4,6 +4,7 @@ import platform
 import shlex
 import time
 from collections import defaultdict
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from logging import INFO, WARNING
 from pathlib import Path
@@ -16,7 +17,8 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from fauno_flwr import report
-from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
+from fauno_flwr.members import Members
 from fauno_flwr.population import Population
 from fauno_flwr.protocol import (
     ACTOR,
@@ -34,11 +36,12 @@ from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
-from strategies import BufferedAsync
+from strategies import SGD, BufferedAsync, Checkpoints, Guard, Polynomial
 from strategies.arrays import Arrays, to_arrays, to_record
 from strategies.clock import Clock
 
 QUERY_TIMEOUT = 60.0
+POLL_INTERVAL = 0.02
 app = ServerApp()
 
 
@@ -84,6 +87,7 @@ class Run:
         log(INFO, "offered load rho = %.3f", self.scenario.rho)
         self._stage("handshake")
         self.agent_of = self._handshake()
+        self.members = Members(self.agent_of, partial(self._question, QUERY), self._identify)
         self._stage("training")
         critic, versions = self._train()
         self.out.write_arrays("critic.safetensors", critic)
@@ -114,26 +118,19 @@ class Run:
     def _handshake(self) -> dict[int, int]:
         """Which agent each node is; every agent has exactly one node."""
         needed = len(self.scenario.agents)
-        expected = schema(self._population(1).get_shared(self.config.federation.share))
         agent_of: dict[int, int] = {}
         refusal = ""
         end = self.clock.monotonic() + self.config.federation.wait_for_nodes
         while len(agent_of) < needed:
-            new = [node_id for node_id in self.grid.get_node_ids() if node_id not in agent_of]
+            new = [node_id for node_id in self._everybody() if node_id not in agent_of]
             for reply in self._query(QUERY, new):
                 if reply.has_error():
                     if refusal != reply.error.reason:
                         log(WARNING, "a node does not take part: %s", reply.error.reason)
                     refusal = str(reply.error.reason)
                     continue
-                about = reply.content.config_records[NODE]
-                critic, agent = read(about, "critic", str), read(about, "agent", int)
-                nodes = read(about, "nodes", int)
-                if critic != expected:
-                    raise ConfigError(
-                        f"a node has the critic {critic}: must be {expected}; "
-                        f"install the same version of fauno-flwr everywhere"
-                    )
+                agent = self._identify(reply)
+                nodes = read(reply.content.config_records[NODE], "nodes", int)
                 if agent in agent_of.values():
                     raise ConfigError(f"two nodes have the partition-id {agent}: must be different")
                 agent_of[reply.metadata.src_node_id] = agent
@@ -156,28 +153,58 @@ class Run:
         log(INFO, "%s nodes take part: %s", needed, ", ".join(names))
         return agent_of
 
-    def _query(self, message_type: str, node_ids: list[int]) -> list[Message]:
+    def _everybody(self) -> list[int]:
+        """Nodes that can be asked: in a simulated network, also those that are down."""
+        ask = getattr(self.grid, "get_all_node_ids", self.grid.get_node_ids)
+        return sorted(ask())
+
+    @cached_property
+    def _critic_schema(self) -> str:
+        return schema(self._population(1).get_shared(self.config.federation.share))
+
+    def _identify(self, reply: Message) -> int:
+        """The agent that a node says it is; ``ConfigError`` if its critic is not ours."""
+        about = reply.content.config_records[NODE]
+        critic = read(about, "critic", str)
+        if critic != self._critic_schema:
+            raise ConfigError(
+                f"a node has the critic {critic}: must be {self._critic_schema}; "
+                f"install the same version of fauno-flwr everywhere"
+            )
+        return read(about, "agent", int)
+
+    def _question(self, message_type: str, node_id: int) -> Message:
         content = RecordDict({CONFIG: settings_record(self.settings)})
-        messages = [
-            Message(content, dst_node_id=node_id, message_type=message_type, ttl=QUERY_TIMEOUT)
-            for node_id in node_ids
-        ]
+        return Message(content, dst_node_id=node_id, message_type=message_type, ttl=QUERY_TIMEOUT)
+
+    def _query(self, message_type: str, node_ids: list[int]) -> list[Message]:
+        messages = [self._question(message_type, node_id) for node_id in node_ids]
         return list(self.grid.send_and_receive(messages, timeout=QUERY_TIMEOUT)) if messages else []
 
     # ---- training ------------------------------------------------------------------------------
 
     def _train(self) -> tuple[Arrays, int]:
         federation = self.config.federation
-        initial = self._population(1).get_shared(self.config.federation.share)
-        members = set(self.agent_of)
+        initial = self._population(1).get_shared(federation.share)
+        checkpoint = None
+        if federation.checkpoints:
+            checkpoint = Checkpoints(federation.checkpoints, resume=True)
+        # In YAML all numbers of this field are floats: from 1 on, they count nodes.
+        size = federation.buffer_size
+        buffer_size = size if size < 1 else int(size)
         strategy = BufferedAsync(
-            federation.buffer_size,
+            buffer_size,
             weighted_by_key=STEPS,
             arrayrecord_key=ARRAYS,
             configrecord_key=CONFIG,
-            server_rate=federation.server_rate,
+            staleness=Polynomial(federation.staleness_exponent),
+            merge=MERGE_RULES[federation.merge],
+            server_optimizer=SGD(federation.server_rate),
+            guard=Guard(max_weight=self.config.training.most_steps),
+            checkpoint=checkpoint,
             ttl=federation.ttl,
-            nodes=lambda grid: members.intersection(grid.get_node_ids()),
+            poll_interval=getattr(self.grid, "poll_interval", POLL_INTERVAL),
+            nodes=self.members,
             on_event=self._record,
         )
         result = strategy.start(
@@ -217,7 +244,9 @@ class Run:
     def _collect_actors(self) -> dict[int, Arrays]:
         """Actors by agent, of the nodes that hand theirs over."""
         actors: dict[int, Arrays] = {}
-        for reply in self._query(QUERY_ACTOR, sorted(self.agent_of)):
+        known = set(self.members(self.grid)) | (set(self._everybody()) & self.agent_of.keys())
+        latest = {self.agent_of[node_id]: node_id for node_id in sorted(known)}
+        for reply in self._query(QUERY_ACTOR, sorted(latest.values())):
             if reply.has_error():
                 log(WARNING, "an actor was not handed over: %s", reply.error.reason)
             else:

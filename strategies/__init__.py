@@ -1,8 +1,34 @@
 """Asynchronous federated strategies for Flower.
 
-``from strategies import BufferedAsync`` and use it where a Flower strategy is used.
+``from strategies import BufferedAsync`` and use it where a Flower strategy is used; the page
+``docs/strategies.md`` shows how. :mod:`strategies.grids` tests any strategy in one process.
 """
 
 from strategies.buffered_async import BufferedAsync
+from strategies.checkpoint import CheckpointError, Checkpoints
+from strategies.guard import Guard
+from strategies.merge import Mean, Median, NormFiltered, TrimmedMean
+from strategies.optimizers import SGD, Adam
+from strategies.presets import FAuNO, FedAsync, FedBuff, SyncBuffered
+from strategies.staleness import Constant, CutOff, Hinge, Polynomial
 
-__all__ = ["BufferedAsync"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "BufferedAsync",
+    "CheckpointError",
+    "Checkpoints",
+    "Constant",
+    "CutOff",
+    "FAuNO",
+    "FedAsync",
+    "FedBuff",
+    "Guard",
+    "Hinge",
+    "Mean",
+    "Median",
+    "NormFiltered",
+    "Polynomial",
+    "SyncBuffered",
+    "TrimmedMean",
+]

@@ -1,11 +1,15 @@
-"""Named numpy arrays, and Flower's record of them."""
+"""Named numpy arrays, Flower's record of them, and all of them as one vector."""
 
+import functools
+import io
 from collections.abc import Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
 Arrays = dict[str, np.ndarray]
+
+NPY_HEADER = 4096  # more than the header of any .npy payload of these types needs
 
 
 def to_arrays(record: ArrayRecord) -> Arrays:
@@ -16,3 +20,118 @@ def to_arrays(record: ArrayRecord) -> Arrays:
 def to_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Record of numpy arrays."""
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def read_payload(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array in a ``.npy`` payload, which must be of the given shape and dtype.
+
+    The header is compared before anything is allocated or unpickled for it, which ``np.load``
+    does not do.
+
+    Raises
+    ------
+    ValueError
+        If the payload is damaged or holds something else.
+    """
+    header = npy_header(shape, dtype)
+    if data.startswith(header):
+        start, fortran = len(header), False
+    else:
+        start, fortran = read_header(data, shape, dtype)
+    if len(data) - start != dtype.itemsize * int(np.prod(shape)):
+        raise ValueError(f"{len(data) - start} bytes do not make {dtype}{shape}")
+    flat = np.frombuffer(data, dtype, offset=start)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+@functools.lru_cache(maxsize=4096)
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """What ``np.save`` writes before an array in C order; by far the most common header."""
+    stream = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(stream, {**description, "shape": shape})
+    return stream.getvalue()
+
+
+def read_header(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, bool]:
+    """Length of a ``.npy`` header and whether the array is in Fortran's order."""
+    stream = io.BytesIO(data)
+    major, _ = np.lib.format.read_magic(stream)
+    read = {
+        1: np.lib.format.read_array_header_1_0,
+        2: np.lib.format.read_array_header_2_0,
+    }.get(major)
+    if read is None:
+        raise ValueError(f"format {major} of .npy is not known")
+    held_shape, fortran, held_dtype = read(stream)
+    if held_shape != shape or held_dtype != dtype:
+        raise ValueError(f"holds {held_dtype}{held_shape}: must be {dtype}{shape}")
+    return stream.tell(), fortran
+
+
+class Layout:
+    """How named arrays lie in one vector; frozen from the arrays that training begins with.
+
+    Parameters
+    ----------
+    arrays : dict of str to array
+        Real numbers of at most 64 bits: floating point, integers or booleans.
+
+    Attributes
+    ----------
+    schema : dict of str to (shape, dtype)
+    size : int
+        Length of the vector.
+    dtype : numpy dtype
+        Type in which a vector holds every value exactly (integers: up to 2^53).
+
+    Raises
+    ------
+    ValueError
+        If there are no arrays, or one of another type.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        if not arrays:
+            raise ValueError("initial_arrays is empty: must hold the arrays to train")
+        self.schema: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        self._places: dict[str, slice] = {}
+        self.size = 0
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+                raise ValueError(
+                    f"array {name!r} is of type {array.dtype}: must be floating point, integer "
+                    f"or boolean of at most 64 bits"
+                )
+            self.schema[name] = (array.shape, array.dtype)
+            self._places[name] = slice(self.size, self.size + array.size)
+            self.size += array.size
+        self.dtype = np.result_type(np.float16, *(dtype for _, dtype in self.schema.values()))
+
+    def describe(self) -> dict[str, str]:
+        """The schema as text, to compare and to show."""
+        return {name: f"{dtype}{shape}" for name, (shape, dtype) in self.schema.items()}
+
+    def flatten(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """One vector of shape ``(size,)`` with the values of arrays of this layout."""
+        vector = np.empty(self.size, self.dtype)
+        for name, place in self._places.items():
+            vector[place] = arrays[name].reshape(-1)
+        return vector
+
+    def unflatten(self, vector: np.ndarray) -> Arrays:
+        """Arrays of this layout; integers are rounded, and kept within their type's range."""
+        arrays = {}
+        for name, (shape, dtype) in self.schema.items():
+            part = vector[self._places[name]].reshape(shape)
+            if dtype.kind == "b":
+                part = part >= 0.5
+            elif dtype.kind in "iu":
+                limits = np.iinfo(dtype)
+                highest = float(limits.max)
+                if int(highest) > limits.max:  # 2^63 - 1 and 2^64 - 1 are no floats
+                    highest = float(np.nextafter(highest, 0.0))
+                part = np.clip(np.rint(part), float(limits.min), highest)
+            with np.errstate(over="ignore"):  # a version that is not finite is never made
+                arrays[name] = np.asarray(part, dtype)
+        return arrays

@@ -1,10 +1,12 @@
 """The newest update of each node, until enough nodes have reported."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from flwr.app import Message, MetricRecord
+import numpy as np
+from flwr.app import Message
 
-from strategies.arrays import Arrays
+from strategies.flights import Flight
 
 
 @dataclass(frozen=True)
@@ -15,21 +17,33 @@ class Update:
     ----------
     reply : Message
         Where it came from.
-    node_id : int
-    base_version : int
-        Version it was sent; the merge takes the difference to that one.
+    flight : Flight
+        The message that it answers: the node, and the version it was sent.
     steps : float
         Training steps behind the update: its weight.
-    arrays : dict of str to array
-    metrics : MetricRecord
+    delta : array of float64, shape (P,)
+        Difference to the version it was sent.
+    metrics : dict of str to number or list of numbers
+    arrived_at : float
+        Time of the strategy's clock.
     """
 
     reply: Message
-    node_id: int
-    base_version: int
+    flight: Flight
     steps: float
-    arrays: Arrays
-    metrics: MetricRecord
+    delta: np.ndarray
+    metrics: dict[str, float | list[float]]
+    arrived_at: float
+
+    @property
+    def node_id(self) -> int:
+        """The node."""
+        return self.flight.node_id
+
+    @property
+    def base_version(self) -> int:
+        """Version that the update started from, by the server's own record."""
+        return self.flight.base_version
 
 
 class Buffer:
@@ -41,16 +55,29 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._updates)
 
+    def __contains__(self, node_id: int) -> bool:
+        return node_id in self._updates
+
+    def __iter__(self) -> Iterator[Update]:
+        return iter(self._updates.values())
+
     @property
     def base_versions(self) -> set[int]:
         """Versions that the buffered updates started from."""
-        return {update.base_version for update in self._updates.values()}
+        return {update.base_version for update in self}
+
+    @property
+    def oldest(self) -> float:
+        """When the update arrived that waits longest; infinity if there is none."""
+        return min((update.arrived_at for update in self), default=float("inf"))
 
     def put(self, update: Update) -> bool:
         """Add an update; returns whether it replaced an older one."""
         older = self._updates.pop(update.node_id, None)
         if older is not None:
-            update = replace(update, steps=update.steps + older.steps)
+            # The wait counts from the first report: a busy node must not put a flush off for ever.
+            steps, arrived_at = update.steps + older.steps, older.arrived_at
+            update = replace(update, steps=steps, arrived_at=arrived_at)
         self._updates[update.node_id] = update
         return older is not None
 

@@ -1,9 +1,8 @@
 """A buffered, semi-asynchronous strategy: nobody waits for a straggler."""
 
 import math
-import time
 from collections.abc import Callable, Iterable
-from logging import INFO, WARNING
+from logging import INFO
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,28 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from strategies.arrays import to_arrays, to_record
-from strategies.buffer import Buffer, Update
+from strategies.buffer import Update
+from strategies.checkpoint import Checkpoints
+from strategies.checks import require_choice, require_number
 from strategies.clock import Clock
-from strategies.flights import Flight, Flights
+from strategies.evaluation import mean_metrics
 from strategies.guard import Guard, RejectedError
-from strategies.merge import merge_updates, merge_weights
-from strategies.staleness import StalenessWeight, constant
+from strategies.merge import BY_COUNT, BY_WEIGHT, Mean, MergeRule, merge_weights
+from strategies.optimizers import SGD, ServerOptimizer
+from strategies.session import EvaluateFn, Session
+from strategies.staleness import Constant, StalenessRule
 
 Event = dict[str, Any]
+ON_REPLY, ON_VERSION = "reply", "version"
 
 
 def require_buffer_size(value: float, name: str = "buffer_size") -> None:
     """Raise ``ValueError`` unless `value` is a number of nodes or a fraction of them."""
-    if not (math.isfinite(value) and value > 0) or (value >= 1 and value != int(value)):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (math.isfinite(value) and value > 0) or (value > 1 and value % 1):
         raise ValueError(
             f"{name} is {value!r}: must be a whole number of nodes, or a fraction of them above 0 "
-            f"and below 1"
+            f"and at most 1.0"
         )
 
 
@@ -41,30 +45,54 @@ class BufferedAsync(Strategy):
         tau_m   = v - b_m
         w_m     = n_m s(tau_m) / sum_j n_j s(tau_j)
         delta   = sum_m w_m (theta_m - theta_base(b_m))
-        theta   = theta + server_rate * delta
+        theta   = server_optimizer(theta, delta)
 
-    With ``s = 1`` and ``server_rate = 1`` this is the rule of FAuNO (arXiv 2506.02668); with K =
-    all nodes and equal times it is FedAvg. Versions are the server's own record: nothing that a
-    reply says about them is read. A newer update of a node replaces its older one in the buffer
-    and takes over its steps. Replies are taken one at a time, so K is exact. A node has at most
-    one message in flight; a reply that fails or does not pass the guard costs the node a pause,
-    never the run its end.
+    With ``s = 1`` and the default optimiser, ``theta + delta``, this is the rule of FAuNO (arXiv
+    2506.02668); with K = all nodes and equal times it is FedAvg. Versions are the server's own
+    record: nothing that a reply says about them is read. A newer update of a node replaces its
+    older one in the buffer and takes over its steps. Replies are taken one at a time, so K is
+    exact. A node has at most one message in flight; a reply that fails or does not pass the guard
+    costs the node a pause, never the run its end.
 
     Parameters
     ----------
-    buffer_size : float, default 0.5
-        K: a whole number of nodes, or, below 1, a fraction of those that take part now (rounded
-        up). While fewer than K take part no version is made; the log says so.
-    weighted_by_key : str, default "num-examples"
-        Metric of a reply that counts its training steps.
+    buffer_size : int or float, default 0.5
+        K: a whole number of nodes (``int``, or ``float`` above 1), or a fraction of those that
+        take part now, rounded up (``float`` up to 1.0, which is all). While fewer than K take
+        part no version is made, unless `flush_after` is set; the log says so.
+    weighted_by_key : str or None, default "num-examples"
+        Metric of a reply that counts its training steps; ``None``: ``n_m = 1``.
     arrayrecord_key, configrecord_key : str, default "arrays", "config"
         Names of the records in the messages.
-    staleness : callable, default constant
-        The function s.
-    server_rate : float, default 1.0
-        Server learning rate.
+    staleness : callable, default Constant()
+        The function s; see :mod:`strategies.staleness`.
+    max_staleness : int, optional
+        Staler updates are turned away; that costs the node no pause.
+    normalize : {"weight", "count"}, default "weight"
+        What the weights are divided by; see :func:`strategies.merge.merge_weights`.
+    relative_to_newest : bool, default False
+        Take differences to the newest version instead of the update's base, as FedAsync does.
+    merge : callable, default Mean()
+        How differences become one; see :mod:`strategies.merge`.
+    server_optimizer : ServerOptimizer, default SGD()
+        What the server does with it; see :mod:`strategies.optimizers`.
+    guard : Guard, default Guard()
+        What a reply must be like.
     ttl : float, default 600.0
         Seconds after which an unanswered message counts as failed.
+    min_available_nodes : int, default 1
+        Nodes that must be there before the first message is sent. In a deployment SuperNodes come
+        one by one, and a fraction of the first one would be that one alone.
+    concurrency : int, optional
+        Most nodes at work at once; the idle ones that start are drawn by `seed`. Default: all.
+    refill : {"reply", "version"}, default "reply"
+        When a node that has reported is sent on: at once, or after the next version.
+    flush_after : float, optional
+        Seconds after which the oldest update in the buffer makes a version with what is there.
+    fraction_evaluate : float, default 0.0
+        Share of the nodes that evaluates a version, each before it trains again. Training goes
+        on meanwhile; versions made before the answers are there are not evaluated, the last one
+        always is.
     poll_interval : float, default 0.02
         Seconds between two looks for replies.
     refresh_interval : float, default 1.0
@@ -75,64 +103,128 @@ class BufferedAsync(Strategy):
         ``nodes(grid)`` gives the ids of the nodes that take part; default: all that are online.
     on_event : callable, optional
         Gets a dict for every dispatch, reply, error, rejection and flush.
+    on_version : callable, optional
+        ``on_version(version, arrays, train_metrics)`` is called for each new version.
+    checkpoint : Checkpoints, optional
+        Where to save, and whether to go on from there.
     clock : Clock, optional
         Default: the grid's own (``grid.clock``) if it has one, else :mod:`time`.
+    seed : int, default 0
+        Of the draws of nodes.
     """
 
     def __init__(
         self,
         buffer_size: float = 0.5,
         *,
-        weighted_by_key: str = "num-examples",
+        weighted_by_key: str | None = "num-examples",
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
-        staleness: StalenessWeight = constant,
-        server_rate: float = 1.0,
+        staleness: StalenessRule | None = None,
+        max_staleness: int | None = None,
+        normalize: str = BY_WEIGHT,
+        relative_to_newest: bool = False,
+        merge: MergeRule | None = None,
+        server_optimizer: ServerOptimizer | None = None,
+        guard: Guard | None = None,
         ttl: float = 600.0,
+        min_available_nodes: int = 1,
+        concurrency: int | None = None,
+        refill: str = ON_REPLY,
+        flush_after: float | None = None,
+        fraction_evaluate: float = 0.0,
         poll_interval: float = 0.02,
         refresh_interval: float = 1.0,
         backoff: float = 2.0,
         max_backoff: float = 300.0,
         nodes: Callable[[Grid], Iterable[int]] | None = None,
         on_event: Callable[[Event], None] | None = None,
+        on_version: Callable[[int, ArrayRecord, MetricRecord | None], None] | None = None,
+        checkpoint: Checkpoints | None = None,
         clock: Clock | None = None,
+        seed: int = 0,
     ) -> None:
         require_buffer_size(buffer_size)
-        for name, value in (
-            ("ttl", ttl),
-            ("poll_interval", poll_interval),
-            ("server_rate", server_rate),
+        require_choice("normalize", normalize, (BY_WEIGHT, BY_COUNT))
+        require_choice("refill", refill, (ON_REPLY, ON_VERSION))
+        require_number("ttl", ttl, above=0)
+        require_number("poll_interval", poll_interval, above=0)
+        require_number("refresh_interval", refresh_interval, at_least=0)
+        require_number("backoff", backoff, at_least=0)
+        require_number("max_backoff", max_backoff, at_least=backoff)
+        require_number("fraction_evaluate", fraction_evaluate, at_least=0, at_most=1)
+        require_number("min_available_nodes", min_available_nodes, at_least=1)
+        for name, least, value in (
+            ("max_staleness", 0, max_staleness),
+            ("concurrency", 1, concurrency),
+            ("flush_after", 0, flush_after),
         ):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value!r}: must be finite and above 0")
+            if value is not None:
+                require_number(name, value, at_least=least)
         self.buffer_size = buffer_size
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key, self.configrecord_key = arrayrecord_key, configrecord_key
-        self.staleness, self.server_rate = staleness, server_rate
-        self.ttl, self.poll_interval, self.refresh_interval = ttl, poll_interval, refresh_interval
+        self.staleness, self.max_staleness = staleness or Constant(), max_staleness
+        self.normalize, self.relative_to_newest = normalize, relative_to_newest
+        self.merge = merge or Mean()
+        self.server_optimizer = server_optimizer or SGD()
+        self.guard = guard or Guard()
+        self.ttl, self.concurrency, self.refill = ttl, concurrency, refill
+        self.min_available_nodes = min_available_nodes
+        self.flush_after, self.fraction_evaluate = flush_after, fraction_evaluate
+        self.poll_interval, self.refresh_interval = poll_interval, refresh_interval
+        self.backoff, self.max_backoff = backoff, max_backoff
         self.nodes = nodes or (lambda grid: grid.get_node_ids())
         self.on_event = on_event or (lambda event: None)
-        self.clock = clock
-        self.backoff, self.max_backoff = backoff, max_backoff
-        self._merging: dict[str, Update] = {}
+        self.on_version = on_version or (lambda version, arrays, metrics: None)
+        self.checkpoint, self.clock, self.seed = checkpoint, clock, seed
+        self.session: Session | None = None
+
+    # ---- settings ----------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """The newest version of the last training."""
+        return self.session.version if self.session else 0
+
+    def updates_needed(self, nodes: int) -> int:
+        """K, when `nodes` nodes take part."""
+        if isinstance(self.buffer_size, int) or self.buffer_size > 1:
+            return int(self.buffer_size)
+        return max(1, math.ceil(self.buffer_size * nodes))
+
+    def check_staleness(self, staleness: int) -> None:
+        """Raise :class:`RejectedError` for an update that is too stale to count."""
+        if self.max_staleness is not None and staleness > self.max_staleness:
+            raise RejectedError(
+                "stale", f"staleness is {staleness}: must be at most {self.max_staleness}"
+            )
+        if not self.staleness(staleness) > 0:
+            raise RejectedError("stale", f"{self.staleness} gives staleness {staleness} no weight")
+
+    def weights(self, updates: list[Update], version: int) -> np.ndarray:
+        """Weights of updates that are merged into the version after `version`."""
+        staleness = [self.staleness(version - update.base_version) for update in updates]
+        # Without a weight, a node that reported twice has still only one update in the buffer.
+        steps = [1.0 if self.weighted_by_key is None else update.steps for update in updates]
+        return merge_weights(steps, staleness, self.normalize)
 
     def summary(self) -> None:
         """Log the settings."""
         log(INFO, "\t├──> Asynchronous settings:")
-        log(INFO, "\t│\t├── Buffer size K: %s", self.buffer_size)
-        log(INFO, "\t│\t├── Server rate: %s", self.server_rate)
-        log(INFO, "\t│\t├── Time-to-live of a message: %s s", self.ttl)
-        log(
-            INFO,
-            "\t│\t└── Weighted by: %s, staleness: %s",
-            self.weighted_by_key,
-            self.staleness.__name__,
-        )
+        log(INFO, "\t│\t├── Buffer size K: %s, refill on each %s", self.buffer_size, self.refill)
+        log(INFO, "\t│\t├── Weighted by: %s, by %s", self.weighted_by_key, self.normalize)
+        log(INFO, "\t│\t├── Staleness: %s, at most %s", self.staleness, self.max_staleness)
+        log(INFO, "\t│\t├── Merge: %s, then %s", self.merge, self.server_optimizer)
+        log(INFO, "\t│\t├── Guard: %s", self.guard)
+        log(INFO, "\t│\t└── Time-to-live of a message: %s s", self.ttl)
+
+    # ---- Flower's hooks ----------------------------------------------------------------------
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One train message for every idle node.
+        """One train message for every node that is to start now.
 
         Parameters
         ----------
@@ -142,26 +234,18 @@ class BufferedAsync(Strategy):
         config : ConfigRecord
         grid : Grid
         """
-        now = self._now()
-        taking_part = sorted(self.nodes(grid))
-        self._count(len(taking_part))
+        session = self._running()
+        idle = session.idle(sorted(self.nodes(grid)))
+        if self.refill == ON_VERSION:
+            idle = [node_id for node_id in idle if node_id not in session.buffer]
+        if self.concurrency is not None:
+            free = max(0, self.concurrency - len(session.flights))
+            if len(idle) > free:
+                drawn = session.rng.permutation(len(idle))[:free]
+                idle = sorted(idle[i] for i in drawn)
         return [
-            Message(
-                RecordDict(
-                    {
-                        self.arrayrecord_key: arrays,
-                        self.configrecord_key: ConfigRecord(
-                            {**config, "server-round": server_round}
-                        ),
-                    }
-                ),
-                dst_node_id=node_id,
-                message_type=MessageType.TRAIN,
-                ttl=self.ttl,
-                group_id=str(server_round),
-            )
-            for node_id in taking_part
-            if self.flights.may_start(node_id, now)
+            self._message(MessageType.TRAIN, node_id, server_round, arrays, config)
+            for node_id in idle
         ]
 
     def aggregate_train(
@@ -178,38 +262,68 @@ class BufferedAsync(Strategy):
 
         Returns
         -------
-        ArrayRecord, MetricRecord
-            The new arrays, and each metric's mean weighted like the arrays, over the nodes that
-            sent it.
+        ArrayRecord or None, MetricRecord or None
+            The new arrays, None if they would not be finite; and each metric's mean weighted
+            like the arrays, over the nodes that sent it.
         """
-        updates = [self._merging[reply.metadata.reply_to_message_id] for reply in replies]
-        weights = merge_weights(updates, server_round - 1, self.staleness)
-        merged = merge_updates(
-            self._bases[server_round - 1], updates, self._bases, weights, self.server_rate
-        )
-        return to_record(merged), mean_metrics([u.metrics for u in updates], weights)
+        session = self._running()
+        updates = [session.merging[reply.metadata.reply_to_message_id] for reply in replies]
+        arrays = session.merge(updates)
+        if arrays is None:
+            return None, None
+        weights = self.weights(updates, server_round - 1)
+        return arrays, mean_metrics([update.metrics for update in updates], weights)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """No evaluation on the nodes."""
-        return []
+        """One evaluate message for every idle node that was drawn for this version."""
+        session = self._running()
+        waiting = session.evaluation.waiting if session.evaluation else set()
+        return [
+            self._message(MessageType.EVALUATE, node_id, server_round, arrays, config)
+            for node_id in session.idle(sorted(waiting))
+        ]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """No evaluation on the nodes."""
-        return None
+        """Each metric's mean, weighted by ``weighted_by_key``; None if nobody has answered."""
+        ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        checked = [self.guard.check_metrics(reply) for reply in ordered]
+        if not checked:
+            return None
+        weights = np.array([weight for weight, _ in checked])
+        return mean_metrics([metrics for _, metrics in checked], weights / weights.sum())
+
+    def _message(
+        self,
+        message_type: str,
+        node_id: int,
+        version: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+    ) -> Message:
+        told = ConfigRecord({**config, "server-round": version})
+        return Message(
+            RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: told}),
+            dst_node_id=node_id,
+            message_type=message_type,
+            ttl=self.ttl,
+            group_id=str(version),
+        )
+
+    # ---- training ----------------------------------------------------------------------------
 
     def start(
         self,
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        timeout: float = 3600,
+        timeout: float | None = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Train until `num_rounds` versions have been made or `timeout` seconds have passed.
 
@@ -222,12 +336,13 @@ class BufferedAsync(Strategy):
             Version 0; every reply must have the same names, shapes and dtypes.
         num_rounds : int, default 3
             Versions to make.
-        timeout : float, default 3600
-            Seconds of the strategy's clock.
+        timeout : float or None, default 3600
+            Seconds of the strategy's clock for all versions together (there are no rounds that
+            could each have one); ``None``: no limit.
         train_config : ConfigRecord, optional
-            Sent with every message.
+            Sent with every message to train.
         evaluate_config : ConfigRecord, optional
-            Not used: nodes are not asked to evaluate.
+            Sent with every message to evaluate.
         evaluate_fn : callable, optional
             ``evaluate_fn(version, arrays)`` is called for version 0 and each new one.
 
@@ -235,37 +350,25 @@ class BufferedAsync(Strategy):
         -------
         Result
             Rounds are versions.
+
+        Raises
+        ------
+        ValueError
+            If the initial arrays are empty, not finite, or not of real numbers; if the folder of
+            the checkpoints is in use.
+        CheckpointError
+            If training is to go on from checkpoints of which none can be used.
         """
-        self._begin(grid, initial_arrays)
-        config = train_config or ConfigRecord()
         self.summary()
-        result = Result(arrays=initial_arrays)
-        self._evaluate(evaluate_fn, result)
-        last_refresh = -math.inf
-        while self.version < num_rounds and self._now() < timeout:
-            fresh = self._now() - last_refresh >= self.refresh_interval
-            if fresh:
-                last_refresh = self._now()
-                self._dispatch(grid, result.arrays, config)
-            replies = self._pull(grid)
-            for reply in replies:
-                self._receive(reply)
-                if len(self._buffer) >= self._needed and self.version < num_rounds:
-                    self._flush(result)
-                    self._evaluate(evaluate_fn, result)
-            if replies and self.version < num_rounds:
-                self._dispatch(grid, result.arrays, config)
-            elif not replies and self.version < num_rounds:
-                self._clock.sleep(self.poll_interval)
-        if self.version < num_rounds:
-            log(
-                WARNING,
-                "timeout after %.0f s: %s of %s versions",
-                timeout,
-                self.version,
-                num_rounds,
-            )
-        return result
+        train_config, evaluate_config = (
+            train_config or ConfigRecord(),
+            evaluate_config or ConfigRecord(),
+        )
+        self.session = Session(
+            self, grid, initial_arrays, train_config, evaluate_config, evaluate_fn
+        )
+        self.session.resume()
+        return self.session.run(num_rounds, math.inf if timeout is None else timeout)
 
     def drain(self, grid: Grid, timeout: float) -> int:
         """Wait for the messages in flight and leave them out; call it after :meth:`start`.
@@ -273,6 +376,7 @@ class BufferedAsync(Strategy):
         Parameters
         ----------
         grid : Grid
+            The grid that was given to :meth:`start`.
         timeout : float
             Seconds to wait at most.
 
@@ -281,124 +385,11 @@ class BufferedAsync(Strategy):
         int
             Messages that have not been answered.
         """
-        end = self._now() + timeout
-        while len(self.flights) and self._now() < end:
-            replies = self._pull(grid)
-            for reply in replies:
-                self._receive(reply)
-            if not replies:
-                self._clock.sleep(self.poll_interval)
-        self._buffer = Buffer()
-        return len(self.flights)
+        session = self._running()
+        session.grid = grid
+        return session.drain(timeout)
 
-    # ---- the parts of the loop ---------------------------------------------------------------
-
-    def _begin(self, grid: Grid, initial_arrays: ArrayRecord) -> None:
-        self._clock: Clock = self.clock or getattr(grid, "clock", None) or time
-        self._zero = self._clock.monotonic()
-        self.version = 0
-        self.flights = Flights(self.backoff, self.max_backoff)
-        self._buffer = Buffer()
-        self._needed, self._short = 0, (0, 0)
-        arrays = to_arrays(initial_arrays)
-        self._bases = {0: arrays}
-        self.guard = Guard(arrays, self.arrayrecord_key, self.weighted_by_key)
-
-    def _now(self) -> float:
-        return self._clock.monotonic() - self._zero
-
-    def _emit(self, kind: str, **values: Any) -> None:
-        self.on_event({"t": round(self._now(), 4), "event": kind, **values})
-
-    def _count(self, nodes: int) -> None:
-        """Work out K for the nodes that take part."""
-        whole = self.buffer_size >= 1
-        needed = int(self.buffer_size) if whole else max(1, math.ceil(self.buffer_size * nodes))
-        if needed > nodes and (needed, nodes) != self._short:
-            log(WARNING, "K is %s, but only %s nodes take part: waiting for more", needed, nodes)
-        if needed != self._needed:
-            log(INFO, "K is %s of the %s nodes that take part", needed, nodes)
-        self._short = (needed, nodes)
-        self._needed = needed
-
-    def _dispatch(self, grid: Grid, arrays: ArrayRecord, config: ConfigRecord) -> None:
-        """Send every idle node on from the newest version."""
-        for message in self.configure_train(self.version, arrays, config, grid):
-            node_id = message.metadata.dst_node_id
-            # One message per call: the grids disagree on what stands for one that was refused.
-            pushed = [message_id for message_id in grid.push_messages([message]) if message_id]
-            if not pushed:
-                self._fail(node_id, "error", reason="the message could not be sent")
-                continue
-            self.flights.open(Flight(pushed[0], node_id, self.version, self._now()))
-            self._emit("dispatch", node=node_id, version=self.version, message=pushed[0])
-
-    def _pull(self, grid: Grid) -> list[Message]:
-        return list(grid.pull_messages(self.flights.message_ids)) if len(self.flights) else []
-
-    def _receive(self, reply: Message) -> None:
-        """Buffer one reply, or say why not."""
-        # By message: the source of an error reply is the SuperLink, not the node.
-        flight = self.flights.close(reply.metadata.reply_to_message_id)
-        if flight is None:
-            return
-        about = {
-            "message": flight.message_id,
-            "version": flight.base_version,
-            "staleness": self.version - flight.base_version,
-            "latency": round(self._now() - flight.sent_at, 4),
-        }
-        if reply.has_error():
-            reason = str(reply.error.reason)[:300]
-            self._fail(flight.node_id, "error", code=reply.error.code, reason=reason, **about)
-            return
-        try:
-            update = self.guard.check(reply, flight)
-        except RejectedError as rejection:
-            self._fail(flight.node_id, "reject", reason=str(rejection), **about)
-            return
-        self.flights.succeeded(flight.node_id)
-        replaced = self._buffer.put(update)
-        numbers = dict(update.metrics)
-        self._emit("reply", node=flight.node_id, replaced=replaced, metrics=numbers, **about)
-
-    def _fail(self, node_id: int, kind: str, **values: Any) -> None:
-        pause = self.flights.failed(node_id, self._now())
-        self._emit(kind, node=node_id, pause=pause, **values)
-        log(WARNING, "node %s: %s (%s); pause %.0f s", node_id, kind, values["reason"], pause)
-
-    def _flush(self, result: Result) -> None:
-        """Make the next version from the buffer."""
-        updates = self._buffer.take_all()
-        staleness = [self.version - update.base_version for update in updates]
-        self._merging = {update.reply.metadata.reply_to_message_id: update for update in updates}
-        arrays, metrics = self.aggregate_train(self.version + 1, [u.reply for u in updates])
-        self.version += 1
-        if arrays is not None:
-            result.arrays = arrays
-        if metrics is not None:
-            result.train_metrics_clientapp[self.version] = metrics
-        self._bases[self.version] = to_arrays(result.arrays)
-        in_use = self.flights.base_versions | {self.version}
-        self._bases = {v: base for v, base in self._bases.items() if v in in_use}
-        nodes = [update.node_id for update in updates]
-        steps = [update.steps for update in updates]
-        self._emit("flush", version=self.version, nodes=nodes, steps=steps, staleness=staleness)
-        log(INFO, "version %s from %s nodes at %.1f s", self.version, len(updates), self._now())
-
-    def _evaluate(
-        self, evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None, result: Result
-    ) -> None:
-        metrics = evaluate_fn(self.version, result.arrays) if evaluate_fn else None
-        if metrics is not None:
-            result.evaluate_metrics_serverapp[self.version] = metrics
-
-
-def mean_metrics(metrics: Iterable[MetricRecord], weights: np.ndarray) -> MetricRecord:
-    """Weighted mean of each single-number metric, over the records that have it."""
-    sums: dict[str, np.ndarray] = {}
-    for record, weight in zip(metrics, weights, strict=True):
-        for name, value in record.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                sums[name] = sums.get(name, np.zeros(2)) + weight * np.array([value, 1.0])
-    return MetricRecord({name: float(total / weight) for name, (total, weight) in sums.items()})
+    def _running(self) -> Session:
+        if self.session is None:
+            raise RuntimeError("training has not begun: call start() first")
+        return self.session

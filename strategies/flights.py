@@ -1,6 +1,10 @@
-"""Who is training: one message in flight per node, and a pause for nodes that fail."""
+"""Who is at work: one message in flight per node, and a pause for nodes that fail."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+TRAIN, EVALUATE = "train", "evaluate"
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,14 @@ class Flight:
         Version of the arrays that were sent, from the server's own record.
     sent_at : float
         Time of the strategy's clock.
+    kind : {"train", "evaluate"}, default "train"
     """
 
     message_id: str
     node_id: int
     base_version: int
     sent_at: float
+    kind: str = TRAIN
 
 
 class Flights:
@@ -53,7 +59,12 @@ class Flights:
     @property
     def base_versions(self) -> set[int]:
         """Versions that some node is training from."""
-        return {flight.base_version for flight in self._by_message.values()}
+        return {f.base_version for f in self._by_message.values() if f.kind == TRAIN}
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether some node is evaluating."""
+        return any(flight.kind == EVALUATE for flight in self._by_message.values())
 
     def may_start(self, node_id: int, now: float) -> bool:
         """Whether a node has nothing in flight and is not being left alone."""
@@ -64,17 +75,24 @@ class Flights:
         self._by_message[flight.message_id] = flight
         self._busy.add(flight.node_id)
 
-    def close(self, message_id: str) -> Flight | None:
+    def get(self, message_id: str) -> Flight | None:
         """The flight that a reply belongs to; None if there is none (late, doubled, forged)."""
-        flight = self._by_message.pop(message_id, None)
-        if flight is not None:
-            self._busy.discard(flight.node_id)
-        return flight
+        return self._by_message.get(message_id)
+
+    def close(self, flight: Flight) -> None:
+        """Forget a message that was answered."""
+        del self._by_message[flight.message_id]
+        self._busy.discard(flight.node_id)
+
+    def sent_before(self, time: float) -> list[Flight]:
+        """Flights that began before `time`."""
+        return [flight for flight in self._by_message.values() if flight.sent_at < time]
 
     def failed(self, node_id: int, now: float) -> float:
         """Leave a node alone for a while; returns the seconds."""
         count = self._failures[node_id] = self._failures.get(node_id, 0) + 1
-        pause = float(min(self.backoff * 2.0 ** (count - 1), self.max_backoff))
+        # Beyond 2^60 every limit is reached, and the power would overflow.
+        pause = float(min(self.backoff * 2.0 ** min(count - 1, 60), self.max_backoff))
         self._not_before[node_id] = now + pause
         return pause
 
@@ -82,3 +100,26 @@ class Flights:
         """Forget the failures of a node."""
         self._failures.pop(node_id, None)
         self._not_before.pop(node_id, None)
+
+    def forget_all_but(self, present: Collection[int], now: float) -> None:
+        """Forget the failures of nodes that have left, once their pause is over.
+
+        A SuperNode that restarts comes back under a new id: the old ones must not pile up.
+        """
+        for node_id in [n for n, t in self._not_before.items() if t < now and n not in present]:
+            self.succeeded(node_id)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "flights": [asdict(flight) for flight in self._by_message.values()],
+            "failures": list(self._failures.items()),
+            "not_before": list(self._not_before.items()),
+        }
+
+    def load(self, state: dict[str, Any], *, in_flight: bool) -> None:
+        """Go on from a checkpoint; without `in_flight`, the messages are lost."""
+        self._failures = dict(state["failures"])
+        self._not_before = dict(state["not_before"])
+        for values in state["flights"] if in_flight else []:
+            self.open(Flight(**values))

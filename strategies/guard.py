@@ -1,84 +1,192 @@
-"""The door: a reply becomes an update, or is rejected with a named reason."""
+"""The door: a reply becomes an update, or is rejected by a named check, and counted."""
 
 import math
+from collections import Counter
+from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, Message
 
-from strategies.arrays import Arrays
+from strategies.arrays import NPY_HEADER, Arrays, Layout, read_payload
 from strategies.buffer import Update
+from strategies.checks import require_number
 from strategies.flights import Flight
+
+Metrics = dict[str, float | list[float]]
+
+MAX_METRICS, MAX_METRIC_LENGTH, LARGEST_METRIC = 256, 1024, 1e300
 
 
 class RejectedError(Exception):
-    """A reply that must not reach the model; ``str()`` is the reason."""
-
-
-class Guard:
-    """Compares every reply with the arrays that training began with.
+    """A reply that must not reach the model.
 
     Parameters
     ----------
-    initial : dict of str to array
-        Names, shapes and dtypes that a reply must have.
-    arrayrecord_key : str
-        Record of the reply that holds the arrays.
-    weighted_by_key : str
-        Metric that holds the number of training steps.
+    check : str
+        Name of the check: record, weight, schema, size, payload, finite, norm, stale.
+    detail : str
+        One sentence.
     """
 
-    def __init__(self, initial: Arrays, arrayrecord_key: str, weighted_by_key: str) -> None:
-        self.schema = {name: (array.shape, array.dtype) for name, array in initial.items()}
-        self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
+    def __init__(self, check: str, detail: str) -> None:
+        super().__init__(detail)
+        self.check = check
 
-    def check(self, reply: Message, flight: Flight) -> Update:
+
+class Guard:
+    """Compares every reply with the arrays that training began with, and with two bounds.
+
+    Parameters
+    ----------
+    max_norm : float, default 1e6
+        Largest Euclidean norm of an update (its difference to the version it was sent, over all
+        arrays). The default only stops what has diverged; a bound near the norms of honest
+        updates, which the events tell, also stops attacks by scaling.
+    max_weight : float, default 1e6
+        Largest weight; the server knows the steps or examples that it asks for.
+
+    Attributes
+    ----------
+    rejections : Counter
+        Rejected replies by ``(check, node_id)``.
+    accepted : Counter
+        Accepted replies by node_id.
+    """
+
+    def __init__(self, *, max_norm: float = 1e6, max_weight: float = 1e6) -> None:
+        require_number("max_norm", max_norm, above=0)
+        require_number("max_weight", max_weight, at_least=1)
+        self.max_norm, self.max_weight = max_norm, max_weight
+        self.rejections: Counter[tuple[str, int]] = Counter()
+        self.accepted: Counter[int] = Counter()
+
+    def __repr__(self) -> str:
+        return f"Guard(max_norm={self.max_norm:g}, max_weight={self.max_weight:g})"
+
+    def begin(self, layout: Layout, arrayrecord_key: str, weighted_by_key: str | None) -> None:
+        """Freeze the schema and set the counters to zero.
+
+        Parameters
+        ----------
+        layout : Layout
+            Of the initial arrays.
+        arrayrecord_key : str
+            Record of a reply that holds the arrays.
+        weighted_by_key : str, optional
+            Metric that holds the weight; without one, all weigh 1.
+        """
+        self.layout = layout
+        self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
+        self.rejections.clear()
+        self.accepted.clear()
+
+    def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
         """The update that a reply carries.
+
+        Parameters
+        ----------
+        reply : Message
+            With content.
+        flight : Flight
+            The message it answers.
+        base : array, shape (P,)
+            The version that was sent.
+        now : float
+            Time of arrival.
 
         Raises
         ------
         RejectedError
-            With the reason.
+            With the check and the reason.
         """
+        weight, metrics = self.check_metrics(reply)
         record = reply.content.array_records.get(self.arrayrecord_key)
         if record is None:
-            raise RejectedError(f"no ArrayRecord {self.arrayrecord_key!r}")
-        metrics = MetricRecord()
-        for other in reply.content.metric_records.values():
-            metrics.update(other)
-        steps = metrics.get(self.weighted_by_key)
-        if isinstance(steps, bool) or not isinstance(steps, int | float):
-            raise RejectedError(f"metric {self.weighted_by_key!r} is {steps!r}: must be a number")
-        if not (math.isfinite(steps) and steps > 0):
-            raise RejectedError(f"metric {self.weighted_by_key!r} is {steps!r}: must be above 0")
-        return Update(
-            reply=reply,
-            node_id=flight.node_id,
-            base_version=flight.base_version,
-            steps=float(steps),
-            arrays=self._arrays(record),
-            metrics=metrics,
-        )
+            raise RejectedError("record", f"no ArrayRecord {self.arrayrecord_key!r}")
+        delta = self.check_arrays(self.decode(record), base)
+        return Update(reply, flight, weight, delta, metrics, now)
 
-    def _arrays(self, record: ArrayRecord) -> Arrays:
-        if set(record) != set(self.schema):
-            odd = sorted(set(record) ^ set(self.schema))
-            raise RejectedError(f"arrays {odd} are missing or not known")
-        arrays = {}
-        for name, (shape, dtype) in self.schema.items():
+    def check_metrics(self, reply: Message) -> tuple[float, Metrics]:
+        """Weight and metrics of a reply; a metric that cannot be averaged is left out."""
+        metrics: dict[str, Any] = {}
+        for record in reply.content.metric_records.values():
+            metrics.update(record)
+        weight = 1.0 if self.weighted_by_key is None else metrics.get(self.weighted_by_key)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise RejectedError(
+                "weight", f"metric {self.weighted_by_key!r} is {weight!r:.60}: must be a number"
+            )
+        if not 1 <= weight <= self.max_weight:
+            raise RejectedError(
+                "weight",
+                f"metric {self.weighted_by_key!r} is {weight!r:.60}: must be from 1 to "
+                f"{self.max_weight:g}",
+            )
+        usable = {name: value for name, value in metrics.items() if is_usable(value)}
+        kept = dict(list(usable.items())[:MAX_METRICS])
+        return float(weight), kept
+
+    def decode(self, record: ArrayRecord) -> Arrays:
+        """Arrays of a record that has the frozen schema; payloads are read last."""
+        schema = self.layout.schema
+        if set(record) != set(schema):
+            odd = sorted(set(record) ^ set(schema))[:8]
+            raise RejectedError("schema", f"arrays {odd} are missing or not known")
+        for name, (shape, dtype) in schema.items():
             sent = record[name]
             if tuple(sent.shape) != shape or sent.dtype != str(dtype):
                 raise RejectedError(
-                    f"array {name!r} is {sent.dtype}{tuple(sent.shape)}: must be {dtype}{shape}"
+                    "schema",
+                    f"array {name!r} is {sent.dtype}{tuple(sent.shape)}: must be {dtype}{shape}",
                 )
-            try:
-                array = sent.numpy()
-            except Exception as error:  # whatever a damaged payload makes numpy raise
-                raise RejectedError(f"array {name!r} cannot be read: {error}") from error
-            if array.shape != shape or array.dtype != dtype:
+            limit = dtype.itemsize * int(np.prod(shape)) + NPY_HEADER
+            if len(sent.data) > limit:
                 raise RejectedError(
-                    f"array {name!r} holds {array.dtype}{array.shape}: must be {dtype}{shape}"
+                    "size", f"array {name!r} has {len(sent.data)} bytes: must be at most {limit}"
                 )
-            if not np.all(np.isfinite(array)):
-                raise RejectedError(f"array {name!r} is not finite")
-            arrays[name] = array
+        arrays = {}
+        for name, (shape, dtype) in schema.items():
+            try:
+                arrays[name] = read_payload(record[name].data, shape, dtype)
+            except Exception as error:  # whatever a damaged header makes numpy raise
+                raise RejectedError(
+                    "payload", f"array {name!r} cannot be read: {error!s:.200}"
+                ) from error
         return arrays
+
+    def check_arrays(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
+        """Difference of decoded arrays to their base, finite and of a bounded norm."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = np.subtract(self.layout.flatten(arrays), base, dtype=np.float64)
+            norm = math.sqrt(square) if (square := float(delta @ delta)) >= 0 else math.nan
+        if norm <= self.max_norm:
+            return delta
+        for name, array in arrays.items():
+            if not np.all(np.isfinite(array)):
+                raise RejectedError("finite", f"array {name!r} is not finite")
+        raise RejectedError("norm", f"norm is {norm:.4g}: must be at most {self.max_norm:g}")
+
+    def reject(self, check: str, node_id: int) -> None:
+        """Count a rejection."""
+        self.rejections[check, node_id] += 1
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "rejections": [[*key, count] for key, count in self.rejections.items()],
+            "accepted": list(self.accepted.items()),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.rejections.update({(check, node): n for check, node, n in state["rejections"]})
+        self.accepted.update(dict(state["accepted"]))
+
+
+def is_usable(value: Any) -> bool:
+    """Whether a metric can be averaged: a finite number, or a short list of them."""
+    if isinstance(value, list):
+        return len(value) <= MAX_METRIC_LENGTH and all(map(is_usable, value))
+    # The sum of a buffer of them must be finite too.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -LARGEST_METRIC < value < LARGEST_METRIC

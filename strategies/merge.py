@@ -1,73 +1,115 @@
-"""From buffered updates to the next version."""
+"""From the differences that nodes report to one difference.
 
-from collections.abc import Mapping, Sequence
+A rule is any callable ``(deltas, weights) -> delta``: `deltas` is a sequence of K vectors of
+float64, `weights` an array of K numbers from :func:`merge_weights`. Updates come in the order of
+the node ids, so the order in which they arrived changes nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from strategies.arrays import Arrays
-from strategies.buffer import Update
-from strategies.staleness import StalenessWeight
+from strategies.checks import require_choice, require_number
+
+MergeRule = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
+
+BY_WEIGHT, BY_COUNT = "weight", "count"
 
 
-def merge_weights(updates: Sequence[Update], version: int, weight: StalenessWeight) -> np.ndarray:
-    """``w_m = n_m s(tau_m) / sum_j n_j s(tau_j)`` with ``tau_m = version - b_m``.
-
-    Parameters
-    ----------
-    updates : sequence of Update
-    version : int
-        Current version.
-    weight : StalenessWeight
-        The function s.
-
-    Returns
-    -------
-    array of float64, shape (len(updates),)
-        Sums to 1.
-
-    Raises
-    ------
-    ValueError
-        If all weights are zero.
-    """
-    raw = np.array([u.steps * weight(version - u.base_version) for u in updates], np.float64)
-    if not raw.sum() > 0:
-        raise ValueError(f"weights of the updates are {raw.tolist()}: one must be above 0")
-    return raw / raw.sum()
-
-
-def merge_updates(
-    current: Arrays,
-    updates: Sequence[Update],
-    bases: Mapping[int, Arrays],
-    weights: np.ndarray,
-    rate: float = 1.0,
-) -> Arrays:
-    """``theta + rate * sum_m w_m (theta_m - theta_base(b_m))``, summed in double precision.
+def merge_weights(
+    steps: Sequence[float], staleness_weights: Sequence[float], normalize: str = BY_WEIGHT
+) -> np.ndarray:
+    """Weights of the buffered updates, from their steps ``n_m`` and staleness weights ``s_m``.
 
     Parameters
     ----------
-    current : dict of str to array
-        The current version, theta.
-    updates : sequence of Update
-    bases : mapping of int to arrays
-        The server's own snapshots of the versions that the updates started from.
-    weights : array of float64
-        One per update.
-    rate : float, default 1.0
-        Server learning rate.
+    steps : sequence of float
+    staleness_weights : sequence of float
+    normalize : {"weight", "count"}, default "weight"
+        ``"weight"``: ``w_m = n_m s_m / sum_j n_j s_j``, they sum to 1.
+        ``"count"``: ``w_m = n_m / (sum_j n_j) s_m``, so that a stale buffer moves the model less;
+        with ``n_m = 1`` it is the ``s_m / K`` of FedBuff.
 
     Returns
     -------
-    dict of str to array
-        Same names, shapes and dtypes as `current`.
+    array of float64, shape (K,)
     """
-    merged = {}
-    for name, theta in current.items():
-        delta = np.zeros(theta.shape, np.float64)
-        for update, weight in zip(updates, weights, strict=True):
-            delta += weight * (
-                update.arrays[name].astype(np.float64) - bases[update.base_version][name]
-            )
-        merged[name] = np.asarray(theta + rate * delta, theta.dtype)
-    return merged
+    require_choice("normalize", normalize, (BY_WEIGHT, BY_COUNT))
+    n, s = np.asarray(steps, np.float64), np.asarray(staleness_weights, np.float64)
+    return n * s / (n * s if normalize == BY_WEIGHT else n).sum()
+
+
+@dataclass(frozen=True)
+class Mean:
+    """``sum_m w_m delta_m``."""
+
+    def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+        """Merge."""
+        merged = np.zeros_like(deltas[0])
+        for delta, weight in zip(deltas, weights, strict=True):
+            merged += weight * delta
+        return merged
+
+
+@dataclass(frozen=True)
+class TrimmedMean:
+    """Per parameter, the plain mean without the ``floor(fraction K)`` lowest and highest values.
+
+    The result is scaled by the sum of the weights, which is 1 unless ``normalize="count"``; the
+    single weights do not matter (Yin et al. 2018).
+
+    Parameters
+    ----------
+    fraction : float, default 0.2
+        Cut from each end; below 0.5.
+    """
+
+    fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        require_number("fraction", self.fraction, at_least=0, below=0.5)
+
+    def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+        """Merge."""
+        cut = int(self.fraction * len(deltas))
+        inner = np.sort(np.stack(deltas), axis=0)[cut : len(deltas) - cut]
+        return inner.mean(axis=0) * weights.sum()
+
+
+@dataclass(frozen=True)
+class Median:
+    """Per parameter, the median, scaled by the sum of the weights (Yin et al. 2018)."""
+
+    def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+        """Merge."""
+        middle = np.sort(np.stack(deltas), axis=0)[(len(deltas) - 1) // 2 : len(deltas) // 2 + 1]
+        return middle.mean(axis=0) * weights.sum()
+
+
+@dataclass(frozen=True)
+class NormFiltered:
+    """Leave out the updates whose norm is above `factor` times the median norm, then merge.
+
+    The weights of the others are scaled up to the same sum.
+
+    Parameters
+    ----------
+    factor : float, default 3.0
+        At least 1, so that half of the updates always stay.
+    rule : callable, default Mean()
+        Merges the others.
+    """
+
+    factor: float = 3.0
+    rule: MergeRule = field(default_factory=Mean)
+
+    def __post_init__(self) -> None:
+        require_number("factor", self.factor, at_least=1)
+
+    def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+        """Merge."""
+        norms = np.array([np.linalg.norm(delta) for delta in deltas])
+        kept = np.flatnonzero(norms <= self.factor * np.median(norms)).tolist()
+        scaled = weights[kept] * (weights.sum() / weights[kept].sum())
+        return self.rule([deltas[m] for m in kept], scaled)

@@ -1,17 +1,86 @@
-"""How much an update still counts that started from an older version."""
+"""How much an update still counts that started from an older version.
+
+A rule is any callable from the staleness tau >= 0 (versions made since the update's base) to a
+weight s >= 0; an update of weight 0 is turned away when it arrives.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-StalenessWeight = Callable[[int], float]
+from strategies.checks import require_number
+
+StalenessRule = Callable[[int], float]
 
 
-def constant(staleness: int) -> float:
+@dataclass(frozen=True)
+class Constant:
     """``s(tau) = 1``: an old update counts like a new one; FAuNO's choice."""
-    return 1.0
+
+    def __call__(self, staleness: int) -> float:
+        """Weight of an update."""
+        return 1.0
 
 
-def polynomial(exponent: float = 0.5) -> StalenessWeight:
-    """``s(tau) = (1 + tau)^-exponent``; 0.5 is the choice of FedBuff (Nguyen et al. 2022)."""
-    if not exponent >= 0:
-        raise ValueError(f"exponent is {exponent!r}: must be at least 0")
-    return lambda staleness: float((1 + staleness) ** -exponent)
+@dataclass(frozen=True)
+class Polynomial:
+    """``s(tau) = (1 + tau)^-exponent`` (FedAsync, Xie et al. 2019; FedBuff, Nguyen et al. 2022).
+
+    Parameters
+    ----------
+    exponent : float, default 0.5
+    """
+
+    exponent: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_number("exponent", self.exponent, at_least=0)
+
+    def __call__(self, staleness: int) -> float:
+        """Weight of an update."""
+        return float((1 + staleness) ** -self.exponent)
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """``s(tau) = 1`` up to `delay`, then ``1 / (slope (tau - delay) + 1)`` (Xie et al. 2019).
+
+    Parameters
+    ----------
+    slope : float, default 10.0
+        The paper's a.
+    delay : float, default 4.0
+        The paper's b, in versions.
+    """
+
+    slope: float = 10.0
+    delay: float = 4.0
+
+    def __post_init__(self) -> None:
+        require_number("slope", self.slope, at_least=0)
+        require_number("delay", self.delay, at_least=0)
+
+    def __call__(self, staleness: int) -> float:
+        """Weight of an update."""
+        return 1.0 / (self.slope * max(staleness - self.delay, 0.0) + 1.0)
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """``s(tau) = rule(tau)`` up to `limit`, then 0.
+
+    Parameters
+    ----------
+    limit : int
+        Largest staleness that counts.
+    rule : callable, default Constant()
+    """
+
+    limit: int
+    rule: StalenessRule = Constant()
+
+    def __post_init__(self) -> None:
+        require_number("limit", self.limit, at_least=0)
+
+    def __call__(self, staleness: int) -> float:
+        """Weight of an update."""
+        return self.rule(staleness) if staleness <= self.limit else 0.0

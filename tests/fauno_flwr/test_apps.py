@@ -285,3 +285,26 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path) -> None:
     with pytest.raises(ConfigError, match="is not empty"):
         RunDirectory(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_node_that_restarts_under_a_new_id_takes_its_place_again(tmp_path) -> None:
+    """K is all six: without the node that has come back no further version could be made."""
+    whole = load_config("ether2", [*TINY, "federation.versions=8", "federation.buffer_size=6"])
+    grid = InMemoryGrid(client_app.app, AGENTS, presence={2: [(0.0, 4.5), (9.0, 1e9)]})
+    out = run(grid, whole, tmp_path / "run")
+    assert json.loads((out.path / "summary.json").read_text())["versions"] == 8
+    flushes = [e for e in read_lines(out.path / "events.jsonl") if e["event"] == "flush"]
+    assert len({tuple(sorted(e["names"])) for e in flushes}) == 1
+    assert {1002 in e["nodes"] for e in flushes} == {True, False}
+
+
+def test_a_training_goes_on_from_its_checkpoints(tmp_path) -> None:
+    state = tmp_path / "state"
+    settings = [*TINY, f"federation.checkpoints={state}"]
+    run(InMemoryGrid(client_app.app, AGENTS), load_config("ether2", settings), tmp_path / "first")
+    longer = load_config("ether2", [*settings, "federation.versions=6"])
+    out = run(InMemoryGrid(client_app.app, AGENTS), longer, tmp_path / "second")
+    events = read_lines(out.path / "events.jsonl")
+    assert [e["version"] for e in events if e["event"] == "resume"] == [4]
+    assert [e["version"] for e in events if e["event"] == "flush"] == [5, 6]
+    assert [line["version"] for line in read_lines(out.path / "metrics.jsonl")] == list(range(1, 7))

@@ -16,8 +16,7 @@ def steps(partition_id: int) -> int:
     return 1 + partition_id
 
 
-@pytest.fixture
-def linear_app() -> ClientApp:
+def make_linear_app() -> ClientApp:
     """Each message moves the arrays half way to the node's target."""
     app = ClientApp()
 
@@ -38,6 +37,12 @@ def linear_app() -> ClientApp:
         return Message(content, reply_to=message)
 
     return app
+
+
+@pytest.fixture
+def linear_app() -> ClientApp:
+    """See :func:`make_linear_app`."""
+    return make_linear_app()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies import BufferedAsync
 from strategies.grids import InMemoryGrid
-from strategies.staleness import polynomial
+from strategies.staleness import Polynomial
 from tests.strategies.conftest import steps, target
 
 
@@ -76,7 +76,7 @@ def test_an_old_update_weighs_less_by_the_staleness_rule(
     history: list[np.ndarray] = []
     events: list[dict] = []
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: (1.0, 1.0, 2.5)[i])
-    BufferedAsync(2, staleness=polynomial(0.5), on_event=events.append).start(
+    BufferedAsync(2, staleness=Polynomial(0.5), on_event=events.append).start(
         grid, zeros, num_rounds=3, evaluate_fn=lambda v, arrays: history.append(weights(arrays))
     )
     flush = [event for event in events if event["event"] == "flush"][2]
@@ -231,7 +231,7 @@ def test_snapshots_are_kept_only_while_somebody_trains_from_them(
     strategy = BufferedAsync(1)
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: 50.0 if i == 0 else 1.0)
     strategy.start(grid, zeros, num_rounds=60)
-    assert len(strategy._bases) <= 4
+    assert len(strategy.session.bases) <= 4
 
 
 @pytest.mark.parametrize(
@@ -239,6 +239,15 @@ def test_snapshots_are_kept_only_while_somebody_trains_from_them(
     [
         ({"buffer_size": 0}, "buffer_size is 0"),
         ({"buffer_size": 2.5}, "buffer_size is 2.5"),
+        ({"buffer_size": True}, "buffer_size is True"),
+        ({"buffer_size": "half"}, "buffer_size is 'half'"),
+        ({"concurrency": 0}, "concurrency is 0: must be a finite number at least 1"),
+        ({"flush_after": -1.0}, "flush_after is -1.0"),
+        ({"refill": "never"}, "refill is 'never': must be one of reply, version"),
+        ({"fraction_evaluate": 1.5}, "fraction_evaluate is 1.5"),
+        ({"max_staleness": -1}, "max_staleness is -1"),
+        ({"min_available_nodes": 0}, "min_available_nodes is 0"),
+        ({"backoff": 9.0, "max_backoff": 3.0}, "max_backoff is 3.0"),
         ({"ttl": float("nan")}, "ttl is nan"),
     ],
 )
@@ -267,3 +276,52 @@ def test_arrays_without_dimensions_travel_and_merge() -> None:
     final = result.arrays["count"].numpy()
     assert final.shape == ()
     assert final == 6
+
+
+def test_without_a_timeout_it_waits_as_long_as_it_takes(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    grid = InMemoryGrid(linear_app, 2, duration=500.0)
+    result = BufferedAsync(2).start(grid, zeros, num_rounds=10, timeout=None)
+    assert len(result.train_metrics_clientapp) == 10
+    assert grid.clock.monotonic() == 5000.0
+
+
+def test_every_version_is_called_back(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+    seen: list[tuple[int, float]] = []
+    evaluated: list[np.ndarray] = []
+
+    def on_version(version: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> None:
+        assert np.array_equal(weights(arrays), evaluated[version])
+        seen.append((version, metrics["loss"] if metrics else -1.0))
+
+    strategy = BufferedAsync(2, on_version=on_version)
+    result = strategy.start(
+        InMemoryGrid(linear_app, 3), zeros, 5, evaluate_fn=lambda v, a: evaluated.append(weights(a))
+    )
+    assert seen == [(v, m["loss"]) for v, m in result.train_metrics_clientapp.items()]
+    assert [version for version, _ in seen] == [1, 2, 3, 4, 5]
+
+
+def test_a_k_beyond_what_is_there_is_said(
+    linear_app: ClientApp, zeros: ArrayRecord, caplog: pytest.LogCaptureFixture
+) -> None:
+    for settings, said in (({}, "waiting for more"), ({"flush_after": 3.0}, "flushing after 3 s")):
+        BufferedAsync(4, **settings).start(InMemoryGrid(linear_app, 2), zeros, 3, timeout=20)
+        assert f"K is 4, but only 2 nodes take part: {said}" in caplog.messages
+    assert "a version from 2 updates instead of 4: the first has waited 3 s" in caplog.messages
+
+
+def test_nothing_is_sent_before_enough_nodes_are_there(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    """They come one a second; then one leaves, which changes nothing."""
+    presence = {i: [(float(i), 12.0 if i == 0 else 1e9)] for i in range(4)}
+    events: list[dict] = []
+    grid = InMemoryGrid(linear_app, 4, presence=presence)
+    strategy = BufferedAsync(0.5, min_available_nodes=4, on_event=events.append)
+    strategy.start(grid, zeros, num_rounds=20)
+    sent = [event["t"] for event in events if event["event"] == "dispatch"]
+    assert 3.0 <= sent[0] < 4.1
+    assert sent[-1] > 12.0
+    assert strategy.version == 20

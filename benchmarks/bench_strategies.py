@@ -1,0 +1,195 @@
+"""Cost of the strategy, and what it gains with a straggler: ``make benchmark``.
+
+Read the ratios of one run, not the times: machines and their moods differ.
+"""
+
+import json
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fauno_flwr.launcher import Engine
+from strategies import SGD, BufferedAsync, Guard, Mean, Median, NormFiltered, TrimmedMean
+from strategies.arrays import Layout, to_arrays, to_record
+from strategies.buffer import Buffer, Update
+from strategies.flights import Flight
+from strategies.grids import InMemoryGrid
+from strategies.merge import merge_weights
+
+REUSE = Path(__file__).parents[1] / "examples" / "reuse"
+NODES, K = 20, 10
+# 7,233 parameters: a critic of two layers.
+SHAPES = {"0.weight": (64, 46), "0.bias": (64,), "2.weight": (64, 64), "2.bias": (64,)}
+SHAPES |= {"4.weight": (1, 64), "4.bias": (1,)}
+
+
+@pytest.fixture
+def trained() -> list[dict[str, np.ndarray]]:
+    """Arrays as nodes would send them."""
+    rng = np.random.default_rng(0)
+    return [
+        {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+        for _ in range(NODES)
+    ]
+
+
+@pytest.mark.parametrize("rule", [Mean(), TrimmedMean(), Median(), NormFiltered()], ids=repr)
+def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
+    """Updates per second once arrays are decoded: K updates, then a version."""
+    layout, guard, optimizer = Layout(trained[0]), Guard(), SGD()
+    guard.begin(layout, "arrays", "num-examples")
+    base = layout.flatten(trained[0])
+    reply = Message.__new__(Message)
+
+    def run() -> None:
+        buffer = Buffer()
+        for m in range(K):
+            delta = guard.check_arrays(trained[m], base)
+            flight = Flight(str(m), m, 0, 0.0)
+            buffer.put(Update(reply, flight, 1.0, delta, {"loss": 0.0}, 0.0))
+        updates = buffer.take_all()
+        weights = merge_weights([u.steps for u in updates], [1.0] * K)
+        merged = rule([u.delta for u in updates], weights)
+        layout.unflatten(optimizer.step(base.astype(np.float64), merged))
+
+    benchmark(run)
+    benchmark.extra_info["updates_per_second"] = round(K / benchmark.stats["median"])
+
+
+@pytest.mark.parametrize("by", ["strategies", "flower"])
+def test_decode(benchmark, trained: list, by: str) -> None:
+    """What comes before it: arrays out of a record, checked against the schema or not."""
+    record = to_record(trained[0])
+    guard = Guard()
+    guard.begin(Layout(trained[0]), "arrays", "num-examples")
+    benchmark(lambda: guard.decode(record) if by == "strategies" else to_arrays(record))
+    benchmark.extra_info["updates_per_second"] = round(1 / benchmark.stats["median"])
+
+
+def walking_app() -> ClientApp:
+    """Each node adds a hundredth to every parameter."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        theta = message.content["arrays"]["w"].numpy() + np.float32(0.01)
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord({"w": Array(theta)}),
+                "metrics": MetricRecord({"num-examples": 1}),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    return app
+
+
+@pytest.mark.parametrize("concurrency", [5, 40])
+def test_memory(benchmark, concurrency: int) -> None:
+    """Peak of 0.1 MB models after 30 and 300 versions: of the concurrency, not of the versions."""
+
+    def peak(versions: int) -> float:
+        grid = InMemoryGrid(walking_app(), 50, duration=lambda i, k: 1.0 + 0.1 * i)
+        start = to_record({"w": np.zeros(25_000, np.float32)})
+        tracemalloc.start()
+        BufferedAsync(5, concurrency=concurrency).start(grid, start, versions)
+        top = tracemalloc.get_traced_memory()[1] / 1e6
+        tracemalloc.stop()
+        return round(top, 1)
+
+    few = peak(30)
+    many = benchmark.pedantic(peak, (300,), rounds=1)
+    benchmark.extra_info["megabytes"] = {"30 versions": few, "300 versions": many}
+    assert many < 1.5 * few
+
+
+def settings(strategy: str, out: Path, seconds: float) -> dict[str, bool | float | int | str]:
+    """Run config of the example."""
+    return {
+        "strategy": strategy,
+        "num-rounds": 400,
+        "target-loss": 0.2,
+        "local-epochs": 1,
+        "seconds": seconds,
+        "slow-down": 10.0,
+        "out": str(out),
+    }
+
+
+def compare(histories: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Versions per second and seconds to the target loss, counted from the first version.
+
+    Before it lies the start of the engine's workers, which import torch; ``seconds_in_all`` has it.
+    """
+    table = {}
+    for name, history in histories.items():
+        first, last = history[1], history[-1]
+        assert last["loss"] <= 0.2
+        rate = (last["version"] - 1) / (last["t"] - first["t"])
+        table[name] = {
+            "versions_per_second": rate,
+            "seconds_to_target": last["t"] - first["t"],
+            "seconds_in_all": last["t"],
+        }
+    ours, theirs = table["async"], table["fedavg"]
+    table["ratio"] = {
+        "versions_per_second": ours["versions_per_second"] / theirs["versions_per_second"],
+        "seconds_to_target": theirs["seconds_to_target"] / ours["seconds_to_target"],
+        "seconds_in_all": theirs["seconds_in_all"] / ours["seconds_in_all"],
+    }
+    return {name: {k: round(v, 2) for k, v in row.items()} for name, row in table.items()}
+
+
+def test_straggler_virtual_time(benchmark, tmp_path: Path, monkeypatch) -> None:
+    """The reuse example, ten nodes, one of them ten times slower: seconds of virtual time."""
+    monkeypatch.syspath_prepend(REUSE)
+    from reuse import client_app, server_app
+
+    torch.set_num_threads(1)
+
+    def run(strategy: str) -> list[dict[str, float]]:
+        out = tmp_path / f"{strategy}.json"
+        config = settings(strategy, out, seconds=0.0)
+        grid = InMemoryGrid(
+            client_app.app,
+            10,
+            duration=lambda i, k: 10.0 if i == 0 else 1.0,
+            run_config=config,
+        )
+        server_app.main(grid, Context(1, 1, {}, RecordDict(), config))
+        return json.loads(out.read_text())
+
+    histories = {"fedavg": run("fedavg")}
+    histories["async"] = benchmark.pedantic(run, ("async",), rounds=1)
+    benchmark.extra_info.update(compare(histories))
+    assert benchmark.extra_info["ratio"]["seconds_to_target"] >= 5
+
+
+@pytest.mark.slow
+def test_straggler_flwr_run(benchmark, tmp_path: Path) -> None:
+    """The same through ``flwr run``: real seconds, six workers for ten nodes."""
+
+    def run(strategy: str) -> list[dict[str, float]]:
+        out = tmp_path / f"{strategy}.json"
+        with Engine() as engine:
+            run_id = engine.submit(REUSE, settings(strategy, out, seconds=0.3), 10, 6)
+            while not engine.status(run_id)[0].startswith("finished"):
+                time.sleep(1)
+            assert out.exists(), engine.run_log(run_id)[-3000:]
+        return json.loads(out.read_text())
+
+    histories = {"fedavg": run("fedavg")}
+    histories["async"] = benchmark.pedantic(run, ("async",), rounds=1)
+    benchmark.extra_info.update(compare(histories))
+    assert benchmark.extra_info["ratio"]["seconds_to_target"] >= 5
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, "-o", "python_files=bench_*.py", *sys.argv[1:]]))

@@ -1,0 +1,1 @@
+"""A small Flower app: a network learns a function of which each node has seen a part."""

@@ -1,0 +1,55 @@
+"""The server: the import of the strategy is all that differs."""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+
+from reuse.task import make_data, make_net, test
+
+app = ServerApp()
+
+
+class TargetReached(Exception):  # noqa: N818
+    """Not an error: the way out of a strategy that knows only a number of rounds."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train to the target loss, and write the loss over time down."""
+    settings = context.run_config
+    if settings["strategy"] == "fedavg":
+        from flwr.serverapp.strategy import FedAvg as Strategy
+    else:
+        from strategies import BufferedAsync as Strategy
+
+    net = make_net()
+    parts = [make_data(partition) for partition in range(len(list(grid.get_node_ids())))]
+    x, y = (torch.cat(each) for each in zip(*parts, strict=True))
+    clock = getattr(grid, "clock", time)
+    started = clock.monotonic()
+    history: list[dict[str, float]] = []
+
+    def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
+        net.load_state_dict(arrays.to_torch_state_dict())
+        loss = test(net, x, y)
+        history.append({"version": version, "t": clock.monotonic() - started, "loss": loss})
+        if loss <= settings["target-loss"]:
+            raise TargetReached
+        return MetricRecord({"loss": loss})
+
+    strategy = Strategy(fraction_evaluate=0.0)
+    try:
+        strategy.start(
+            grid,
+            ArrayRecord(net.state_dict()),
+            num_rounds=int(settings["num-rounds"]),
+            evaluate_fn=evaluate,
+        )
+    except TargetReached:
+        print(f"loss {history[-1]['loss']:.4f} after {history[-1]['t']:.1f} s")
+    if settings["out"]:
+        Path(settings["out"]).write_text(json.dumps(history))

@@ -1,0 +1,89 @@
+"""Nodes evaluate beside training; nobody waits for them."""
+
+import itertools
+
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
+
+from strategies import BufferedAsync, SyncBuffered
+from strategies.grids import InMemoryGrid
+from tests.strategies.conftest import make_linear_app, steps, target
+
+
+def evaluating_app() -> ClientApp:
+    app = make_linear_app()
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        i = int(context.node_config["partition-id"])
+        theta = message.content["arrays"]["w"].numpy()
+        loss = float(((theta - target(i)) ** 2).sum())
+        told = float(message.content["config"].get("told", 0.0))
+        metrics = MetricRecord({"num-examples": steps(i), "loss": loss, "told": told})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def test_all_nodes_and_all_versions_is_fedavg(zeros: ArrayRecord) -> None:
+    told = ConfigRecord({"told": 7.0})
+    ours = SyncBuffered(fraction_evaluate=1.0).start(
+        InMemoryGrid(evaluating_app(), 4), zeros, num_rounds=10, evaluate_config=told
+    )
+    theirs = FedAvg().start(
+        InMemoryGrid(evaluating_app(), 4), zeros, num_rounds=10, evaluate_config=told
+    )
+    assert list(ours.evaluate_metrics_clientapp) == list(theirs.evaluate_metrics_clientapp)
+    for version, metrics in theirs.evaluate_metrics_clientapp.items():
+        mine = ours.evaluate_metrics_clientapp[version]
+        assert mine["loss"] == pytest.approx(metrics["loss"], rel=1e-12)
+        assert mine["told"] == 7.0
+
+
+def test_training_does_not_wait_for_a_slow_evaluation(zeros: ArrayRecord) -> None:
+    """Node 0 takes 50 s for whatever it is asked; versions are made meanwhile, at their pace."""
+    events: list[dict] = []
+    grid = InMemoryGrid(evaluating_app(), 5, duration=lambda i, k: 50.0 if i == 0 else 1.0)
+    strategy = BufferedAsync(2, fraction_evaluate=1.0, on_event=events.append)
+    result = strategy.start(grid, zeros, num_rounds=60)
+    flushes = [e["t"] for e in events if e["event"] == "flush"]
+    assert flushes[-1] < 50
+    assert max(b - a for a, b in itertools.pairwise(flushes)) <= 2.0
+    # The last version is always heard of, from all.
+    assert 60 in result.evaluate_metrics_clientapp
+    done = [e for e in events if e["event"] == "evaluated"]
+    assert done[-1]["version"] == 60
+    assert done[-1]["nodes"] == 5
+
+
+def test_a_node_never_has_two_messages(zeros: ArrayRecord) -> None:
+    events: list[dict] = []
+    grid = InMemoryGrid(evaluating_app(), 4, duration=lambda i, k: 0.3 + i)
+    BufferedAsync(2, fraction_evaluate=0.5, on_event=events.append).start(
+        grid, zeros, num_rounds=20
+    )
+    flying: set[int] = set()
+    for event in events:
+        if event["event"] == "dispatch":
+            assert event["node"] not in flying
+            flying.add(event["node"])
+        elif event["event"] in ("reply", "evaluation"):
+            flying.remove(event["node"])
+    assert {e["kind"] for e in events if e["event"] == "dispatch"} == {"train", "evaluate"}
+
+
+@pytest.mark.parametrize("fault", ["no handler", "silent", "drop"])
+def test_evaluation_that_fails_costs_no_pause_and_ends(zeros: ArrayRecord, fault: str) -> None:
+    events: list[dict] = []
+    app = make_linear_app() if fault == "no handler" else evaluating_app()
+    broken = None if fault == "no handler" else fault
+    grid = InMemoryGrid(app, 3, faults=lambda i, k: broken if i == 0 and k % 2 else None)
+    strategy = BufferedAsync(2, ttl=5.0, fraction_evaluate=1.0, on_event=events.append)
+    result = strategy.start(grid, zeros, num_rounds=20, timeout=500)
+    assert strategy.version == 20
+    failed = [e for e in events if e["event"] == "error" and e["kind"] == "evaluate"]
+    assert failed
+    assert {e["pause"] for e in failed} == {0.0}
+    assert (20 in result.evaluate_metrics_clientapp) == (fault != "no handler")

@@ -1,0 +1,470 @@
+"""Fifteen faults that a server must survive, each shown to be fatal without its guard.
+
+A scenario asserts what must hold. `test_survives` runs it; `test_is_fatal_without_its_guard` takes
+the guard away, by the mutation that stands beside the scenario, and expects it to fail.
+"""
+
+import io
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from strategies import (
+    BufferedAsync,
+    Checkpoints,
+    Guard,
+    SyncBuffered,
+    buffered_async,
+    checkpoint,
+    freeze,
+    guard,
+    session,
+)
+from strategies import arrays as arrays_module
+from strategies.arrays import to_arrays, to_record
+from strategies.buffer import Buffer, Update
+from strategies.flights import Flight, Flights
+from strategies.grids import InMemoryGrid
+from strategies.session import Session
+from tests.strategies.conftest import make_linear_app
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+SCENARIOS: dict[str, tuple[Callable[[Path], None], Mutation]] = {}
+BAD = 1000  # the node whose replies are bad: partition 0
+START = {"w": np.zeros(2)}
+
+
+def fault(name: str, mutation: Mutation) -> Callable[[Callable[[Path], None]], None]:
+    """Register a scenario and the mutation that it must notice."""
+
+    def register(scenario: Callable[[Path], None]) -> None:
+        SCENARIOS[name] = (scenario, mutation)
+
+    return register
+
+
+def patch(target: object, name: str, value: object) -> Mutation:
+    """The mutation that puts `value` in the place of an attribute."""
+    return lambda monkeypatch: monkeypatch.setattr(target, name, value, raising=False)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in map(str, range(1, 16))])
+def test_survives(name: str, tmp_path: Path) -> None:
+    SCENARIOS[name][0](tmp_path)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in map(str, range(1, 16))])
+def test_is_fatal_without_its_guard(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario, mutation = SCENARIOS[name]
+    mutation(monkeypatch)
+    with pytest.raises(AssertionError):
+        scenario(tmp_path)
+
+
+def train(grid: InMemoryGrid, versions: int = 12, **settings: Any) -> tuple[list[dict], np.ndarray]:
+    """Events and final arrays of a training with K = 2 unless told otherwise."""
+    events: list[dict] = []
+    strategy = BufferedAsync(**{"buffer_size": 2, "on_event": events.append, **settings})
+    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=200)
+    return events, result.arrays["w"].numpy()
+
+
+def kinds(events: list[dict], event: str) -> list[dict]:
+    return [each for each in events if each["event"] == event]
+
+
+def saying(bad: dict[str, Any], count: Any = 1, **metrics: Any) -> ClientApp:
+    """An app whose nodes send ones from a base of zeros; partition 0 sends `bad` arrays instead."""
+    app = ClientApp()
+
+    @app.train()
+    def answer(message: Message, context: Context) -> Message:
+        first = context.node_config["partition-id"] == 0
+        good = {"w": Array(np.ones(2))}
+        record = ArrayRecord({**bad}) if first and bad else ArrayRecord(good)
+        numbers = {"num-examples": count, **metrics} if first else {"num-examples": 1}
+        content = RecordDict({"arrays": record, "metrics": MetricRecord(numbers)})
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def assert_only_bad_replies_are_rejected(app: ClientApp, check: str, **settings: Any) -> None:
+    """Versions go on, the model is what the good nodes say, the bad one is counted by name."""
+    guard = settings.pop("guard", Guard())
+    events, theta = train(InMemoryGrid(app, 3), 5, guard=guard, **settings)
+    assert len(kinds(events, "flush")) == 5
+    np.testing.assert_array_equal(theta, [1.0, 1.0])
+    assert set(guard.rejections) == {(check, BAD)}
+
+
+@fault("1", patch(Flights, "sent_before", lambda self, time: []))
+def a_client_never_answers(_: Path) -> None:
+    """Its slot is opened again after the time-to-live, and it is asked again."""
+    grid = InMemoryGrid(
+        make_linear_app(), 3, faults=lambda i, k: "silent" if (i, k) == (0, 0) else None
+    )
+    events, _theta = train(grid, 60, ttl=4.0)
+    assert len(kinds(events, "flush")) == 60
+    assert [each["node"] for each in kinds(events, "error")] == [BAD]
+    assert any(each["node"] == BAD for each in kinds(events, "reply"))
+
+
+@fault("2", patch(Flights, "failed", lambda self, node_id, now: 0.0))
+def a_client_raises_always(_: Path) -> None:
+    """The others go on; the offender is asked less and less often."""
+    grid = InMemoryGrid(make_linear_app(), 3, faults=lambda i, k: "raise" if i == 0 else None)
+    events, _theta = train(grid, 60)
+    assert len(kinds(events, "flush")) == 60
+    pauses = [each["pause"] for each in kinds(events, "error")]
+    assert pauses == sorted(pauses)
+    assert 2 <= len(pauses) <= 6
+
+
+@fault("3", patch(BufferedAsync, "check_staleness", lambda self, staleness: None))
+def an_update_is_too_stale(_: Path) -> None:
+    """It is left out, and costs no pause: the node was only slow."""
+    guard = Guard()
+    grid = InMemoryGrid(make_linear_app(), 3, duration=lambda i, k: 9.5 if i == 0 else 1.0)
+    events, _theta = train(grid, 40, max_staleness=3, guard=guard)
+    assert max(tau for each in kinds(events, "flush") for tau in each["staleness"]) <= 3
+    assert set(guard.rejections) == {("stale", BAD)}
+    assert {each["pause"] for each in kinds(events, "reject")} == {0.0}
+
+
+def two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: a message may be answered twice."""
+    close, seen = Flights.close, set()
+
+    def close_the_second_time(self: Flights, flight: Flight) -> None:
+        self._busy.discard(flight.node_id)
+        if flight.message_id in seen:
+            close(self, flight)
+        seen.add(flight.message_id)
+
+    monkeypatch.setattr(Flights, "close", close_the_second_time)
+
+
+@fault("4", two_answers)
+def a_reply_comes_twice_and_late(_: Path) -> None:
+    """A message has one answer; what comes after the slot was opened again belongs to nobody."""
+    grid = InMemoryGrid(
+        make_linear_app(), 3, faults=lambda i, k: ("duplicate", "late", None)[k % 3]
+    )
+    events, _theta = train(grid, 30, ttl=4.0, max_backoff=2.0)
+    answered = Counter(e["message"] for e in events if e["event"] in ("reply", "error"))
+    assert set(answered.values()) == {1}
+    assert kinds(events, "unmatched")
+
+
+def believe_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: the base version is what the reply says."""
+    honest = Guard.check
+
+    def credulous(self: Guard, reply: Message, flight: Flight, *rest: Any) -> Update:
+        update = honest(self, reply, flight, *rest)
+        claimed = int(reply.content["metrics"].get("version", flight.base_version))
+        return replace(update, flight=replace(flight, base_version=claimed))
+
+    monkeypatch.setattr(Guard, "check", credulous)
+
+
+@fault("5", believe_the_client)
+def a_client_claims_a_version(_: Path) -> None:
+    """The server knows what it has sent; a reply in another node's name is not taken either."""
+    events, _theta = train(InMemoryGrid(saying({}, version=-7), 3))
+    staleness = [tau for each in kinds(events, "flush") for tau in each["staleness"]]
+    assert len(staleness) == 24
+    assert set(staleness) <= {0, 1}
+    forging = InMemoryGrid(make_linear_app(), 3, faults=lambda i, k: "forge" if i == 0 else None)
+    plain = InMemoryGrid(make_linear_app(), 3)
+    (forged, theta), (_honest, expected) = train(forging), train(plain)
+    assert kinds(forged, "unmatched")
+    np.testing.assert_array_equal(theta, expected)
+
+
+def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> np.ndarray:
+    """Mutation: the difference, whatever it is."""
+    return self.layout.flatten(arrays).astype(np.float64) - base
+
+
+@fault("6", patch(Guard, "check_arrays", unchecked))
+def values_are_not_finite(_: Path) -> None:
+    for value in (np.nan, np.inf, -np.inf):
+        app = saying({"w": Array(np.array([0.0, value]))})
+        assert_only_bad_replies_are_rejected(app, "finite")
+
+
+@fault("7", patch(Guard, "decode", lambda self, record: to_arrays(record)))
+def arrays_are_of_another_schema(_: Path) -> None:
+    for bad in (
+        {"w": Array(np.full(1, 9.0))},  # would be broadcast
+        {"w": Array(np.full((1, 2), 9.0))},
+        {"w": Array(np.full(2, 9.0, np.float32))},
+        {"w": Array(np.ones(2)), "v": Array(np.ones(2))},
+        {"v": Array(np.ones(2))},
+        {"w": Array("float64", (2,), "numpy.ndarray", Array(np.full(1, 9.0)).data)},
+    ):
+        check = "payload" if set(bad) == {"w"} and tuple(bad["w"].shape) == (2,) else "schema"
+        check = "schema" if bad.get("w") and bad["w"].dtype == "float32" else check
+        assert_only_bad_replies_are_rejected(saying(bad), check)
+
+
+def any_weight(self: Guard, reply: Message) -> tuple[float, dict]:
+    """Mutation: the weight, whatever it is."""
+    return float(reply.content["metrics"]["num-examples"]), {}
+
+
+@fault("8", patch(Guard, "check_metrics", any_weight))
+def the_weight_is_absurd(_: Path) -> None:
+    nine = {"w": Array(np.full(2, 9.0))}
+    for count in (0, -9, 1e9, 0.5, float("nan"), float("inf"), 2**62):
+        assert_only_bad_replies_are_rejected(saying(nine, count), "weight")
+
+
+@fault("9", patch(Guard, "check_arrays", unchecked))
+def an_update_is_huge(_: Path) -> None:
+    app = saying({"w": Array(np.array([0.0, 4e4]))})
+    assert_only_bad_replies_are_rejected(app, "norm", guard=Guard(max_norm=100.0))
+    assert_only_bad_replies_are_rejected(saying({"w": Array(np.full(2, 1e300))}), "norm")
+
+
+def one_slot_per_message(self: Buffer, update: Update) -> bool:
+    """Mutation: the buffer counts reports instead of nodes."""
+    self._updates[int(update.flight.message_id.split("-")[1])] = update
+    return False
+
+
+@fault("10", patch(Buffer, "put", one_slot_per_message))
+def a_fast_client_fills_the_buffer(_: Path) -> None:
+    grid = InMemoryGrid(make_linear_app(), 3, duration=lambda i, k: 0.1 if i == 0 else 1.0)
+    events, _theta = train(grid, 20)
+    for flush in kinds(events, "flush"):
+        assert len(set(flush["nodes"])) == 2
+
+
+@fault("11", patch(Session, "_is_late", lambda self: False))
+def the_buffer_cannot_fill(_: Path) -> None:
+    """K = 4, of which two die: with `flush_after` versions go on, from those that are alive."""
+    dead = {2: [(0.0, 5.5)], 3: [(0.0, 5.5)]}
+    grid = InMemoryGrid(make_linear_app(), 4, presence=dead)
+    events, _theta = train(grid, 12, buffer_size=4, flush_after=3.0)
+    sizes = [len(each["nodes"]) for each in kinds(events, "flush")]
+    assert sizes == [4] * 5 + [2] * 7
+    waiting, _theta = train(InMemoryGrid(make_linear_app(), 4, presence=dead), buffer_size=4)
+    assert len(kinds(waiting, "flush")) == 5  # without it they wait, and the end is clean
+
+
+class PowerCutError(Exception):
+    """The server dies."""
+
+
+def uneven(i: int, k: int) -> float:
+    return (1.0, 1.0, 2.0)[i]
+
+
+def cut_at(version: int) -> Callable[[int, ArrayRecord, object], None]:
+    def on_version(made: int, arrays: ArrayRecord, metrics: object) -> None:
+        if made == version:
+            raise PowerCutError
+
+    return on_version
+
+
+def train_with_a_power_cut(folder: Path) -> np.ndarray:
+    """Training that is cut at version 9 and goes on from its files in a new process, so to say."""
+    with pytest.raises(PowerCutError):
+        train(
+            InMemoryGrid(make_linear_app(), 3, duration=uneven),
+            checkpoint=Checkpoints(folder),
+            on_version=cut_at(9),
+        )
+    return resume(folder)
+
+
+def resume(folder: Path) -> np.ndarray:
+    grid = InMemoryGrid(make_linear_app(), 3, duration=uneven)
+    return train(grid, 20, checkpoint=Checkpoints(folder, resume=True))[1]
+
+
+@fault("12", patch(freeze, "_thaw_update", lambda *arguments: None))
+def the_server_dies(folder: Path) -> None:
+    _events, expected = train(InMemoryGrid(make_linear_app(), 3, duration=uneven), 20)
+    theta = train_with_a_power_cut(folder)
+    assert theta.tobytes() == expected.tobytes()
+
+
+@fault("13", patch(checkpoint, "checksum", lambda text, tensors: ""))
+def a_checkpoint_is_damaged(folder: Path) -> None:
+    """One bit of the newest file is flipped: the one before is used, and all ends the same."""
+    _events, expected = train(InMemoryGrid(make_linear_app(), 3, duration=uneven), 20)
+    with pytest.raises(PowerCutError):
+        train(
+            InMemoryGrid(make_linear_app(), 3, duration=uneven),
+            checkpoint=Checkpoints(folder),
+            on_version=cut_at(9),
+        )
+    newest = Checkpoints(folder).files()[-1]
+    data = bytearray(newest.read_bytes())
+    state, tensors = checkpoint.read_checkpoint(newest, {"w": "float64(2,)"})
+    held = tensors[f"base/{state['version']}"]
+    place = data.index(held.tobytes())
+    data[place + 6] ^= 1  # in the exponent of the first number
+    newest.write_bytes(bytes(data))
+    assert resume(folder).tobytes() == expected.tobytes()
+
+
+SPRUNG: list[str] = []
+
+
+class Trap:
+    """Says so when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return SPRUNG.append, ("unpickled",)
+
+
+def trusting(data: bytes, shape: tuple, dtype: np.dtype) -> np.ndarray:
+    """Mutation: whatever numpy makes of the bytes."""
+    loaded = np.load(io.BytesIO(data), allow_pickle=True)
+    return np.ones(2) if loaded.dtype == object else loaded
+
+
+@fault("14", patch(guard, "read_payload", trusting))
+def a_payload_is_an_object_or_too_long(_: Path) -> None:
+    SPRUNG.clear()
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([Trap(), 1], object), allow_pickle=True)
+    disguised = Array("float64", (2,), "numpy.ndarray", pickled.getvalue())
+    assert_only_bad_replies_are_rejected(saying({"w": disguised}), "payload")
+    assert not SPRUNG
+    long = Array("float64", (2,), "numpy.ndarray", Array(np.ones(2)).data + bytes(5000))
+    assert_only_bad_replies_are_rejected(saying({"w": long}), "size")
+    # A header that promises more than there is must not make room for it.
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
+    )
+    greedy = Array("float64", (2,), "numpy.ndarray", header.getvalue())
+    assert_only_bad_replies_are_rejected(saying({"w": greedy}), "payload")
+
+
+def in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: nodes in the order in which the engine happens to name them."""
+    for module in (session, buffered_async):
+        monkeypatch.setattr(module, "sorted", list, raising=False)
+
+
+@fault("15", in_any_order)
+def nodes_are_named_in_any_order(_: Path) -> None:
+    """Same seed, same events and bytes, though the grid lists its nodes in another order."""
+
+    class Shuffled(InMemoryGrid):
+        def get_node_ids(self) -> list[int]:
+            ids = list(super().get_node_ids())
+            return random.sample(ids, len(ids))
+
+    runs = [train(Shuffled(make_linear_app(), 12), 20, buffer_size=5) for _ in range(4)]
+    for events, theta in runs[1:]:
+        assert events == runs[0][0]
+        assert theta.tobytes() == runs[0][1].tobytes()
+
+
+def test_a_version_that_would_not_be_finite_is_not_made() -> None:
+    """Each update passes the guard, but their sum is beyond the type of the model."""
+    app = ClientApp()
+
+    @app.train()
+    def answer(message: Message, context: Context) -> Message:
+        far = message.content["arrays"]["w"].numpy().astype(np.float64) + 40000
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord({"w": Array(np.minimum(far, 65000).astype(np.float16))}),
+                "metrics": MetricRecord({"num-examples": 1}),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    events: list[dict] = []
+    start = to_record({"w": np.zeros(2, np.float16)})
+    # The slow node's update of 40000 comes on top of what the other one has made.
+    grid = InMemoryGrid(app, 2, duration=lambda i, k: (1.0, 1.5)[i])
+    result = BufferedAsync(1, on_event=events.append).start(grid, start, 4, timeout=50)
+    assert kinds(events, "discard")
+    assert np.all(np.isfinite(result.arrays["w"].numpy()))
+    assert len(kinds(events, "flush")) == 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), [1.0, float("inf")], [0.0] * 2000, -1e301])
+def test_one_odd_metric_costs_only_itself(value: object) -> None:
+    app = ClientApp()
+
+    @app.train()
+    def answer(message: Message, context: Context) -> Message:
+        odd = context.node_config["partition-id"] == 0
+        metrics = {"num-examples": 1, "loss": 2.0, **({"odd": value} if odd else {})}
+        content = RecordDict({"arrays": to_record(START), "metrics": MetricRecord(metrics)})
+        return Message(content, reply_to=message)
+
+    result = SyncBuffered().start(InMemoryGrid(app, 3), to_record(START), num_rounds=2)
+    assert result.train_metrics_clientapp[2] == {"num-examples": 1.0, "loss": 2.0}
+
+
+def test_metrics_that_are_lists_are_averaged_as_flower_does() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def answer(message: Message, context: Context) -> Message:
+        i = int(context.node_config["partition-id"])
+        metrics = {"num-examples": 1 + i, "per-class": [1.0 * i, 4.0], "own": [0.0] * (i + 1)}
+        content = RecordDict({"arrays": to_record(START), "metrics": MetricRecord(metrics)})
+        return Message(content, reply_to=message)
+
+    result = SyncBuffered().start(InMemoryGrid(app, 2), to_record(START), num_rounds=1)
+    assert result.train_metrics_clientapp[1]["per-class"] == pytest.approx([2 / 3, 4.0])
+    assert result.train_metrics_clientapp[1]["own"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({}, "initial_arrays is empty"),
+        ({"w": np.array([1, np.nan])}, "not finite"),
+        ({"w": np.array([1j])}, "'w' is of type complex128"),
+    ],
+)
+def test_arrays_that_cannot_be_trained_are_named(start: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BufferedAsync().start(InMemoryGrid(make_linear_app(), 1), to_record(start))
+
+
+def test_integers_are_rounded_and_kept_in_range() -> None:
+    layout = arrays_module.Layout(
+        {"n": np.zeros(3, np.int64), "b": np.zeros(2, bool), "u": np.zeros(2, np.uint8)}
+    )
+    back = layout.unflatten(np.array([1.6, -2.4, 1e30, 0.4, 0.6, -3.0, 256.0]))
+    assert back["n"].tolist() == [2, -2, 9223372036854774784]
+    assert back["b"].tolist() == [False, True]
+    assert back["u"].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 4)])
+def test_payloads_are_read_as_numpy_reads_them(order: str, shape: tuple[int, ...]) -> None:
+    array = np.asarray(np.random.default_rng(0).normal(size=shape), order=order)
+    read = arrays_module.read_payload(Array(array).data, array.shape, array.dtype)
+    np.testing.assert_array_equal(read, array)
+    second = io.BytesIO()
+    np.lib.format.write_array(second, array, version=(2, 0))
+    read = arrays_module.read_payload(second.getvalue(), array.shape, array.dtype)
+    np.testing.assert_array_equal(read, array)
