@@ -19,7 +19,12 @@ from sim_env.policies import TITLES
 FAUNO = "fauno"
 COLOURS = {FAUNO: "#D55E00"}  # Okabe and Ito: told apart by the colour-blind
 OTHER = "#56687A"
-LOSSES = {"overflow": ("#0072B2", ""), "deadline": ("#E69F00", "//"), "client": ("#009E73", "..")}
+LOSSES = {
+    "overflow": ("#0072B2", ""),
+    "deadline": ("#E69F00", "//"),
+    "client": ("#009E73", ".."),
+    "failure": ("#CC79A7", "xx"),
+}
 Row = Mapping[str, Any]
 
 
@@ -40,16 +45,8 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
     worlds : int
         Worlds behind each number.
     """
-    head = (
-        "policy",
-        "finished %",
-        "response s",
-        "p95 s",
-        "lost %:",
-        "overflow",
-        "deadline",
-        "client",
-    )
+    kinds = _losses(rows)
+    head = ("policy", "finished %", "response s", "p95 s", "lost %:", *kinds)
     lines = [head]
     for row in rows:
         finished, response = row["finished_ratio"], row["response_mean"]
@@ -61,9 +58,7 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
                 plus_minus(response),
                 "-" if row["response_p95"] is None else f"{row['response_p95']:.1f}",
                 f"{100 * sum(lost.values()):.2f}",
-                f"{100 * lost['overflow']:.2f}",
-                f"{100 * lost['deadline']:.2f}",
-                f"{100 * lost['client']:.2f}",
+                *(f"{100 * lost[kind]:.2f}" for kind in kinds),
             )
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -172,6 +167,11 @@ def _differences(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _losses(rows: Sequence[Row]) -> list[str]:
+    """Kinds of losses to show: failures only where there are some."""
+    return [kind for kind in LOSSES if kind != "failure" or any(row["lost"][kind] for row in rows)]
+
+
 def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
     """Finished ratio, response and losses of every policy, in the order of the table.
 
@@ -237,7 +237,8 @@ def _plot_intervals(axis: Axes, rows: Sequence[Row], key: str, scale: float, lab
 def _plot_losses(axis: Axes, rows: Sequence[Row]) -> None:
     """Lost tasks as stacked bars, by kind."""
     left = np.zeros(len(rows))
-    for kind, (colour, hatch) in LOSSES.items():
+    for kind in _losses(rows):
+        colour, hatch = LOSSES[kind]
         width = np.array([100 * row["lost"][kind] for row in rows])
         axis.barh(
             np.arange(len(rows)),

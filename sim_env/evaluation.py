@@ -122,8 +122,9 @@ def by_world(results: Mapping[str, Metrics], seeds: Sequence[int]) -> list[dict[
     -------
     list of dict
         ``policy``, ``seed``, tasks ``created``, ``finished``, ``lost_overflow``,
-        ``lost_deadline``, ``lost_client`` and ``unfinished_at_end``, ``finished_ratio``, and
-        ``response_mean`` and ``response_p95`` in seconds; NaN where it is not defined.
+        ``lost_deadline``, ``lost_client``, ``lost_failure`` and ``unfinished_at_end``,
+        ``finished_ratio``, and ``response_mean`` and ``response_p95`` in seconds; NaN where it is
+        not defined.
     """
     return [
         {

@@ -8,8 +8,9 @@ import psutil
 
 GIGABYTE = 1e9
 # Bytes of the state of a world, see sim_env.state: whatever its size (wheel and histogram, with a
-# copy of it for the metrics), of a node, of a stream of births, and of a place for a task.
-WORLD_BYTES, NODE_BYTES, STREAM_BYTES, TASK_BYTES = 75_000, 140, 8, 80
+# copy of it for the metrics), of a node, of a slot, of a stream of births, and of a place for a
+# task.
+WORLD_BYTES, NODE_BYTES, SLOT_BYTES, STREAM_BYTES, TASK_BYTES = 75_000, 140, 1, 8, 80
 # Limit of this container, version 2 and version 1 of Linux' control groups.
 CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -53,24 +54,27 @@ def require_memory(what: str, needed: float) -> None:
         )
 
 
-def require_worlds(worlds: int, nodes: int, streams: int, delay: int, tasks: int) -> None:
+def require_worlds(
+    worlds: int, nodes: int, slots: int, streams: int, delay: int, tasks: int
+) -> None:
     """Raise ``ValueError`` if the state of parallel worlds would not fit into the free memory.
 
     Parameters
     ----------
     worlds, nodes : int
         Parallel worlds, and nodes of each.
-    streams : int
-        Streams of births of a world.
+    slots, streams : int
+        Slots of all nodes, and streams of births, of a world.
     delay : int
         Ticks after which neighbours know a queue length; so many of them are remembered.
     tasks : int
         Tasks that a world has room for.
     """
-    each = WORLD_BYTES + (NODE_BYTES + 4 * delay) * nodes + STREAM_BYTES * streams
+    each = WORLD_BYTES + (NODE_BYTES + 4 * delay) * nodes + SLOT_BYTES * slots
+    each += STREAM_BYTES * streams + TASK_BYTES * tasks
     require_memory(
         f"the state of {worlds:,} worlds of {nodes:,} nodes, each with room for {tasks:,} tasks,",
-        worlds * (each + TASK_BYTES * tasks),
+        worlds * each,
     )
 
 

@@ -21,7 +21,7 @@ LARGEST_CAPACITY = 2**31 - 1
 ATTRIBUTES = ("speed", "capacity", "role", "pos", "name", "agent", "source")
 
 # Bytes at the peak of building and compiling a network, measured; a link is one of two directions.
-NODE_BYTES, LINK_BYTES = 700, 130
+NODE_BYTES, LINK_BYTES = 700, 200
 
 
 @dataclass(frozen=True)

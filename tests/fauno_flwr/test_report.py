@@ -42,6 +42,16 @@ def test_a_figure_of_one_world_or_of_nothing_finished_is_drawn(tmp_path: Path) -
     report.plot_comparison(rows, 0.41, tmp_path / "comparison.png")
 
 
+def test_failures_have_a_column_where_there_are_some() -> None:
+    policies = {"sed": POLICIES["sed"], "local": POLICIES["local"]}
+    rows = run_policies(load_scenario("ether2"), policies, [0], warmup=0, window=50)
+    assert "failure" not in report.format_table(rows, 0.41, 1)
+    rows[1]["lost"]["failure"] = 0.25
+    head, _, *body = report.format_table(rows, 0.41, 1).splitlines()
+    assert head.split()[-1] == "failure"
+    assert [line.split()[-1] for line in body[:2]] == ["0.00", "25.00"]
+
+
 def test_tables_are_flat_and_leave_out_what_is_not_finite() -> None:
     span = {"mean": 1.0, "low": float("-inf"), "high": float("nan")}
     rows = [

@@ -34,7 +34,8 @@ def test_the_estimate_of_worlds_is_a_little_above_what_they_take(
     net = Scenario(spec).net
     state = new_state(net, np.arange(worlds, dtype=np.uint64), tasks, 1.0)
     taken = sum(array.nbytes for array in state)
-    sizes = (worlds, len(net.speed), int(net.streams[-1]), net.information_delay, tasks)
+    slots, streams = len(net.neighbour), int(net.streams[-1])
+    sizes = (worlds, len(net.speed), slots, streams, net.information_delay, tasks)
     monkeypatch.setattr(memory, "available_memory", lambda: 2.0 * taken)
     memory.require_worlds(*sizes)
     monkeypatch.setattr(memory, "available_memory", lambda: 0.99 * taken)

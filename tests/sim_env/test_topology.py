@@ -476,7 +476,7 @@ def test_a_network_that_does_not_fit_is_refused_before_it_is_tried(
 
 def test_little_memory_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 50e6)
-    with pytest.raises(ValueError, match=r"1,000,000 nodes.* about 1\.2 GB .* 0\.050 GB that are"):
+    with pytest.raises(ValueError, match=r"1,000,000 nodes.* about 1\.5 GB .* 0\.050 GB that are"):
         build_topology(TopologySpec(kind="grid", nodes=1_000_000))
     dense = nx.complete_graph(700)
     with pytest.raises(ValueError, match="700 nodes, the busiest with 699 links, needs about"):
