@@ -142,8 +142,9 @@ class World:
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Empty all worlds and start their arrivals anew."""
-        tasks, delay = FIRST_POOL, self.net.information_delay
-        require_worlds(len(seeds), self.num_nodes, int(self.net.streams[-1]), delay, tasks)
+        net = self.net
+        rows, streams = len(net.neighbour), int(net.streams[-1])
+        require_worlds(len(seeds), self.num_nodes, rows, streams, net.information_delay, FIRST_POOL)
         self.now = 0
         self._factors = np.ones(0)
         first = self._factors_of(0, 1)[0]
