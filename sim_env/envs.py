@@ -9,12 +9,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import require_choice, require_whole
 from sim_env.features import Encoding
 from sim_env.observation import Observation
 from sim_env.policies import POLICIES, Policy, random
 from sim_env.render import RENDER_FPS, RENDER_MODES, Viewer
-from sim_env.scenario import Scenario, load_scenario
+from sim_env.scenario import Scenario, as_scenario
 from sim_env.world import World
 
 SELF = "self"
@@ -125,15 +125,15 @@ class EdgeVectorEnv(VectorEnv):
         horizon: int = 1000,
         warmup: int = 0,
     ) -> None:
-        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        self.scenario = as_scenario(scenario)
         agents = self.scenario.agents
         self.node = int(agents[0] if node is None else node)
         if self.node not in agents:
             raise ValueError(f"node is {node}: must be an agent, one of {agents.tolist()}")
         require_choice("peers", peers, (SELF, *POLICIES))
-        require_number("num_envs", num_envs, at_least=1)
-        require_number("horizon", horizon, at_least=1)
-        require_number("warmup", warmup, at_least=0)
+        require_whole("num_envs", num_envs, at_least=1)
+        require_whole("horizon", horizon, at_least=1)
+        require_whole("warmup", warmup, at_least=0)
         self.num_envs, self.horizon, self.warmup = num_envs, horizon, warmup
         self._peer_policy: Policy = random if peers == SELF else POLICIES[peers]
         self._takes_actor = peers == SELF

@@ -10,7 +10,7 @@ from pettingzoo import ParallelEnv
 from sim_env.envs import agent_spaces, earned, lay_out
 from sim_env.errors import require_number
 from sim_env.render import RENDER_FPS, RENDER_MODES, Viewer
-from sim_env.scenario import Scenario, load_scenario
+from sim_env.scenario import Scenario, as_scenario
 from sim_env.world import World
 
 View = dict[str, np.ndarray]
@@ -63,7 +63,7 @@ class EdgeParallelEnv(ParallelEnv):
         horizon: int = 1000,
         render_mode: str | None = None,
     ) -> None:
-        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        self.scenario = as_scenario(scenario)
         require_number("horizon", horizon, at_least=1)
         self.horizon = horizon
         names = [self.scenario.topology.names[node] for node in self.scenario.agents]

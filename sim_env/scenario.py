@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sim_env.dynamics import DynamicsSpec, Outages
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import require_choice, require_kind, require_number, require_whole
 from sim_env.features import OBSERVATIONS
 from sim_env.links import received_power, shannon_rate
 from sim_env.reward import Reward, RewardSpec, compile_reward
@@ -129,12 +129,12 @@ class PhysicsSpec:
             raise ValueError(
                 "physics.information_delay is 0: must be at least 1 with tick_order random"
             )
-        for name in ("self_hop", "intake_period", "expiry_grace"):
-            require_number(f"physics.{name}", getattr(self, name), at_least=0)
+        for name in ("self_hop", "intake_period", "expiry_grace", "hop_cap", "information_delay"):
+            require_whole(f"physics.{name}", getattr(self, name), at_least=0)
         for name in ("tick", "bandwidth", "frequency", "rate", "server_rate"):
             require_number(f"physics.{name}", getattr(self, name), above=0)
         require_number("physics.power", self.power)
-        for name in ("latency", "server_latency", "hop_cap", "information_delay"):
+        for name in ("latency", "server_latency"):
             require_number(f"physics.{name}", getattr(self, name), at_least=0)
 
 
@@ -387,3 +387,11 @@ def load_scenario(name: str) -> Scenario:
     """Compile the scenario of that name; ``ValueError`` names the known ones."""
     require_choice("scenario", name, SCENARIOS)
     return Scenario(SCENARIOS[name]())
+
+
+def as_scenario(scenario: Scenario | str) -> Scenario:
+    """A compiled scenario as it is, or the one of that name."""
+    if isinstance(scenario, str):
+        return load_scenario(scenario)
+    require_kind("scenario", scenario, Scenario, f"a Scenario or one of {', '.join(SCENARIOS)}")
+    return scenario

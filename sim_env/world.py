@@ -8,13 +8,14 @@ import numpy as np
 
 from sim_env import events, kernel
 from sim_env.dynamics import LINK
+from sim_env.errors import require_kind, require_seeds
 from sim_env.features import NUM_DESTINATION
 from sim_env.heuristics import CODES, HEURISTICS, Loop
-from sim_env.memory import require_memory, require_worlds
+from sim_env.memory import TASK_BYTES, require_memory, require_worlds
 from sim_env.observation import Observation, empty_observation, observe
 from sim_env.policies import Policy
 from sim_env.reward import OUTCOME, SPARSE, collect
-from sim_env.scenario import Scenario
+from sim_env.scenario import Scenario, as_scenario
 from sim_env.schedule import multipliers
 from sim_env.state import (
     CLIENT,
@@ -120,14 +121,15 @@ class World:
 
     Parameters
     ----------
-    scenario : Scenario
+    scenario : Scenario or str
+        Compiled scenario or the name of one.
     seeds : sequence of int
         One per world; the arrivals of a world depend on its seed and nothing else.
     """
 
-    def __init__(self, scenario: Scenario, seeds: Sequence[int]) -> None:
-        self.scenario = scenario
-        self.net = scenario.net
+    def __init__(self, scenario: Scenario | str, seeds: Sequence[int]) -> None:
+        self.scenario = as_scenario(scenario)
+        self.net = self.scenario.net
         self.reset(seeds)
 
     @property
@@ -142,18 +144,19 @@ class World:
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Empty all worlds and start their arrivals anew."""
+        require_kind("seeds", seeds, (Sequence, np.ndarray), "a sequence of whole numbers")
         net = self.net
         rows, streams = len(net.neighbour), int(net.streams[-1])
         require_worlds(len(seeds), self.num_nodes, rows, streams, net.information_delay, FIRST_POOL)
         self.now = 0
         self._factors = np.ones(0)
         first = self._factors_of(0, 1)[0]
-        self.state = new_state(self.net, np.asarray(seeds, np.uint64), FIRST_POOL, first)
+        self.state = new_state(self.net, require_seeds(seeds), FIRST_POOL, first)
         self._outages = self.scenario.outages(seeds)
         self._link_up = np.ones((len(seeds), len(self._outages.links) + 1), np.bool_)
         self._change()
         while self.net.events and not events.begin(self.net, self.state, first):
-            self.state = grow(self.state)
+            self._grow()
         self._actions = np.zeros((self.num_worlds, self.num_nodes), np.int32)
         self._rows: Observation | None = None
         self._filled = np.zeros(0, np.int32)
@@ -177,7 +180,7 @@ class World:
         advance = events.event_tick if self.net.events else kernel.tick
         factors = self._factors_of(self.now, 2)
         while not advance(self.net, self.state, self.now, actions, *factors):
-            self.state = grow(self.state)
+            self._grow()
         self.now += 1
         self._change()
 
@@ -206,7 +209,13 @@ class World:
             seen = self.observe()
             self._actions[:] = 0
             if len(seen):
-                self._actions[seen.world, seen.node] = policy(seen, rng)
+                chosen = np.asarray(policy(seen, rng))
+                if chosen.shape != (len(seen),):
+                    raise ValueError(
+                        f"a policy gave actions of shape {chosen.shape}: must be {(len(seen),)}, "
+                        f"one for each decision"
+                    )
+                self._actions[seen.world, seen.node] = chosen
             self.step(self._actions)
 
     def drive(self, loop: Loop, ticks: int, *arguments: Any) -> None:
@@ -228,8 +237,16 @@ class World:
             factors = self._factors_of(self.now, until - self.now + 1)
             self.now += advance(self.net, self.state, self.now, factors, self._actions, *arguments)
             if self.now < until:
-                self.state = grow(self.state)
+                self._grow()
             self._change()
+
+    def _grow(self) -> None:
+        tasks = 2 * self.state.kind.shape[1]
+        require_memory(
+            f"room for {tasks:,} tasks in each of {self.num_worlds:,} worlds",
+            TASK_BYTES * tasks * self.num_worlds,
+        )
+        self.state = grow(self.state)
 
     def _change(self) -> None:
         """Let nodes and links fail and return that do so before this tick."""

@@ -145,7 +145,8 @@ def test_flwr_run_fails_and_says_why(
 
 def test_the_compiled_kernel_serves_another_folder_and_another_process(tmp_path: Path) -> None:
     """A FAB is a new folder for every build: what one compiled, the next one finds."""
-    script = "from sim_env.state import mix; import numpy; mix(numpy.uint64(1))"
+    script = "from sim_env.scenario import load_scenario as s; from sim_env.world import World as w"
+    script += "; w(s('ether2'), [1])"  # compiles the two functions that seed a world
     counts = []
     for name in ("first", "second"):
         shutil.copytree(ROOT / "sim_env", tmp_path / name / "sim_env")
@@ -159,7 +160,7 @@ def test_the_compiled_kernel_serves_another_folder_and_another_process(tmp_path:
             check=True,
         )
         counts.append(len(list((tmp_path / "cache").rglob("*.nbc"))))
-    assert counts == [1, 1]
+    assert counts == [2, 2]
 
 
 @pytest.mark.slow
