@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.cosim_command import evaluate, train
 from fauno_flwr.peersimgym_command import peersimgym
 from sim_env.errors import require_choice
 from sim_env.policies import POLICIES
@@ -232,37 +233,11 @@ def compare(
     if not names:
         raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(POLICIES)}")
     world = config.build_scenario()
-    from fauno_flwr.report import format_table, plot_comparison, tables, to_csv
+    from fauno_flwr.comparison import compare_policies
     from fauno_flwr.results import RunDirectory
-    from sim_env.evaluation import by_world, run_policy, summarise
 
     directory = RunDirectory(out.expanduser().absolute()) if out else None
-    evaluation = config.evaluation
-    try:
-        results = {
-            name: run_policy(
-                world,
-                POLICIES[name],
-                evaluation.seeds,
-                warmup=evaluation.warmup,
-                window=evaluation.window,
-            )
-            for name in names
-        }
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    rows = summarise(results, baselines=names)
-    typer.echo(format_table(rows, world.rho, evaluation.worlds))
-    if directory:
-        directory.write_text("config.yaml", config.to_yaml())
-        directory.write_json("table.json", {"rho": world.rho, "table": rows})
-        by_policy, differences = tables(rows)
-        directory.write_text("table.csv", to_csv(by_policy))
-        if differences:
-            directory.write_text("differences.csv", to_csv(differences))
-        directory.write_text("worlds.csv", to_csv(by_world(results, evaluation.seeds)))
-        plot_comparison(rows, world.rho, directory.path / "figures" / "comparison.png")
-        typer.echo(f"results in {directory.path}")
+    compare_policies(config, world, {name: POLICIES[name] for name in names}, directory)
 
 
 def _require_policy(name: str) -> None:
@@ -272,6 +247,8 @@ def _require_policy(name: str) -> None:
         raise ConfigError(str(error)) from error
 
 
+command(train)
+command(evaluate)
 command(peersimgym)
 
 

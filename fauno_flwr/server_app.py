@@ -4,6 +4,7 @@ import platform
 import shlex
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from logging import INFO, WARNING
@@ -66,11 +67,19 @@ class Run:
     scenario : Scenario
         The compiled world of `config`.
     out : RunDirectory
+    tell : callable, optional
+        Gets every event that is written down.
     """
 
     def __init__(
-        self, grid: Grid, config: RunConfig, scenario: Scenario, out: RunDirectory
+        self,
+        grid: Grid,
+        config: RunConfig,
+        scenario: Scenario,
+        out: RunDirectory,
+        tell: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
+        self.tell = tell or (lambda event: None)
         self.grid, self.config, self.scenario, self.out = grid, config, scenario, out
         self.settings = config.to_yaml()
         # A grid that simulates brings its own time.
@@ -80,8 +89,8 @@ class Run:
         self.stages: dict[str, float] = {}
         self.last_failure = ""
 
-    def execute(self) -> None:
-        """Handshake, train, evaluate, write."""
+    def execute(self) -> list[dict[str, Any]]:
+        """Handshake, train, evaluate, write; returns the rows of the table."""
         self.out.write_text("config.yaml", self.settings)
         log(INFO, "results go to %s", self.out.path)
         log(INFO, "offered load rho = %.3f", self.scenario.rho)
@@ -102,12 +111,15 @@ class Run:
         if rows:
             for line in report.format_table(rows, self.scenario.rho, worlds).splitlines():
                 log(INFO, line)
+        return rows
 
     def _stage(self, name: str) -> None:
         self.stages[name] = self.clock.monotonic() - self.started
-        self.out.append(
-            "events.jsonl", {"event": "stage", "stage": name, "since_start": self.stages[name]}
-        )
+        self._write({"event": "stage", "stage": name, "since_start": self.stages[name]})
+
+    def _write(self, event: dict[str, Any]) -> None:
+        self.out.append("events.jsonl", event)
+        self.tell(event)
 
     def _population(self, agents: int) -> Population:
         config = self.config
@@ -234,7 +246,7 @@ class Run:
             event = {**event, "name": self._name(event["node"])}
         if "nodes" in event:
             event = {**event, "names": [self._name(node_id) for node_id in event["nodes"]]}
-        self.out.append("events.jsonl", event)
+        self._write(event)
 
     def _name(self, node_id: int) -> str:
         return str(self.scenario.topology.names[self.scenario.agents[self.agent_of[node_id]]])
