@@ -66,21 +66,12 @@ class Transport:
                     self._graph.add_edge(node, other, row=int(self.net.first[node]) + slot)
 
     def route(self, source: int, target: int, bits: float) -> list[int]:
-        """Links of the way that takes the fewest ticks when nothing else travels.
-
-        Raises
-        ------
-        ValueError
-            If there is none.
-        """
+        """Links of the way that takes the fewest ticks when nothing else travels."""
 
         def ticks(a: int, b: int, data: dict[str, int]) -> float:
             return float(bits / self._capacity[data["row"]] + self.net.latency[data["row"]])
 
-        try:
-            nodes = nx.dijkstra_path(self._graph, source, target, ticks)
-        except nx.NetworkXNoPath:
-            raise ValueError(f"there is no way from node {source} to node {target}") from None
+        nodes = nx.dijkstra_path(self._graph, source, target, ticks)
         return [self._graph.edges[hop]["row"] for hop in pairwise(nodes)]
 
     def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -1,0 +1,164 @@
+"""All agents in one shared network: the server and the strategy of the app, under virtual time."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fauno_flwr.config import RunConfig, load_config
+from fauno_flwr.cosim import CosimGrid, by_width
+from fauno_flwr.protocol import STEPS
+from fauno_flwr.results import RunDirectory, read_lines
+from fauno_flwr.server_app import Run
+
+SMALL = [
+    "topology=ether1",
+    "training.worlds=2",
+    "training.ticks=48",
+    "training.rollouts=1",
+    "training.warmup=20",
+    "federation.versions=4",
+    "federation.collect_actors=true",
+    "evaluation.worlds=1",
+    "evaluation.warmup=10",
+    "evaluation.window=50",
+    "evaluation.policies=[lq]",
+]
+
+
+def settings(*overrides: str) -> RunConfig:
+    """A federation of one Ether cluster that is trained in a second."""
+    return load_config("ether2", [*SMALL, *overrides])
+
+
+class Trained:
+    """A training and what it has left behind."""
+
+    def __init__(self, path: Path, *overrides: str) -> None:
+        self.config = settings(*overrides)
+        scenario = self.config.build_scenario()
+        self.grid = CosimGrid(self.config, scenario)
+        self.rows = Run(self.grid, self.config, scenario, RunDirectory(path)).execute()
+        self.text = (path / "events.jsonl").read_text()
+        self.events = read_lines(path / "events.jsonl")
+        self.arrays = {
+            name: load_file(path / "checkpoints" / f"{name}.safetensors")
+            for name in ("critic", "actors")
+        }
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Events of a kind."""
+        return [event for event in self.events if event["event"] == kind]
+
+
+def test_two_runs_with_one_seed_are_the_same_to_the_byte(tmp_path: Path) -> None:
+    one, two = Trained(tmp_path / "one"), Trained(tmp_path / "two")
+    other = Trained(tmp_path / "other", "seed=2")
+    assert one.text == two.text
+    assert one.text != other.text
+    for name, arrays in one.arrays.items():
+        for key, array in arrays.items():
+            assert array.tobytes() == two.arrays[name][key].tobytes()
+    assert one.rows[0]["finished_ratio"] == two.rows[0]["finished_ratio"]
+
+
+def test_every_agent_trains_and_reports(tmp_path: Path) -> None:
+    trained = Trained(tmp_path / "run")
+    names = {event["name"] for event in trained.of("reply")}
+    topology = trained.grid.scenario.topology
+    assert names == {topology.names[node] for node in trained.grid.scenario.agents}
+    assert [event["version"] for event in trained.of("flush")] == [1, 2, 3, 4]
+    assert not trained.of("error")
+    assert not trained.of("reject")
+    for event in trained.of("reply"):
+        # 48 ticks of 0.1 s, an update of a tick at least, and the way there and back.
+        assert event["latency"] >= 4.8 - 1e-9
+        assert 1 <= event["metrics"][STEPS] <= 2 * 48
+        assert np.isfinite(event["metrics"]["value-loss"])
+
+
+def test_a_slow_node_is_stale(tmp_path: Path) -> None:
+    name = settings().build_scenario().topology.names[0]
+    trained = Trained(tmp_path / "run", f"cosim.slowdown={name} 1000", "cosim.training_work=1e7")
+    reports = Counter(event["name"] for event in trained.of("reply"))
+    assert reports[name] < min(count for other, count in reports.items() if other != name)
+
+
+@pytest.mark.parametrize("share", ["critic", "model", "nothing"])
+def test_what_travels(tmp_path: Path, share: str) -> None:
+    """In the end a node has the server's arrays, up to what it has learned since."""
+    trained = Trained(tmp_path / "run", f"federation.share={share}", "agent.learning_rate=1e-12")
+    merged = trained.arrays["critic"]
+    assert any(name.startswith("actor.") for name in merged) == (share == "model")
+    grid = trained.grid
+    spread = [
+        np.ptp([grid.population.get_critic(agent)[name] for agent in range(6)], axis=0).max()
+        for name in grid.population.get_critic()
+    ]
+    assert max(spread) < 1e-6  # nobody has learned anything
+
+
+def test_independent_learners_keep_their_critics(tmp_path: Path) -> None:
+    alone = Trained(tmp_path / "alone", "federation.share=nothing").grid
+    together = Trained(tmp_path / "together", "federation.buffer_size=6").grid
+
+    def spread(grid: CosimGrid) -> float:
+        name = next(iter(grid.population.get_critic()))
+        return float(np.ptp([grid.population.get_critic(a)[name] for a in range(6)], axis=0).max())
+
+    assert spread(alone) > spread(together)
+
+
+def test_a_message_that_is_too_slow_expires_and_the_run_goes_on(tmp_path: Path) -> None:
+    """One node never answers in time; the others make the versions."""
+    name = settings().build_scenario().topology.names[0]
+    trained = Trained(
+        tmp_path / "run",
+        f"cosim.slowdown={name} 1e9",
+        "federation.ttl=20",
+        "federation.buffer_size=3",
+        "federation.versions=12",
+    )
+    errors = trained.of("error")
+    assert {event["name"] for event in errors} == {name}
+    assert all("time-to-live" in event["reason"] for event in errors)
+    assert len(trained.of("flush")) == 12
+    assert all(name not in event["names"] for event in trained.of("flush"))
+
+
+def test_a_node_that_is_down_is_left_alone_and_one_that_joins_late_takes_part(
+    tmp_path: Path,
+) -> None:
+    names = settings().build_scenario().topology.names
+    trained = Trained(
+        tmp_path / "run",
+        f"dynamics.nodes='{names[0]} 0-15,{names[1]} 6-'",
+        "federation.versions=12",
+        "federation.buffer_size=3",
+        "federation.ttl=30",
+    )
+    sent = {name: [] for name in names}
+    for event in trained.of("dispatch"):
+        sent[event["name"]].append(event["t"])
+    assert min(sent[names[0]]) >= 15 - 2.1 - 1e-9  # the clock of training starts after the warm-up
+    assert max(sent[names[1]]) < 6
+    assert len(trained.rows) == 2  # the joint evaluation has all actors
+
+
+def test_messages_travel_the_network_and_are_delayed_by_it(tmp_path: Path) -> None:
+    """At 0.2 Mbit/s the 80 kbit of a critic take 0.4 s each way."""
+
+    def first_replies(*overrides: str) -> float:
+        trained = Trained(tmp_path / f"run{len(overrides)}", *overrides)
+        return float(np.mean([event["latency"] for event in trained.of("reply")]))
+
+    fast = first_replies("physics=fixed")
+    slow = first_replies("physics=fixed", "physics.rate=2e5", "physics.server_rate=2e5")
+    assert slow > fast + 0.7
+
+
+def test_agents_in_groups_of_about_the_same_width() -> None:
+    assert by_width({0: 3, 1: 4, 2: 23, 3: 9, 4: 8, 5: 30}) == [[0, 1, 4], [3], [2, 5]]
