@@ -149,7 +149,7 @@ def test_a_node_that_is_down_is_left_alone_and_one_that_joins_late_takes_part(
 
 
 def test_messages_travel_the_network_and_are_delayed_by_it(tmp_path: Path) -> None:
-    """At 0.2 Mbit/s the 80 kbit of a critic take 0.4 s each way."""
+    """At 0.2 Mbit/s the 80 kbit of a critic take 4 ticks each way, not 1, to 5 of the 6 agents."""
 
     def first_replies(*overrides: str) -> float:
         trained = Trained(tmp_path / f"run{len(overrides)}", *overrides)
@@ -157,7 +157,7 @@ def test_messages_travel_the_network_and_are_delayed_by_it(tmp_path: Path) -> No
 
     fast = first_replies("physics=fixed")
     slow = first_replies("physics=fixed", "physics.rate=2e5", "physics.server_rate=2e5")
-    assert slow > fast + 0.7
+    assert slow - fast > 0.4
 
 
 def test_agents_in_groups_of_about_the_same_width() -> None:
