@@ -1,16 +1,19 @@
 """Asynchronous federated strategies for Flower.
 
 ``from strategies import BufferedAsync`` and use it where a Flower strategy is used; the page
-``docs/strategies.md`` shows how. :mod:`strategies.grids` tests any strategy in one process.
+``docs/strategies.md`` shows how. ``InMemoryGrid`` tests any strategy of Flower in one process.
 """
 
 from strategies.buffered_async import BufferedAsync
 from strategies.checkpoint import CheckpointError, Checkpoints
+from strategies.grids import InMemoryGrid
 from strategies.guard import Guard
+from strategies.latency import Latency, Trace
 from strategies.merge import Mean, Median, NormFiltered, TrimmedMean
 from strategies.optimizers import SGD, Adam
 from strategies.presets import FAuNO, FedAsync, FedBuff, SyncBuffered
 from strategies.staleness import Constant, CutOff, Hinge, Polynomial
+from strategies.virtual_time import VirtualTimeGrid
 
 __all__ = [
     "SGD",
@@ -25,10 +28,14 @@ __all__ = [
     "FedBuff",
     "Guard",
     "Hinge",
+    "InMemoryGrid",
+    "Latency",
     "Mean",
     "Median",
     "NormFiltered",
     "Polynomial",
     "SyncBuffered",
+    "Trace",
     "TrimmedMean",
+    "VirtualTimeGrid",
 ]

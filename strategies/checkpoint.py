@@ -37,7 +37,8 @@ class Checkpoints:
     folder : Path or str
         Made if needed. One folder, one run.
     every : int, default 1
-        Versions from one file to the next.
+        Versions from one file to the next, at least: versions that are made at the same time
+        share a file.
     keep : int, default 3
         Newest files to keep; at least 2, so that a damaged one has a predecessor.
     resume : bool, default False

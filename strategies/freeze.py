@@ -109,6 +109,8 @@ def thaw(session: "Session", state: State, tensors: Tensors) -> None:
     strategy.guard.load(state["guard"])
     if state["evaluation"] is not None and in_flight:
         session.evaluation = _thaw_evaluation(state["evaluation"], tensors)
+    elif state["evaluation"] is not None:
+        session.evaluated = 0  # asked again, at the latest when training is over
 
 
 def _thaw_update(

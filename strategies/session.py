@@ -94,8 +94,7 @@ class Session:
         while self.version < num_rounds and self.now() < timeout:
             before = self.version
             self.step(num_rounds)
-            if self.version > before:
-                self._save()
+            self._save(before)
         if self.version < num_rounds:
             log(
                 WARNING,
@@ -253,7 +252,6 @@ class Session:
             self.fail(flight.node_id, "reject", str(rejection), check=check, **about)
             return
         guard.accepted[flight.node_id] += 1
-        self.flights.succeeded(flight.node_id)
 
     def _about(self, flight: Flight) -> dict[str, Any]:
         return {
@@ -269,6 +267,8 @@ class Session:
         self.strategy.check_staleness(about["staleness"])
         base = self.bases[flight.base_version]
         update = self.strategy.guard.check(reply, flight, base, self.now())
+        # Not for an evaluation: whoever answers those may still fail in training.
+        self.flights.succeeded(flight.node_id)
         replaced = self.buffer.put(update)
         self.emit(
             "reply", node=flight.node_id, replaced=replaced, metrics=dict(update.metrics), **about
@@ -383,9 +383,13 @@ class Session:
 
     # ---- checkpoints -------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self, before: int) -> None:
         checkpoints = self.strategy.checkpoint
-        if checkpoints is not None and self.version % checkpoints.every == 0:
+        # One look for replies may make several versions.
+        if (
+            checkpoints is not None
+            and self.version // checkpoints.every > before // checkpoints.every
+        ):
             checkpoints.save(self.version, *freeze(self), self.layout.describe())
 
     def resume(self) -> None:

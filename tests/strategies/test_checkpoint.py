@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 
 from strategies import Adam, BufferedAsync, CheckpointError, Checkpoints, Polynomial
 from strategies.arrays import to_record
+from strategies.checkpoint import read_checkpoint
 from strategies.grids import InMemoryGrid
 from strategies.latency import Latency
 
@@ -251,6 +252,35 @@ def test_on_an_engine_that_forgets_messages_their_nodes_start_anew(tmp_path: Pat
     assert list(second.train_metrics_clientapp) == list(range(1, 10))
     assert second.train_metrics_clientapp[5] == first.train_metrics_clientapp[5]
     assert all(node.sent > 0 for node in grid.nodes.values())
+
+
+def test_every_third_version_is_saved_though_they_come_in_pairs(tmp_path: Path) -> None:
+    """Four equal nodes, K = 2: versions 2, 4, ... are the ones that are there after a look."""
+    strategy = BufferedAsync(2, checkpoint=Checkpoints(tmp_path, every=3, keep=99))
+    strategy.start(InMemoryGrid(walking_app(), 4), to_record({"w": np.zeros(3)}), num_rounds=12)
+    saved = [int(path.stem.split("-")[1]) for path in Checkpoints(tmp_path).files()]
+    assert saved == [4, 6, 10, 12]
+
+
+def test_an_evaluation_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
+    class Forgetful(InMemoryGrid):
+        save_state = None
+
+    def on_version(version: int, *_: Any) -> None:
+        if version == 6:
+            raise CutError
+
+    def run(resume: bool, **settings: Any) -> Result:
+        checkpoint = Checkpoints(tmp_path, resume=resume)
+        strategy = BufferedAsync(2, fraction_evaluate=1.0, checkpoint=checkpoint, **settings)
+        start = to_record({"w": np.zeros(3)})
+        return strategy.start(Forgetful(walking_app(), 4), start, num_rounds=4 if resume else 6)
+
+    with pytest.raises(CutError):
+        run(False, on_version=on_version)
+    state, _ = read_checkpoint(Checkpoints(tmp_path).files()[-1], {"w": "float64(3,)"})
+    assert (state["version"], state["evaluation"] is None) == (4, False)
+    assert 4 in run(True).evaluate_metrics_clientapp
 
 
 def test_files_are_safetensors_with_plain_json(folder: Path) -> None:

@@ -87,3 +87,25 @@ def test_evaluation_that_fails_costs_no_pause_and_ends(zeros: ArrayRecord, fault
     assert failed
     assert {e["pause"] for e in failed} == {0.0}
     assert (20 in result.evaluate_metrics_clientapp) == (fault != "no handler")
+
+
+def test_answering_evaluations_does_not_make_up_for_failing_in_training(
+    zeros: ArrayRecord,
+) -> None:
+    healthy, app, events = evaluating_app(), ClientApp(), []
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        if context.node_config["partition-id"] == 0:
+            raise RuntimeError("no data here")
+        return healthy(message, context)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return healthy(message, context)
+
+    grid = InMemoryGrid(app, 3)
+    BufferedAsync(2, fraction_evaluate=1.0, on_event=events.append).start(grid, zeros, 40)
+    pauses = [e["pause"] for e in events if e["event"] == "error" and e["node"] == 1000]
+    assert pauses[:4] == [2.0, 4.0, 8.0, 16.0]
+    assert any(e["event"] == "evaluation" and e["node"] == 1000 for e in events)
