@@ -225,21 +225,19 @@ class CosimGrid(Grid):
 
     def _compute_updates(self) -> None:
         """All updates that have begun, side by side: their data and parameters stand since then."""
-        for group in by_width({agent: b.mask.shape[1] for agent, b in self._batches.items()}):
-            versions = np.array([self._jobs[agent].version for agent in group], float)
-            rate = self.config.agent.learning_rate * (
-                1 - versions / self.config.federation.versions
-            )
-            some = self.population.select(group)
-            told = ppo.update(
-                some,
-                [self._batches.pop(agent) for agent in group],
-                rate,
-                [self._rngs[agent] for agent in group],
-            )
-            for place, agent in enumerate(group):
-                self._jobs[agent].told.append(told[place])
-                self._trained[agent] = some.select([place])
+        agents = sorted(self._batches)
+        versions = np.array([self._jobs[agent].version for agent in agents], float)
+        rate = self.config.agent.learning_rate * (1 - versions / self.config.federation.versions)
+        some = self.population.select(agents)
+        told = ppo.update(
+            some,
+            [self._batches.pop(agent) for agent in agents],
+            rate,
+            [self._rngs[agent] for agent in agents],
+        )
+        for place, agent in enumerate(agents):
+            self._jobs[agent].told.append(told[place])
+            self._trained[agent] = some.select([place])
 
     def _finish_update(self, agent: int, job: Job) -> None:
         self.population.put(agent, self._trained.pop(agent))
@@ -383,11 +381,3 @@ class CosimGrid(Grid):
         about["nodes"] = len(self.scenario.agents)
         about["critic"] = schema(self.population.get_shared(self.config.federation.share, agent))
         return RecordDict({NODE: ConfigRecord(about)})
-
-
-def by_width(widths: dict[int, int]) -> list[list[int]]:
-    """Agents in groups of about the same number of slots, so that little is padded."""
-    groups: dict[int, list[int]] = {}
-    for agent, width in sorted(widths.items()):
-        groups.setdefault(max(3, (width - 1).bit_length()), []).append(agent)
-    return [groups[size] for size in sorted(groups)]

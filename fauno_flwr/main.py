@@ -254,18 +254,17 @@ command(peersimgym)
 
 @command
 def prepare() -> None:
-    """Compile the kernel once for this machine, so that no run has to."""
+    """Compile the kernels once for this machine, so that no run has to."""
     import numpy as np
 
+    from fauno_flwr.config import AgentConfig
+    from fauno_flwr.population import Population
     from sim_env.compiled import cache_root
-    from sim_env.evaluation import run_policy
-    from sim_env.scenario import load_scenario
-
-    scenario = load_scenario("ether2")
-    run_policy(scenario, POLICIES["sed"], [0], warmup=0, window=10)
     from sim_env.world import World
 
-    world = World(scenario, [0])
+    world = World("ether2", [0])
+    world.run(POLICIES["sed"], 100, np.random.default_rng(0))
+    Population(1, AgentConfig(), 0).policy().drive(world, 100)
     while not len(seen := world.observe()):
         world.step(np.zeros((1, world.num_nodes), np.int32))
     seen.features()

@@ -133,8 +133,36 @@ def update(
         Per agent ``steps`` (decisions trained on), ``policy_loss``, ``value_loss``, ``entropy``,
         ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
     """
+    rates = np.broadcast_to(np.asarray(rate, np.float32), population.agents)
+    told: dict[int, dict[str, float]] = {}
+    for group in alike(batches):
+        some = population.select(group)
+        learned = _update(
+            some, [batches[a] for a in group], torch.tensor(rates[group]), [rngs[a] for a in group]
+        )
+        for place, agent in enumerate(group):
+            population.put(agent, some, place)
+            told[agent] = learned[place]
+    return [told[agent] for agent in range(population.agents)]
+
+
+def alike(batches: list[Decisions]) -> list[list[int]]:
+    """Agents in groups of about as many slots and decisions, so that little is filled up."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for agent, batch in enumerate(batches):
+        size = max(8, batch.mask.shape[1] - 1).bit_length(), max(8, len(batch)).bit_length()
+        groups.setdefault(size, []).append(agent)
+    return [groups[size] for size in sorted(groups)]
+
+
+def _update(
+    population: Population,
+    batches: list[Decisions],
+    rates: torch.Tensor,
+    rngs: list[np.random.Generator],
+) -> list[dict[str, float]]:
+    """:func:`update` of agents whose batches are about as large."""
     config = population.config
-    rates = torch.from_numpy(np.broadcast_to(rate, population.agents).astype(np.float32))
     local, destination, mask, action = _stack(batches)
     with torch.no_grad():
         value = population.critic.values(local, destination, mask).numpy()

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fauno_flwr.config import RunConfig, load_config
-from fauno_flwr.cosim import CosimGrid, by_width
+from fauno_flwr.cosim import CosimGrid
 from fauno_flwr.protocol import STEPS
 from fauno_flwr.results import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
@@ -158,7 +158,3 @@ def test_messages_travel_the_network_and_are_delayed_by_it(tmp_path: Path) -> No
     fast = first_replies("physics=fixed")
     slow = first_replies("physics=fixed", "physics.rate=2e5", "physics.server_rate=2e5")
     assert slow - fast > 0.4
-
-
-def test_agents_in_groups_of_about_the_same_width() -> None:
-    assert by_width({0: 3, 1: 4, 2: 23, 3: 9, 4: 8, 5: 30}) == [[0, 1, 4], [3], [2, 5]]

@@ -1,0 +1,102 @@
+"""Speed of learning in one shared network: all agents side by side, or one after another.
+
+Read the ratios of one run, not the times.
+"""
+
+import numpy as np
+import torch
+
+from fauno_flwr import ppo
+from fauno_flwr.config import RunConfig, load_config
+from fauno_flwr.population import Population
+from fauno_flwr.rollout import Recorder
+from sim_env.envs import EdgeVectorEnv
+from sim_env.world import World
+
+TICKS = 256
+
+
+def agent_of_node(world: World) -> np.ndarray:
+    """Every agent its own actor."""
+    places = np.full(world.num_nodes, -1, np.int32)
+    places[world.scenario.agents] = np.arange(len(world.scenario.agents))
+    return places
+
+
+def setting() -> tuple[RunConfig, World, Population]:
+    """ether2 under load, after a warm-up."""
+    torch.set_num_threads(1)
+    config = load_config("ether2")
+    scenario = config.build_scenario()
+    world = World(scenario, range(config.training.worlds))
+    population = Population(len(scenario.agents), config.agent, 1)
+    population.policy(agent_of_node(world)).drive(world, 300)
+    return config, world, population
+
+
+def note(benchmark, config: RunConfig, agents: int) -> None:
+    """Agent-steps: ticks of all agents of all worlds, with or without a decision."""
+    steps = TICKS * config.training.worlds * agents
+    benchmark.extra_info["agent-steps/s"] = steps / benchmark.stats["median"]
+
+
+def test_all_agents_side_by_side(benchmark) -> None:
+    """A rollout of compiled actors and one stacked update."""
+    config, world, population = setting()
+    recorder = Recorder(world, population.agents, config.agent.hidden)
+    rngs = [np.random.default_rng(agent) for agent in range(population.agents)]
+
+    def run() -> None:
+        recorder.roll(population.weights(agent_of_node(world), greedy=False), TICKS)
+        batches = [recorder.take(agent) for agent in range(population.agents)]
+        ppo.update(population, batches, 1e-3, rngs)
+
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+    note(benchmark, config, population.agents)
+
+
+def test_one_agent_after_another(benchmark) -> None:
+    """The same code agent by agent: acting tick by tick in numpy, an update for each."""
+    config, world, population = setting()
+    agents = [population.select([agent]) for agent in range(population.agents)]
+    nodes = world.scenario.agents
+
+    def run() -> None:
+        rng = np.random.default_rng(0)
+        policies = [agent.policy() for agent in agents]
+        recorder = Recorder(world, len(agents), config.agent.hidden)
+        for _ in range(TICKS):
+            seen = world.observe()
+            actions = np.zeros((world.num_worlds, world.num_nodes), np.int32)
+            for agent, node in enumerate(nodes):
+                mine = seen[seen.node == node]
+                if len(mine):
+                    actions[mine.world, node] = policies[agent](mine, rng)
+            world.step(actions)
+        # The data of the updates, as above.
+        recorder.roll(population.weights(agent_of_node(world), greedy=False), TICKS)
+        for agent, alone in enumerate(agents):
+            ppo.update(alone, [recorder.take(agent)], 1e-3, [rng])
+
+    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+    note(benchmark, config, len(agents))
+
+
+def test_each_agent_in_its_own_copy(benchmark) -> None:
+    """What 19 Flower clients do, one after the other: a copy of the worlds for each."""
+    config, world, population = setting()
+    scenario, training = world.scenario, config.training
+    agents = [population.select([agent]) for agent in range(population.agents)]
+
+    def run() -> None:
+        for agent, alone in enumerate(agents):
+            rng = np.random.default_rng(agent)
+            node = int(scenario.agents[agent])
+            env = EdgeVectorEnv(scenario, node, training.worlds, horizon=TICKS)
+            env.set_actor(alone.policy())
+            view, _ = env.reset(seed=agent)
+            decisions, view = ppo.collect(env, view, alone, TICKS, rng)
+            ppo.update(alone, [decisions], 1e-3, [rng])
+
+    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+    note(benchmark, config, len(agents))
