@@ -1,59 +1,114 @@
 """Speed of the world, with the plain-Python reference beside it: ``make benchmark``.
 
-Read the ratios of one run, not the times: machines and their moods differ.
+Read the ratios of one run, not the times: machines and their moods differ. One core; nothing here
+runs in parallel.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from sim_env.policies import shortest_expected_delay
+from sim_env.policies import POLICIES, shortest_expected_delay
 from sim_env.reference import ReferenceWorld
-from sim_env.scenario import load_scenario
+from sim_env.scenario import Scenario, ScenarioSpec
+from sim_env.topology import TopologySpec
 from sim_env.world import World
 
-TICKS = 200
+WARMUP = 600  # ticks, to fill the network
 
 
-@pytest.mark.parametrize("worlds", [1, 16, 64])
-def test_kernel(benchmark, worlds: int) -> None:
-    """Ticks of ether2 in which every task is kept."""
-    world = World(load_scenario("ether2"), range(worlds))
-    actions = np.zeros((worlds, world.num_nodes), np.int32)
-
-    def run() -> None:
-        for _ in range(TICKS):
-            world.step(actions)
-
-    benchmark(run)
-    node_steps = TICKS * worlds * world.num_nodes
-    benchmark.extra_info["node_steps_per_second"] = round(node_steps / benchmark.stats["median"])
-
-
-def test_reference(benchmark) -> None:
-    """The same in one plain-Python world."""
-    scenario = load_scenario("ether2")
-    world = ReferenceWorld(scenario, 0)
-    actions = [0] * scenario.topology.num_nodes
-    benchmark(lambda: [world.step(actions) for _ in range(TICKS)])
-    node_steps = TICKS * scenario.topology.num_nodes
-    benchmark.extra_info["node_steps_per_second"] = round(node_steps / benchmark.stats["median"])
-
-
-@pytest.mark.parametrize("worlds", [1, 16])
-def test_heuristic(benchmark, worlds: int) -> None:
-    """Observe, decide by ShortestExpectedDelay, step."""
-    world = World(load_scenario("ether2"), range(worlds))
-    actions = np.zeros((worlds, world.num_nodes), np.int32)
-    rng = np.random.default_rng(0)
-
-    def run() -> None:
-        for _ in range(TICKS):
-            seen = world.observe()
-            actions[:] = 0
-            actions[seen.world, seen.node] = shortest_expected_delay(seen, rng)
-            world.step(actions)
-
-    benchmark(run)
-    benchmark.extra_info["world_ticks_per_second"] = round(
-        TICKS * worlds / benchmark.stats["median"]
+def scenario(kind: str, nodes: int) -> Scenario:
+    """A network with as much load per node at every size: 0.05 tasks per second and source."""
+    radius = 150.0 * (10 / nodes) ** 0.5
+    spec = ScenarioSpec(
+        topology=TopologySpec(kind=kind, nodes=nodes, radius=min(radius, 50.0)),
     )
+    if kind == "ether":
+        spec.topology = TopologySpec(kind=kind, clusters=max(1, round(nodes / 11)))
+    spec.workload.rate = 1.0
+    return Scenario(spec)
+
+
+def measure(benchmark, run: Callable[[], None], count: float, unit: str) -> None:
+    """Time `run`, and note how many of `unit` it does in a second."""
+    benchmark.pedantic(run, rounds=9, warmup_rounds=1)
+    benchmark.extra_info[unit] = count / benchmark.stats["median"]
+
+
+def running(name: str, worlds: int, of: Scenario) -> World:
+    """Worlds that have been under a policy for some time."""
+    world = World(of, range(worlds))
+    world.run(POLICIES[name], WARMUP, np.random.default_rng(0))
+    return world
+
+
+@pytest.mark.parametrize("policy", ["local", "random", "sed"])
+def test_64_worlds_of_40_nodes(benchmark, policy: str) -> None:
+    """Ticks without (local) and with decisions."""
+    world = running(policy, 64, scenario("random", 40))
+    rng = np.random.default_rng(0)
+    run = lambda: world.run(POLICIES[policy], 100, rng)  # noqa: E731
+    measure(benchmark, run, 100 * 64 * 40, "node-steps/s")
+
+
+def test_40_nodes_in_plain_python(benchmark) -> None:
+    """The reference, every task kept."""
+    world = ReferenceWorld(scenario("random", 40), 0)
+    actions = [0] * 40
+    run = lambda: [world.step(actions) for _ in range(100)]  # noqa: E731
+    measure(benchmark, run, 100 * 40, "node-steps/s")
+
+
+@pytest.mark.parametrize("policy", ["lq", "sed"])
+def test_one_world_of_10_nodes(benchmark, policy: str) -> None:
+    """Joint ticks under a heuristic."""
+    world = running(policy, 1, scenario("random", 10))
+    rng = np.random.default_rng(0)
+    run = lambda: world.run(POLICIES[policy], 2000, rng)  # noqa: E731
+    measure(benchmark, run, 2000, "joint ticks/s")
+
+
+def test_10_nodes_under_a_heuristic_in_plain_python(benchmark) -> None:
+    """The reference under ShortestExpectedDelay, written out."""
+    of = scenario("random", 10)
+    world = ReferenceWorld(of, 0)
+
+    def run() -> None:
+        for _ in range(200):
+            actions = [0] * 10
+            for node, slots in world.observe().items():
+                delay = [sum(each[k] for k in ("wait", "execute", "send", "back")) for each in slots]
+                actions[node] = int(np.argmin(delay))
+            world.step(actions)
+
+    measure(benchmark, run, 200, "joint ticks/s")
+
+
+def test_step_by_step_from_python(benchmark) -> None:
+    """Observe, decide with numpy, step: what a policy that is not compiled gets."""
+    world = running("sed", 16, scenario("random", 10))
+    uncompiled = lambda seen, rng: shortest_expected_delay(seen, rng)  # noqa: E731
+    rng = np.random.default_rng(0)
+    measure(benchmark, lambda: world.run(uncompiled, 200, rng), 200 * 16, "joint ticks/s")
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_observations(benchmark, features: bool) -> None:
+    """Raw observations of 64 worlds of 40 nodes under load, or the encoded ones."""
+    world = running("local", 64, scenario("random", 40))
+    seen = world.observe()
+    run = (lambda: world.observe().features()) if features else world.observe
+    measure(benchmark, lambda: [run() for _ in range(20)], 20 * len(seen), "observations/s")
+
+
+@pytest.mark.parametrize("nodes", [10, 100, 1000, 10_000])
+@pytest.mark.parametrize("kind", ["random", "ether"])
+def test_size(benchmark, kind: str, nodes: int) -> None:
+    """Cost per node under ShortestExpectedDelay."""
+    of = scenario(kind, nodes)
+    world = running("sed", 1, of)
+    rng = np.random.default_rng(0)
+    ticks = max(20, 20_000 // nodes)
+    run = lambda: world.run(POLICIES["sed"], ticks, rng)  # noqa: E731
+    measure(benchmark, run, ticks * of.topology.num_nodes, "node-steps/s")
