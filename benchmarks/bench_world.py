@@ -78,7 +78,8 @@ def test_10_nodes_under_a_heuristic_in_plain_python(benchmark) -> None:
         for _ in range(200):
             actions = [0] * 10
             for node, slots in world.observe().items():
-                delay = [sum(each[k] for k in ("wait", "execute", "send", "back")) for each in slots]
+                parts = ("wait", "execute", "send", "back")
+                delay = [sum(each[k] for k in parts) for each in slots]
                 actions[node] = int(np.argmin(delay))
             world.step(actions)
 
@@ -93,10 +94,11 @@ def test_step_by_step_from_python(benchmark) -> None:
     measure(benchmark, lambda: world.run(uncompiled, 200, rng), 200 * 16, "joint ticks/s")
 
 
-@pytest.mark.parametrize("features", [False, True])
-def test_observations(benchmark, features: bool) -> None:
-    """Raw observations of 64 worlds of 40 nodes under load, or the encoded ones."""
-    world = running("local", 64, scenario("random", 40))
+@pytest.mark.parametrize("features", [False, True], ids=["raw", "encoded"])
+@pytest.mark.parametrize("kind", ["random", "ether"])
+def test_observations(benchmark, kind: str, features: bool) -> None:
+    """Decisions of 64 worlds of 40 nodes, seen; 22 slots each in the random network, 3 in Ether."""
+    world = running("local", 64, scenario(kind, 40))
     seen = world.observe()
     run = (lambda: world.observe().features()) if features else world.observe
     measure(benchmark, lambda: [run() for _ in range(20)], 20 * len(seen), "observations/s")
