@@ -1,4 +1,4 @@
-"""A node: one Flower client that trains its own PPO agent and reports its critic.
+"""A node: one Flower client that trains its own agent and reports what the federation shares.
 
 A message may land in another process than the one before, and in a deployment in a new one: the
 agent lives in ``context.state``, written once and last, and the worlds are built anew from (seed,
@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from fauno_flwr import ppo
 from fauno_flwr.config import NOTHING, RunConfig, from_yaml
-from fauno_flwr.population import Population
+from fauno_flwr.learners import make_population
 from fauno_flwr.protocol import (
     ACTOR,
     ARRAYS,
@@ -30,6 +30,7 @@ from fauno_flwr.protocol import (
     schema,
     train_metrics,
 )
+from fauno_flwr.stack import AgentStack
 from sim_env.envs import EdgeVectorEnv
 from sim_env.scenario import Scenario
 from strategies.arrays import to_arrays, to_record
@@ -71,9 +72,11 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenari
     return settings, scenario, agent
 
 
-def load_agent(context: Context, config: RunConfig) -> tuple[Population, int, int]:
+def load_agent(
+    context: Context, config: RunConfig, scenario: Scenario
+) -> tuple[AgentStack, int, int]:
     """The agent, its number of messages, the version of its critic; new ones at first."""
-    population = Population(1, config.agent, config.seed, config.observation)
+    population = make_population(1, config, scenario)
     if STATE not in context.state:
         return population, 0, -1
     saved = context.state.config_records[STATE]
@@ -84,8 +87,8 @@ def load_agent(context: Context, config: RunConfig) -> tuple[Population, int, in
 @app.query()
 def describe(message: Message, context: Context) -> Message:
     """Say who this node is, before any training."""
-    config, _, agent = read_message(message, context)
-    population = Population(1, config.agent, config.seed, config.observation)
+    config, scenario, agent = read_message(message, context)
+    population = make_population(1, config, scenario)
     critic = population.get_shared(config.federation.share)
     about = ConfigRecord(
         {
@@ -102,8 +105,8 @@ def share_actor(message: Message, context: Context) -> Message:
     """Hand over the actor, for a joint evaluation, unless the owner of the node said no."""
     if context.node_config.get("share-actor", True) is not True:
         raise PermissionError("share-actor=false in the node config: the actor stays here")
-    config, _, agent = read_message(message, context)
-    population, _, _ = load_agent(context, config)
+    config, scenario, agent = read_message(message, context)
+    population, _, _ = load_agent(context, config, scenario)
     content = RecordDict(
         {
             NODE: ConfigRecord({"agent": agent}),
@@ -118,7 +121,7 @@ def train(message: Message, context: Context) -> Message:
     """Take the newest critic, train for some rollouts, report the critic and how it went."""
     started = time.perf_counter()
     config, scenario, agent = read_message(message, context)
-    population, messages, version = load_agent(context, config)
+    population, messages, version = load_agent(context, config, scenario)
     sent_version = read(message.content.config_records[CONFIG], ROUND, int)
     share = config.federation.share
     if sent_version != version and share != NOTHING:
@@ -143,7 +146,7 @@ def train(message: Message, context: Context) -> Message:
     told, rewards = [], []
     for _ in range(training.rollouts):
         decisions, view = ppo.collect(env, view, population, training.ticks, rng)
-        told.append(ppo.update(population, [decisions], rate, [rng])[0])
+        told.append(population.update([decisions], rate, [rng])[0])
         rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
 
     measured = env.world.metrics()

@@ -27,6 +27,8 @@ from strategies.merge import Mean, Median, MergeRule, NormFiltered, TrimmedMean
 
 LARGEST_SEED = 2**62
 SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
+ALGORITHMS = PPO, DDQN = ("ppo", "ddqn")
+NETWORKS = EQUIVARIANT, PADDED = ("equivariant", "padded")
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
 _PLACES = (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
 
@@ -45,43 +47,66 @@ class ConfigError(ValueError):
 
 @dataclass
 class AgentConfig:
-    """Networks and PPO of every agent.
+    """Networks and learning of every agent.
 
     Parameters
     ----------
+    algorithm : str
+        ``ppo``, or ``ddqn``: :mod:`fauno_flwr.ddqn`, the stand-in for SCOF.
+    network : str
+        ``equivariant`` or ``padded``: :mod:`fauno_flwr.networks`.
     hidden : int
         Width of the two hidden layers of actor and critic.
     learning_rate : float
         Of Adam; falls linearly to 0 with the versions of the run.
-    gamma, gae_lambda : float
-        Discount per decision, and the lambda of generalised advantage estimation.
-    clip : float
-        Of the probability ratio.
-    entropy : float
-        Weight of the entropy bonus.
+    gamma : float
+        Discount per decision.
     epochs, minibatches : int
         Passes over a rollout, and the pieces of one pass.
     max_grad_norm : float
         Gradients of actor and critic are clipped to this norm, each by itself.
+    gae_lambda : float
+        Of ``ppo``: lambda of generalised advantage estimation.
+    clip : float
+        Of ``ppo``: of the probability ratio.
+    entropy : float
+        Of ``ppo``: weight of the entropy bonus.
+    replay : int
+        Of ``ddqn``: decisions in the replay buffer.
+    target_period : int
+        Of ``ddqn``: gradient steps between two copies of the network to the target network.
+    epsilon : float
+        Of ``ddqn``: share of random actions in the end; it begins at 1.
+    epsilon_steps : int
+        Of ``ddqn``: gradient steps until then.
     """
 
+    algorithm: str = PPO
+    network: str = EQUIVARIANT
     hidden: int = 32
     learning_rate: float = 1e-3
     gamma: float = 0.9
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01
     epochs: int = 4
     minibatches: int = 4
     max_grad_norm: float = 0.5
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.01
+    replay: int = 10_000
+    target_period: int = 64
+    epsilon: float = 0.05
+    epsilon_steps: int = 320
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "epochs", "minibatches"):
+        require_choice("agent.algorithm", self.algorithm, ALGORITHMS)
+        require_choice("agent.network", self.network, NETWORKS)
+        for name in ("hidden", "epochs", "minibatches", "target_period", "epsilon_steps"):
             require_number(f"agent.{name}", getattr(self, name), at_least=1)
         for name in ("learning_rate", "clip", "max_grad_norm"):
             require_number(f"agent.{name}", getattr(self, name), above=0)
-        for name in ("gamma", "gae_lambda"):
+        for name in ("gamma", "gae_lambda", "epsilon"):
             require_number(f"agent.{name}", getattr(self, name), at_least=0, at_most=1)
+        require_number("agent.replay", self.replay, at_least=2)
         require_number("agent.entropy", self.entropy, at_least=0)
 
 
@@ -305,7 +330,12 @@ class RunConfig:
         )
 
     def build_scenario(self) -> Scenario:
-        """Compile the world of this run, and check what depends on the number of agents."""
+        """Compile the world of this run, and check what depends on more than one group."""
+        if self.agent.algorithm == DDQN and self.federation.share == CRITIC:
+            raise ConfigError(
+                f"federation.share is {CRITIC!r}: must be {MODEL} or {NOTHING} with "
+                f"agent.algorithm={DDQN}, which has no critic"
+            )
         try:
             scenario = Scenario(self.scenario_spec)
         except ValueError as error:

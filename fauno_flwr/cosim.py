@@ -17,10 +17,9 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fauno_flwr import ppo
 from fauno_flwr.config import NOTHING, RunConfig
 from fauno_flwr.decisions import Decisions
-from fauno_flwr.population import Population
+from fauno_flwr.learners import make_population
 from fauno_flwr.protocol import (
     ACTOR,
     ARRAYS,
@@ -36,6 +35,7 @@ from fauno_flwr.protocol import (
     train_metrics,
 )
 from fauno_flwr.rollout import Recorder
+from fauno_flwr.stack import AgentStack
 from fauno_flwr.transport import Transport
 from sim_env.scenario import Scenario
 from sim_env.state import FINISHED, OUTBOUND, RESPONSE
@@ -125,7 +125,7 @@ class CosimGrid(Grid):
         self.world = World(scenario, [int(seed) for seed in seeds])
         # Messages take their share of the links: the rates are this world's own.
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
-        self.population = Population(agents, config.agent, config.seed, config.observation)
+        self.population = make_population(agents, config, scenario)
         self._agent_of_node = np.full(scenario.topology.num_nodes, -1, np.int32)
         self._agent_of_node[scenario.agents] = np.arange(agents)
         self._recorder = Recorder(self.world, agents, config.agent.hidden)
@@ -138,7 +138,7 @@ class CosimGrid(Grid):
         self._messages = [0] * agents
         self._jobs: dict[int, Job] = {}
         self._batches: dict[int, Decisions] = {}
-        self._trained: dict[int, Population] = {}
+        self._trained: dict[int, tuple[AgentStack, int]] = {}
         self._replies: list[Message] = []
         self._sent = 0
         self._run = Run.create_empty(1)
@@ -229,18 +229,17 @@ class CosimGrid(Grid):
         versions = np.array([self._jobs[agent].version for agent in agents], float)
         rate = self.config.agent.learning_rate * (1 - versions / self.config.federation.versions)
         some = self.population.select(agents)
-        told = ppo.update(
-            some,
+        told = some.update(
             [self._batches.pop(agent) for agent in agents],
             rate,
             [self._rngs[agent] for agent in agents],
         )
         for place, agent in enumerate(agents):
             self._jobs[agent].told.append(told[place])
-            self._trained[agent] = some.select([place])
+            self._trained[agent] = some, place
 
     def _finish_update(self, agent: int, job: Job) -> None:
-        self.population.put(agent, self._trained.pop(agent))
+        self.population.put(agent, *self._trained.pop(agent))
         # What the actor has decided meanwhile is not from the policy that it is now.
         self._recorder.take(agent)
         self._since[agent] = self.world.now

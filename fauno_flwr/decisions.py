@@ -1,5 +1,6 @@
 """What an agent has decided, as an update needs it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,3 +31,25 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.action)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "Decisions":
+        """The decisions that an index, slice or mask selects."""
+        return Decisions(**{name: column[rows] for name, column in vars(self).items()})
+
+
+def join(parts: Sequence[Decisions]) -> Decisions:
+    """Decisions one after another; slots that a part does not have are illegal and zero."""
+    slots = max(part.mask.shape[1] for part in parts)
+    columns = {
+        name: np.concatenate([_widen(getattr(part, name), name, slots) for part in parts])
+        for name in vars(parts[0])
+    }
+    return Decisions(**columns)
+
+
+def _widen(column: np.ndarray, name: str, slots: int) -> np.ndarray:
+    if name not in ("destination", "mask") or column.shape[1] == slots:
+        return column
+    wide = np.zeros((len(column), slots, *column.shape[2:]), column.dtype)
+    wide[:, : column.shape[1]] = column
+    return wide

@@ -1,17 +1,22 @@
 """Actors and critics of A agents at once: parameters stacked on a leading axis.
 
-The actor scores each destination with the same weights, so it does not care in which order, or
-how many, the neighbours are: a policy moves to a network of another size unchanged. The critic
-sees the node, and the mean and the minimum over its destinations, so every agent's critic has the
-same shape and can be averaged.
+Two kinds. *Equivariant*: the actor scores each destination with the same weights, so it does not
+care in which order, or how many, the neighbours are, and a policy moves to a network of another
+size unchanged; the critic sees the node, and the mean and the minimum over its destinations.
+*Padded*: all that is known of all destinations in one row, filled up to the largest number of slots
+in the network, as in the original; it knows the slots by their places and fits no other network.
+Either way every agent's networks have one shape, and can be averaged.
 """
 
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sim_env.features import Encoding
+
+POLICY_GAIN, VALUE_GAIN = 0.1, 1.0
 
 
 class StackedMLP(nn.Module):
@@ -21,8 +26,8 @@ class StackedMLP(nn.Module):
     ----------
     agents : int
         A. All copies start equal.
-    inputs, hidden : int
-        Widths; the output has one number.
+    widths : tuple of int
+        Of input, hidden layers and output.
     gain : float
         Of the orthogonal start of the last layer; the others have sqrt(2).
     generator : torch.Generator
@@ -30,24 +35,24 @@ class StackedMLP(nn.Module):
     """
 
     def __init__(
-        self, agents: int, inputs: int, hidden: int, gain: float, generator: torch.Generator
+        self, agents: int, widths: tuple[int, int, int], gain: float, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        widths = (inputs, hidden, hidden, 1)
-        for layer, (before, after) in enumerate(pairwise(widths)):
+        inputs, hidden, outputs = widths
+        for layer, (before, after) in enumerate(pairwise((inputs, hidden, hidden, outputs))):
             start = torch.empty(before, after)
             nn.init.orthogonal_(start, gain if layer == 2 else 2**0.5, generator=generator)
             self.weights.append(nn.Parameter(start.expand(agents, -1, -1).clone()))
             self.biases.append(nn.Parameter(torch.zeros(agents, 1, after)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (A, M, inputs) to (A, M)."""
+        """Map (A, M, inputs) to (A, M, outputs)."""
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight)
             if layer < 2:
                 x = torch.tanh(x)
-        return x.squeeze(-1)
+        return x
 
 
 class EquivariantActor(StackedMLP):
@@ -57,7 +62,7 @@ class EquivariantActor(StackedMLP):
         self, agents: int, encoding: Encoding, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + 2 * encoding.destinations
-        super().__init__(agents, inputs, hidden, 0.1, generator)
+        super().__init__(agents, (inputs, hidden, 1), POLICY_GAIN, generator)
 
     def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
         """Scores, minus infinity where illegal.
@@ -88,16 +93,85 @@ class PooledCritic(StackedMLP):
         self, agents: int, encoding: Encoding, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + 3 * encoding.destinations
-        super().__init__(agents, inputs, hidden, 1.0, generator)
+        super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)
 
     def values(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
         """Values, shape (A, R); parameters as in :meth:`EquivariantActor.logits`."""
         legal = mask.unsqueeze(3)
         mean = (destination * legal).sum(2) / legal.sum(2).clamp(min=1)
         x = torch.cat([local, destination[:, :, 0], mean, smallest(destination, mask)], dim=2)
-        return self(x)
+        return self(x).squeeze(2)
+
+
+class PaddedActor(StackedMLP):
+    """Scores of all destinations at once: MLP of [local, x_1, m_1, ..., x_K, m_K].
+
+    Parameters
+    ----------
+    agents : int
+    encoding : Encoding
+    slots : int
+        K: the largest number of slots in the network. ``m_k`` is 1 where the k-th slot is legal,
+        ``x_k`` is 0 where it is not.
+    hidden : int
+    generator : torch.Generator
+    """
+
+    def __init__(
+        self, agents: int, encoding: Encoding, slots: int, hidden: int, generator: torch.Generator
+    ) -> None:
+        inputs = encoding.local + slots * (encoding.destinations + 1)
+        super().__init__(agents, (inputs, hidden, slots), POLICY_GAIN, generator)
+        self.slots = slots
+
+    def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
+        """Scores; as :meth:`EquivariantActor.logits`, with at most as many slots as there are."""
+        scores = self(flat(self.slots, local, destination, mask))
+        return scores[:, :, : mask.shape[2]].masked_fill(~mask, -torch.inf)
+
+
+class PaddedCritic(StackedMLP):
+    """Value of a decision: MLP of the same row as :class:`PaddedActor`'s."""
+
+    def __init__(
+        self, agents: int, encoding: Encoding, slots: int, hidden: int, generator: torch.Generator
+    ) -> None:
+        inputs = encoding.local + slots * (encoding.destinations + 1)
+        super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)
+        self.slots = slots
+
+    def values(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
+        """Values, shape (A, R); parameters as in :meth:`PaddedActor.logits`."""
+        return self(flat(self.slots, local, destination, mask)).squeeze(2)
+
+
+Actor = EquivariantActor | PaddedActor
+Critic = PooledCritic | PaddedCritic
 
 
 def smallest(destination: Tensor, mask: Tensor) -> Tensor:
     """Each feature's minimum over the legal destinations, shape (A, R, D)."""
     return destination.masked_fill(~mask.unsqueeze(3), torch.inf).amin(2)
+
+
+def flat(slots: int, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
+    """Rows of a padded network, shape (A, R, F + slots (D + 1)).
+
+    Raises
+    ------
+    ValueError
+        If there are more slots than that.
+    """
+    require_slots(mask.shape[2], slots)
+    told = torch.cat([destination * mask.unsqueeze(3), mask.unsqueeze(3)], dim=3)
+    told = functional.pad(told, (0, 0, 0, slots - mask.shape[2]))
+    return torch.cat([local, told.flatten(2)], dim=2)
+
+
+def require_slots(slots: int, at_most: int) -> None:
+    """Raise ``ValueError`` if a padded network is shown more slots than it was built for."""
+    if slots > at_most:
+        raise ValueError(
+            f"a decision has {slots} slots: must be at most {at_most}, for which this padded "
+            f"network was built (agent.network=equivariant fits any number)"
+        )

@@ -4,18 +4,23 @@ Time is counted in decisions: ticks in which an agent has nothing to decide are 
 discount applies from one decision of a world to the next.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from fauno_flwr.decisions import Decisions
-from fauno_flwr.population import Population
+from fauno_flwr.stack import AgentStack
 from sim_env.envs import EdgeVectorEnv
+
+if TYPE_CHECKING:
+    from fauno_flwr.population import Population
 
 
 def collect(
     env: EdgeVectorEnv,
     view: dict[str, np.ndarray],
-    population: Population,
+    population: AgentStack,
     ticks: int,
     rng: np.random.Generator,
 ) -> tuple[Decisions, dict[str, np.ndarray]]:
@@ -27,7 +32,7 @@ def collect(
         With ``peers="self"`` its other agents follow the same actor.
     view : dict
         Its last observation.
-    population : Population
+    population : AgentStack
     ticks : int
     rng : Generator
         Samples the actions.
@@ -51,8 +56,7 @@ def collect(
         if len(deciding):
             local, destination = view["local"][deciding], view["destinations"][deciding]
             mask = view["action_mask"][deciding] > 0
-            scores = actor.scores(0, local, destination, mask)
-            actions[deciding] = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+            actions[deciding] = actor.choose(0, local, destination, mask, rng)
             rows.append((deciding, local, destination, mask, actions[deciding]))
             newest[deciding] = np.arange(count, count + len(deciding))
             count += len(deciding)
@@ -108,7 +112,7 @@ def advantages(
 
 
 def update(
-    population: Population,
+    population: "Population",
     batches: list[Decisions],
     rate: float | np.ndarray,
     rngs: list[np.random.Generator],
@@ -133,37 +137,9 @@ def update(
         Per agent ``steps`` (decisions trained on), ``policy_loss``, ``value_loss``, ``entropy``,
         ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
     """
-    rates = np.broadcast_to(np.asarray(rate, np.float32), population.agents)
-    told: dict[int, dict[str, float]] = {}
-    for group in alike(batches):
-        some = population.select(group)
-        learned = _update(
-            some, [batches[a] for a in group], torch.tensor(rates[group]), [rngs[a] for a in group]
-        )
-        for place, agent in enumerate(group):
-            population.put(agent, some, place)
-            told[agent] = learned[place]
-    return [told[agent] for agent in range(population.agents)]
-
-
-def alike(batches: list[Decisions]) -> list[list[int]]:
-    """Agents in groups of about as many slots and decisions, so that little is filled up."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for agent, batch in enumerate(batches):
-        size = max(8, batch.mask.shape[1] - 1).bit_length(), max(8, len(batch)).bit_length()
-        groups.setdefault(size, []).append(agent)
-    return [groups[size] for size in sorted(groups)]
-
-
-def _update(
-    population: Population,
-    batches: list[Decisions],
-    rates: torch.Tensor,
-    rngs: list[np.random.Generator],
-) -> list[dict[str, float]]:
-    """:func:`update` of agents whose batches are about as large."""
     config = population.config
-    local, destination, mask, action = _stack(batches)
+    rates = torch.from_numpy(np.broadcast_to(rate, population.agents).astype(np.float32))
+    local, destination, mask, action = stack(batches)
     with torch.no_grad():
         value = population.critic.values(local, destination, mask).numpy()
         old_log = _log_prob(population, local, destination, mask, action)
@@ -220,8 +196,8 @@ def _update(
             loss = policy_loss + value_loss - config.entropy * entropy
             (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
             active = weight.sum(1) > 0
-            population.actor_optimizer.step(rates, active)
-            population.critic_optimizer.step(rates, active)
+            for optimizer in population.optimizers.values():
+                optimizer.step(rates, active)
 
             with torch.no_grad():
                 kl = ratio - 1 - log_ratio
@@ -241,7 +217,7 @@ def _update(
     ]
 
 
-def _stack(
+def stack(
     batches: list[Decisions],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Padded tensors (A, R, ...) of the batches of all agents; padding may only be kept."""
@@ -263,7 +239,7 @@ def _stack(
 
 
 def _log_prob(
-    population: Population,
+    population: "Population",
     local: torch.Tensor,
     destination: torch.Tensor,
     mask: torch.Tensor,

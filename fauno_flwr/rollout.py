@@ -1,7 +1,7 @@
 """Worlds that run by themselves under stacked actors, every decision written down; compiled.
 
-The actors are those of :class:`fauno_flwr.networks.EquivariantActor`; a test holds their choices
-to the scores that torch gives.
+The actors are those of :mod:`fauno_flwr.networks`; a test holds their choices to the scores that
+torch gives.
 """
 
 from typing import NamedTuple
@@ -23,18 +23,25 @@ CHUNK = 32  # ticks between two looks at the room for decisions
 
 
 class Weights(NamedTuple):
-    """Stacked actors as the kernel reads them; F features of a decision, D of a slot, H hidden."""
+    """Stacked actors as the kernel reads them; F features of a decision, D of a slot, H hidden.
 
+    Of padded actors, S is the number of slots that they know; of equivariant ones it is 1, because
+    they score all slots with the same weights.
+    """
+
+    padded: bool
     local: np.ndarray  # float32 (A, F, H): first layer, features of the decision
-    slot: np.ndarray  # float32 (A, D, H): of the slot, absolute and relative parts together
-    best: np.ndarray  # float32 (A, D, H): of the smallest feature of all slots
+    slot: np.ndarray  # float32 (A, S, D, H): of a slot, absolute and relative parts together
+    best: np.ndarray  # float32 (A, D, H): of the smallest feature of all slots, if equivariant
+    present: np.ndarray  # float32 (A, S, H): of a slot that is legal, if padded
     bias: np.ndarray  # float32 (A, H)
     middle: np.ndarray  # float32 (A, H, H)
     middle_bias: np.ndarray  # float32 (A, H)
-    last: np.ndarray  # float32 (A, H)
-    last_bias: np.ndarray  # float32 (A,)
+    last: np.ndarray  # float32 (A, S, H)
+    last_bias: np.ndarray  # float32 (A, S)
     agent_of_node: np.ndarray  # int32 (N,): actor of each node, -1 for none
-    greedy: bool
+    softmax: bool  # actions are drawn from the softmax of the scores; else the highest one
+    epsilon: np.ndarray  # float64 (A,): but with this probability any legal action
 
 
 class Rows(NamedTuple):
@@ -76,13 +83,21 @@ def uniform(st, b):
 
 @part
 def prepare(weights, a, scratch, slots):
-    """The part of the first layer that is the same for all slots."""
+    """All of the first layer that is the same for all slots; of padded actors, the second too."""
     local, base = scratch.local[0], scratch.base
     for h in range(len(base)):
         base[h] = weights.bias[a, h]
     for f in range(len(local)):
         for h in range(len(base)):
             base[h] += local[f] * weights.local[a, f, h]
+    if weights.padded:
+        for k in range(slots):
+            if scratch.mask[0, k]:
+                add_slot(weights, a, k, scratch.destination[0, k], base)
+                for h in range(len(base)):
+                    base[h] += weights.present[a, k, h]
+        second_layer(weights, a, base, scratch.hidden[1])
+        return
     for f in range(scratch.destination.shape[2]):
         best = np.float32(np.inf)
         for k in range(slots):
@@ -93,38 +108,68 @@ def prepare(weights, a, scratch, slots):
 
 
 @part
-def score(weights, a, scratch, k):
-    """Score of a slot."""
-    slot, one, two = scratch.destination[0, k], scratch.hidden[0], scratch.hidden[1]
-    for h in range(len(one)):
-        one[h] = scratch.base[h]
+def add_slot(weights, a, s, slot, total):
+    """Add what the features of a slot bring to the first layer."""
     for f in range(len(slot)):
-        for h in range(len(one)):
-            one[h] += slot[f] * weights.slot[a, f, h]
+        for h in range(len(total)):
+            total[h] += slot[f] * weights.slot[a, s, f, h]
+
+
+@part
+def second_layer(weights, a, one, two):
+    """From the first layer before its tanh, which is taken in place, to the second after it."""
     for h in range(len(one)):
         one[h] = np.tanh(one[h])
         two[h] = weights.middle_bias[a, h]
     for g in range(len(one)):
         for h in range(len(two)):
             two[h] += one[g] * weights.middle[a, g, h]
-    total = weights.last_bias[a]
     for h in range(len(two)):
-        total += np.tanh(two[h]) * weights.last[a, h]
+        two[h] = np.tanh(two[h])
+
+
+@part
+def score(weights, a, scratch, k):
+    """Score of a slot."""
+    one, two = scratch.hidden[0], scratch.hidden[1]
+    if not weights.padded:
+        for h in range(len(one)):
+            one[h] = scratch.base[h]
+        add_slot(weights, a, 0, scratch.destination[0, k], one)
+        second_layer(weights, a, one, two)
+    s = k if weights.padded else 0
+    total = weights.last_bias[a, s]
+    for h in range(len(two)):
+        total += two[h] * weights.last[a, s, h]
     return total
 
 
 @part
 def choose(st, b, weights, a, scratch, slots):
     """A slot drawn from the softmax of the scores (Gumbel-max), or the one of highest score."""
+    if weights.epsilon[a] > 0.0 and uniform(st, b) < weights.epsilon[a]:
+        return any_legal(st, b, scratch, slots)
     prepare(weights, a, scratch, slots)
     best, highest = 0, -np.inf
     for k in range(slots):
         if scratch.mask[0, k]:
             value = float(score(weights, a, scratch, k))
-            if not weights.greedy:
+            if weights.softmax:
                 value -= np.log(-np.log(uniform(st, b)))
             if value > highest:
                 best, highest = k, value
+    return best
+
+
+@part
+def any_legal(st, b, scratch, slots):
+    """A legal slot, each as likely as the others."""
+    best, seen = 0, 0
+    for k in range(slots):
+        if scratch.mask[0, k]:
+            seen += 1
+            if uniform(st, b) * seen < 1.0:
+                best = k
     return best
 
 

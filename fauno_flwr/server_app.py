@@ -19,8 +19,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fauno_flwr import report
 from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
+from fauno_flwr.learners import make_population
 from fauno_flwr.members import Members
-from fauno_flwr.population import Population
 from fauno_flwr.protocol import (
     ACTOR,
     ARRAYS,
@@ -34,6 +34,7 @@ from fauno_flwr.protocol import (
     settings_record,
 )
 from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
+from fauno_flwr.stack import AgentStack
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
@@ -121,9 +122,8 @@ class Run:
         self.out.append("events.jsonl", event)
         self.tell(event)
 
-    def _population(self, agents: int) -> Population:
-        config = self.config
-        return Population(agents, config.agent, config.seed, config.observation)
+    def _population(self, agents: int) -> AgentStack:
+        return make_population(agents, self.config, self.scenario)
 
     # ---- handshake -----------------------------------------------------------------------------
 
