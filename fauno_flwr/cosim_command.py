@@ -143,7 +143,7 @@ def load_policy(run: Path, source: RunConfig, config: RunConfig, scenario: "Scen
     import numpy as np
     from safetensors.numpy import load_file
 
-    from fauno_flwr.population import Population
+    from fauno_flwr.learners import make_population
     from sim_env.topology import build_topology
 
     path = run / "checkpoints" / "actors.safetensors"
@@ -158,17 +158,17 @@ def load_policy(run: Path, source: RunConfig, config: RunConfig, scenario: "Scen
     trained = build_topology(source.topology)
     role_of = dict(zip(trained.names, trained.roles, strict=True))
     topology, rng = scenario.topology, np.random.default_rng(config.seed)
-    population = Population(len(scenario.agents), config.agent, config.seed, config.observation)
+    population = make_population(len(scenario.agents), config, scenario)
     for agent, n in enumerate(scenario.agents):
         name, role = topology.names[n], topology.roles[n]
         same = sorted(node for node in actors if role_of.get(node) == role)
         if not same:
             raise ConfigError(f"no node of the run has the role {role} of {name}: cannot transfer")
         chosen = name if role_of.get(name) == role and name in actors else str(rng.choice(same))
-        expected = {key: array.shape for key, array in population.get_actor(agent).items()}
-        if {key: array.shape for key, array in actors[chosen].items()} != expected:
-            raise ConfigError("the actors of the run do not fit: keep its agent and observation")
-        population.set_actor(actors[chosen], agent)
+        try:
+            population.set_actor(actors[chosen], agent)
+        except ValueError as error:
+            raise ConfigError(f"the actors of the run do not fit: {error}") from error
     agent_of_node = np.full(topology.num_nodes, -1)
     agent_of_node[scenario.agents] = np.arange(len(scenario.agents))
     return population.policy(agent_of_node, config.evaluation.greedy)

@@ -46,6 +46,11 @@ class Transport:
     ----------
     net : Net
         Its ``rate`` is what messages leave over for tasks: the array is written to.
+
+    Attributes
+    ----------
+    source : array of int, shape (L,)
+        Node at which each link begins.
     """
 
     net: Net
@@ -53,9 +58,10 @@ class Transport:
 
     def __post_init__(self) -> None:
         self._capacity = self.net.rate.copy()
+        self._routes: dict[tuple[int, int, float], list[int]] = {}
         nodes = len(self.net.slots)
-        own = np.repeat(np.arange(nodes), self.net.slots)
-        pairs = own * nodes + self.net.neighbour
+        self.source = np.repeat(np.arange(nodes), self.net.slots)
+        pairs = self.source * nodes + self.net.neighbour
         self._order = np.argsort(pairs)
         self._pairs = pairs[self._order]
         self._graph: nx.DiGraph = nx.DiGraph()
@@ -67,12 +73,17 @@ class Transport:
 
     def route(self, source: int, target: int, bits: float) -> list[int]:
         """Links of the way that takes the fewest ticks when nothing else travels."""
+        known = self._routes.get((source, target, bits))
+        if known is not None:
+            return known
 
         def ticks(a: int, b: int, data: dict[str, int]) -> float:
             return float(bits / self._capacity[data["row"]] + self.net.latency[data["row"]])
 
         nodes = nx.dijkstra_path(self._graph, source, target, ticks)
-        return [self._graph.edges[hop]["row"] for hop in pairwise(nodes)]
+        rows = [self._graph.edges[hop]["row"] for hop in pairwise(nodes)]
+        self._routes[source, target, bits] = rows
+        return rows
 
     def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Links between neighbours, as rows of ``net.rate``."""
@@ -128,7 +139,7 @@ class Transport:
             step = min(min(spans), ticks - now)
             for journey, rate, span in zip(self.journeys, rates, spans, strict=True):
                 if journey.left > 0:
-                    journey.left = 0.0 if span <= step else journey.left - rate * step
+                    journey.left = 0.0 if span <= step else max(journey.left - rate * step, 0.0)
                 else:
                     journey.wait = 0.0 if span <= step else journey.wait - step
                 if journey.left == 0 and journey.wait == 0:
@@ -144,9 +155,7 @@ class Transport:
 
     def _leave_over(self) -> None:
         """A task that sets out shares its links with the messages that are on them."""
-        self.net.rate[:] = self._capacity
-        for journey in self.journeys:
-            if journey.rows and journey.left > 0:
-                row = journey.rows[0]
-                others = sum(j.rows[0] == row and j.left > 0 for j in self.journeys if j.rows)
-                self.net.rate[row] = self._capacity[row] / (1 + others)
+        rows = np.array(
+            [journey.rows[0] for journey in self.journeys if journey.rows and journey.left > 0], int
+        )
+        self.net.rate[:] = self._capacity / (1 + np.bincount(rows, minlength=len(self._capacity)))
