@@ -128,7 +128,9 @@ class CosimGrid(Grid):
         self.population = make_population(agents, config, scenario)
         self._agent_of_node = np.full(scenario.topology.num_nodes, -1, np.int32)
         self._agent_of_node[scenario.agents] = np.arange(agents)
-        self._recorder = Recorder(self.world, agents, config.agent.hidden)
+        self._recorder = Recorder(
+            self.world, agents, config.agent.hidden, config.training.ticks
+        )
         self._weights = self.population.weights(self._agent_of_node, greedy=False)
         self._transport = Transport(self.world.net)
         self._server = self._node_of_server()

@@ -316,10 +316,12 @@ class Recorder:
         A.
     hidden : int
         Width of the actors' hidden layers.
+    keep : int
+        Ticks after which a decision that nobody has taken may be forgotten.
     """
 
-    def __init__(self, world: World, agents: int, hidden: int) -> None:
-        self.world, self.agents = world, agents
+    def __init__(self, world: World, agents: int, hidden: int, keep: int) -> None:
+        self.world, self.agents, self.keep = world, agents, keep
         net, self._encoding = world.net, world.scenario.encoding
         deciding = net.is_agent
         # What one tick may add.
@@ -341,15 +343,13 @@ class Recorder:
     def take(self, agent: int, since: int = 0) -> Decisions:
         """The decisions of an agent since the last time; world after world, in order of time.
 
-        Those from before tick `since` are left out.
+        Those from before tick `since`, at most ``keep`` ticks ago, are left out.
         """
         rows, start = self._rows, int(self._start[agent])
         end = int(rows.used[0])
         here = slice(start, end)
         mine = start + np.flatnonzero((rows.agent[here] == agent) & (rows.tick[here] >= since))
         mine = mine[np.argsort(rows.world[mine], kind="stable")]
-        self._start[agent] = end
-        rows.newest[:, agent] = -1
         slots = rows.slots[mine]
         widest = int(slots.max(initial=1))
         destination = np.zeros((len(mine), widest, self._encoding.destinations), np.float32)
@@ -367,8 +367,22 @@ class Recorder:
             rows.reward[mine].astype(np.float32),
             np.append(np.diff(world) != 0, True)[: len(mine)],
         )
-        self._forget()
+        self.drop(agent)
         return taken
+
+    def drop(self, agent: int) -> None:
+        """Leave the decisions of an agent until now to nobody."""
+        self._start[agent] = self._rows.used[0]
+        self._rows.newest[:, agent] = -1
+        self._forget()
+
+    def _forget_old(self) -> None:
+        """Do without what is too old to be taken: some agents may never be asked for theirs."""
+        rows = self._rows
+        ticks = rows.tick[: rows.used[0]]
+        self._start = np.maximum(self._start, np.searchsorted(ticks, self.world.now - self.keep))
+        rows.newest[rows.newest < self._start] = -1
+        self._forget()
 
     def _forget(self) -> None:
         """Move what nobody has taken yet to the front once the rest is the larger part."""
@@ -390,6 +404,7 @@ class Recorder:
 
     def _reserve(self, ticks: int) -> None:
         """Make room for the decisions of some ticks."""
+        self._forget_old()
         old = self._rows
         rows = int(old.used[0]) + ticks * self._rows_per_tick
         slots = int(old.used[1]) + ticks * self._slots_per_tick
