@@ -146,9 +146,9 @@ class CosimGrid(Grid):
         self._run = Run.create_empty(1)
         self.clock = CosimClock(self)
         self._recorder.roll(self._weights, config.training.warmup)
+        self._since = [0] * agents
         for agent in range(agents):
-            self._recorder.take(agent)
-        self._since = [self.world.now] * agents
+            self._begin_anew(agent)
 
     # ---- time ----------------------------------------------------------------------------------
 
@@ -157,6 +157,9 @@ class CosimGrid(Grid):
         self._step_jobs()
         while self.world.now < end and not self._replies:
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
+            if self._changed:
+                self._weights = self.population.weights(self._agent_of_node, greedy=False)
+                self._changed = False
             self._recorder.roll(self._weights, span)
             is_open = self.world.state.open[0]
             for key in self._transport.advance(span, is_open, self._tasks_on_links()):
@@ -184,8 +187,6 @@ class CosimGrid(Grid):
             self._compute_updates()
         for agent, job in done:
             self._finish_update(agent, job)
-        if done:
-            self._weights = self.population.weights(self._agent_of_node, greedy=False)
         for agent, job in sorted(self._jobs.items()):
             if job.expires <= now:
                 self._drop(agent)
@@ -205,10 +206,18 @@ class CosimGrid(Grid):
             return
         if job.version != self._version[agent] and self.config.federation.share != NOTHING:
             # Asked to go on from a version it already has, the node keeps what it learned since.
-            self.population.set_shared(to_arrays(job.message.content.array_records[ARRAYS]), agent)
+            arrays = to_arrays(job.message.content.array_records[ARRAYS])
+            if self.population.set_shared(arrays, agent):
+                self._begin_anew(agent)
         self._version[agent] = job.version
         job.before = self.world.state.total.sum(axis=0)
         self._collect(agent, job)
+
+    def _begin_anew(self, agent: int) -> None:
+        """What the agent has decided until now is not from the policy that it has now."""
+        self._recorder.drop(agent)
+        self._since[agent] = self.world.now
+        self._changed = True
 
     def _collect(self, agent: int, job: Job) -> None:
         job.phase = COLLECTING
@@ -242,9 +251,7 @@ class CosimGrid(Grid):
 
     def _finish_update(self, agent: int, job: Job) -> None:
         self.population.put(agent, *self._trained.pop(agent))
-        # What the actor has decided meanwhile is not from the policy that it is now.
-        self._recorder.take(agent)
-        self._since[agent] = self.world.now
+        self._begin_anew(agent)
         if len(job.told) < self.config.training.rollouts:
             self._collect(agent, job)
             return
