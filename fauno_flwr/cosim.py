@@ -226,7 +226,7 @@ class CosimGrid(Grid):
     def _begin_update(self, agent: int, job: Job) -> None:
         """The rollout is full; its update takes as long as the node's speed makes it."""
         batch = self._recorder.take(agent, self.world.now - self.config.training.ticks)
-        self._batches[agent] = batch
+        self._batches[agent], self._since[agent] = batch, self.world.now
         job.rewards.append(float(batch.reward.mean()) if len(batch) else 0.0)
         node = self.scenario.agents[agent]
         cosim, passes = self.config.cosim, len(batch) * self.config.agent.epochs
