@@ -153,9 +153,10 @@ class CosimGrid(Grid):
     # ---- time ----------------------------------------------------------------------------------
 
     def run_until(self, end: int) -> None:
-        """Let the world run up to tick `end`, or until a reply has come."""
+        """Let the world run up to tick `end`, or until one more reply has come."""
+        replies = len(self._replies)
         self._step_jobs()
-        while self.world.now < end and not self._replies:
+        while self.world.now < end and len(self._replies) == replies:
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
             if self._changed:
                 self._weights = self.population.weights(self._agent_of_node, greedy=False)
