@@ -125,6 +125,7 @@ class CosimGrid(Grid):
         self.world = World(scenario, [int(seed) for seed in seeds])
         # Messages take their share of the links: the rates are this world's own.
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
+        apart = self.world.net._replace(rate=self.world.net.rate.copy())
         self.population = make_population(agents, config, scenario)
         self._agent_of_node = np.full(scenario.topology.num_nodes, -1, np.int32)
         self._agent_of_node[scenario.agents] = np.arange(agents)
@@ -132,7 +133,7 @@ class CosimGrid(Grid):
             self.world, agents, config.agent.hidden, config.training.ticks
         )
         self._weights = self.population.weights(self._agent_of_node, greedy=False)
-        self._transport = Transport(self.world.net)
+        self._transport = Transport(self.world.net if config.cosim.share_with_tasks else apart)
         self._server = self._node_of_server()
         self._slowdown = config.cosim.slowdowns(scenario.topology.names)
         self._rngs = [np.random.default_rng([config.seed, agent, 2]) for agent in range(agents)]
