@@ -44,7 +44,7 @@ from strategies.arrays import to_arrays, to_record
 
 SERVER_ID, FIRST_NODE_ID = 1, 1000
 POLL_INTERVAL = 1.0  # virtual seconds; a reply that comes earlier ends the wait
-CLIENT_APP_RAISED, MESSAGE_UNAVAILABLE = 2, 3  # Flower's ErrorCode
+CLIENT_APP_RAISED, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE = 2, 3, 5  # Flower's ErrorCode
 GOING, COLLECTING, TRAINING, RETURNING = "going", "collecting", "training", "returning"
 
 
@@ -163,8 +163,9 @@ class CosimGrid(Grid):
                 self._weights = self.population.weights(self._agent_of_node, greedy=False)
                 self._changed = False
             self._recorder.roll(self._weights, span)
-            is_open = self.world.state.open[0]
-            for key in self._transport.advance(span, is_open, self._tasks_on_links()):
+            st, transport = self.world.state, self._transport
+            is_open = st.open[0] & st.up[0, transport.source]
+            for key in transport.advance(span, is_open, self._tasks_on_links()):
                 self._arrive(int(key))
             self._step_jobs()
 
@@ -176,9 +177,11 @@ class CosimGrid(Grid):
 
     def _step_jobs(self) -> None:
         """Begin and finish the updates that are due, fail the messages that are too old."""
-        now = self.world.now
+        now, up = self.world.now, self.world.state.up[0, self.scenario.agents]
         for agent, job in sorted(self._jobs.items()):
-            if job.phase == COLLECTING and job.due <= now:
+            if not up[agent] and job.phase != RETURNING:
+                self._drop(agent, NODE_UNAVAILABLE, "the node has failed")
+            elif job.phase == COLLECTING and job.due <= now:
                 self._begin_update(agent, job)
         done = [
             (agent, job)
@@ -191,9 +194,7 @@ class CosimGrid(Grid):
             self._finish_update(agent, job)
         for agent, job in sorted(self._jobs.items()):
             if job.expires <= now:
-                self._drop(agent)
-                error = Error(MESSAGE_UNAVAILABLE, "time-to-live is over")
-                self._replies.append(Message(error, reply_to=job.message))
+                self._drop(agent, MESSAGE_UNAVAILABLE, "time-to-live is over")
 
     # ---- one agent -----------------------------------------------------------------------------
 
@@ -279,9 +280,10 @@ class CosimGrid(Grid):
         content = RecordDict({ARRAYS: arrays, METRICS: metrics})
         return Message(content, reply_to=job.message)
 
-    def _drop(self, agent: int) -> None:
-        """Forget the message of an agent, wherever it is; the agent itself stays as it is."""
-        del self._jobs[agent]
+    def _drop(self, agent: int, code: int, reason: str) -> None:
+        """Fail the message of an agent, wherever it is; the agent itself stays as it is."""
+        job = self._jobs.pop(agent)
+        self._replies.append(Message(Error(code, reason), reply_to=job.message))
         self._batches.pop(agent, None)
         self._trained.pop(agent, None)
         self._transport.forget(str(agent))
