@@ -129,10 +129,9 @@ class CosimGrid(Grid):
         self.population = make_population(agents, config, scenario)
         self._agent_of_node = np.full(scenario.topology.num_nodes, -1, np.int32)
         self._agent_of_node[scenario.agents] = np.arange(agents)
-        self._recorder = Recorder(
-            self.world, agents, config.agent.hidden, config.training.ticks
-        )
+        self._recorder = Recorder(self.world, agents, config.agent.hidden, config.training.ticks)
         self._weights = self.population.weights(self._agent_of_node, greedy=False)
+        self._changed = False
         self._transport = Transport(self.world.net if config.cosim.share_with_tasks else apart)
         self._server = self._node_of_server()
         self._slowdown = config.cosim.slowdowns(scenario.topology.names)

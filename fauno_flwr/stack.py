@@ -282,8 +282,8 @@ def put(module: nn.Module, arrays: Mapping[str, np.ndarray], agent: int) -> None
     for name, p in module.named_parameters():
         if arrays[name].shape != p.shape[1:]:
             raise ValueError(
-                f"{name} has the shape {arrays[name].shape}: must be {tuple(p.shape[1:])}; keep the "
-                f"agent, the observation and, of padded networks, the largest number of slots "
+                f"{name} has the shape {arrays[name].shape}: must be {tuple(p.shape[1:])}; keep "
+                f"the agent, the observation and, of padded networks, the largest number of slots "
                 f"(agent.network=equivariant fits any)"
             )
         p[agent] = torch.from_numpy(np.array(arrays[name]))
