@@ -82,7 +82,7 @@ class EquivariantActor(StackedMLP):
         x = torch.cat(
             [local.unsqueeze(2).expand(-1, -1, slots, -1), destination, destination - best], dim=3
         )
-        scores = self(x.reshape(agents, rows * slots, -1)).reshape(agents, rows, slots)
+        scores = self(x.flatten(1, 2)).reshape(agents, rows, slots)
         return scores.masked_fill(~mask, -torch.inf)
 
 
