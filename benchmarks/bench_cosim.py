@@ -43,13 +43,13 @@ def note(benchmark, config: RunConfig, agents: int) -> None:
 def test_all_agents_side_by_side(benchmark) -> None:
     """A rollout of compiled actors and one stacked update."""
     config, world, population = setting()
-    recorder = Recorder(world, population.agents, config.agent.hidden)
+    recorder = Recorder(world, population.agents, config.agent.hidden, TICKS)
     rngs = [np.random.default_rng(agent) for agent in range(population.agents)]
 
     def run() -> None:
         recorder.roll(population.weights(agent_of_node(world), greedy=False), TICKS)
         batches = [recorder.take(agent) for agent in range(population.agents)]
-        ppo.update(population, batches, 1e-3, rngs)
+        population.update(batches, 1e-3, rngs)
 
     benchmark.pedantic(run, rounds=5, warmup_rounds=1)
     note(benchmark, config, population.agents)
@@ -64,7 +64,7 @@ def test_one_agent_after_another(benchmark) -> None:
     def run() -> None:
         rng = np.random.default_rng(0)
         policies = [agent.policy() for agent in agents]
-        recorder = Recorder(world, len(agents), config.agent.hidden)
+        recorder = Recorder(world, len(agents), config.agent.hidden, TICKS)
         for _ in range(TICKS):
             seen = world.observe()
             actions = np.zeros((world.num_worlds, world.num_nodes), np.int32)
@@ -76,7 +76,7 @@ def test_one_agent_after_another(benchmark) -> None:
         # The data of the updates, as above.
         recorder.roll(population.weights(agent_of_node(world), greedy=False), TICKS)
         for agent, alone in enumerate(agents):
-            ppo.update(alone, [recorder.take(agent)], 1e-3, [rng])
+            alone.update([recorder.take(agent)], 1e-3, [rng])
 
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
     note(benchmark, config, len(agents))
@@ -96,7 +96,7 @@ def test_each_agent_in_its_own_copy(benchmark) -> None:
             env.set_actor(alone.policy())
             view, _ = env.reset(seed=agent)
             decisions, view = ppo.collect(env, view, alone, TICKS, rng)
-            ppo.update(alone, [decisions], 1e-3, [rng])
+            alone.update([decisions], 1e-3, [rng])
 
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
     note(benchmark, config, len(agents))

@@ -30,7 +30,7 @@ class Population(AgentStack):
         """Actions are drawn from the softmax."""
         return True, np.zeros(self.agents)
 
-    def update(
+    def learn(
         self,
         batches: list[Decisions],
         rate: float | np.ndarray,

@@ -133,6 +133,24 @@ class AgentStack(ABC):
         """Whether actions are drawn from the softmax, and epsilon of each agent, shape (A,)."""
 
     @abstractmethod
+    def learn(
+        self,
+        batches: list[Decisions],
+        rate: float | np.ndarray,
+        rngs: list[np.random.Generator],
+    ) -> list[dict[str, float]]:
+        """:meth:`update` of agents whose batches are about as large."""
+
+    @abstractmethod
+    def get_shared(self, share: str, agent: int = 0) -> Arrays:
+        """Parameters of an agent that travel, by name; `share` as in the federation's settings."""
+
+    @abstractmethod
+    def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
+        """Take back what :meth:`get_shared` gave; returns whether the agent acts differently."""
+
+    # ---- learning ------------------------------------------------------------------------------
+
     def update(
         self,
         batches: list[Decisions],
@@ -155,14 +173,20 @@ class AgentStack(ABC):
         list of dict
             Per agent ``steps`` (decisions trained on) and what the algorithm tells.
         """
-
-    @abstractmethod
-    def get_shared(self, share: str, agent: int = 0) -> Arrays:
-        """Parameters of an agent that travel, by name; `share` as in the federation's settings."""
-
-    @abstractmethod
-    def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
-        """Take back what :meth:`get_shared` gave; returns whether the agent acts differently."""
+        groups = alike(batches)
+        if len(groups) == 1:
+            return self.learn(batches, rate, rngs)
+        rates = np.broadcast_to(np.asarray(rate, np.float32), self.agents)
+        told: dict[int, dict[str, float]] = {}
+        for group in groups:
+            some = self.select(group)
+            learned = some.learn(
+                [batches[a] for a in group], rates[group], [rngs[a] for a in group]
+            )
+            for place, agent in enumerate(group):
+                self.put(agent, some, place)
+                told[agent] = learned[place]
+        return [told[agent] for agent in range(self.agents)]
 
     # ---- parameters ----------------------------------------------------------------------------
 
@@ -263,6 +287,15 @@ class AgentStack(ABC):
         """
         nodes = np.zeros(0) if agent_of_node is None else agent_of_node
         return ActorPolicy(self.weights(nodes, greedy))
+
+
+def alike(batches: list[Decisions]) -> list[list[int]]:
+    """Agents in groups of about as many slots and decisions, so that little is filled up."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for agent, batch in enumerate(batches):
+        size = max(8, batch.mask.shape[1] - 1).bit_length(), max(8, len(batch)).bit_length()
+        groups.setdefault(size, []).append(agent)
+    return [groups[size] for size in sorted(groups)]
 
 
 def get(module: nn.Module, agent: int) -> Arrays:

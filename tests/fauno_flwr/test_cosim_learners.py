@@ -13,15 +13,15 @@ from fauno_flwr.server_app import Run
 from sim_env.evaluation import run_policies
 from tests.fauno_flwr.test_cosim import Trained, settings
 
-SYNCHRONOUS = ("federation.share=model", "federation.refill=version")
+WHOLE = "federation.share=model"
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("agent=ddqn", *SYNCHRONOUS, "federation.buffer_size=6"),
+        ("agent=ddqn", WHOLE, "federation.buffer_size=6"),
         ("agent=paper", "observation=paper", "reward=peersimgym"),
-        ("agent=ddqn", "agent.network=padded", "observation=paper", *SYNCHRONOUS),
+        ("agent=ddqn", "agent.network=padded", "observation=paper", WHOLE),
     ],
     ids=["ddqn", "paper", "ddqn-padded"],
 )
@@ -83,8 +83,8 @@ def test_double_dqn_improves_in_co_simulation(tmp_path: Path) -> None:
         "ether2",
         [
             "agent=ddqn",
-            *SYNCHRONOUS,
-            "federation.buffer_size=1.0",
+            WHOLE,
+            "federation.buffer_size=19",
             "federation.versions=30",
             "federation.collect_actors=true",
             "training.worlds=8",
