@@ -29,7 +29,9 @@ class Started:
     def __init__(self, deployment: Deployment, out: Path, *settings: str) -> None:
         self.deployment, self.out = deployment, out
         config = {"conf": "ether2", "overrides": " ".join([*THREE, *settings]), "out": str(out)}
-        app = stage_app(deployment.home / "app")
+        app = deployment.home / "app"
+        if not app.exists():
+            stage_app(app)
         self.run_id = deployment.submit_run(app, config)
 
     def events(self, kind: str = "", node: str = "") -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Deployments in separate processes on loopback; minutes each."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,13 +11,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fauno_flwr.deploy import Deployment
 from fauno_flwr.deploy_keys import write_node_key
 from fauno_flwr.launcher import free_addresses
 from tests.deployment.conftest import LITTLE, Started
-from tests.fauno_flwr.test_engine import alive, run_watched
+from tests.fauno_flwr.test_engine import alive, descendants, run_watched
 from tests.fauno_flwr.test_main import FAUNO
 
 pytestmark = pytest.mark.slow
@@ -49,6 +51,18 @@ def test_a_failing_run_is_exit_code_1(tmp_path: Path) -> None:
     assert code == 1, said
     assert "of 2 SuperNodes answered within" in said
     assert alive(started) == []
+
+
+def tokens_of(deployment: Deployment) -> set[bytes]:
+    """Tokens of the tasks that run now: Flower hands them to its processes in their commands."""
+    found = set()
+    for service in deployment.services.values():
+        for process in descendants(service.process.pid):
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                if "--token" in command:
+                    found.add(command[command.index("--token") + 1].encode())
+    return found
 
 
 def ask_in_plain_text(address: str) -> bytes:
@@ -93,6 +107,7 @@ def test_tls_and_keys_keep_strangers_out_and_secrets_in(tmp_path: Path) -> None:
         plain_node = deployment.spawn("plain", *plain, "--max-retries", "1")
         assert plain_node.wait(60) != 0
 
+        tokens = tokens_of(deployment)
         run.end()
         assert run.summary()["versions"] == 5
         assert len({event["node"] for event in run.events("dispatch")}) == 3
@@ -103,12 +118,15 @@ def test_tls_and_keys_keep_strangers_out_and_secrets_in(tmp_path: Path) -> None:
         told = run.logs() + [path for path in run.out.rglob("*") if path.is_file()]
         texts = [path.read_bytes() for path in told]
         texts.append(deployment.run_log(run.run_id).encode())
-        assert not [text for text in texts for each in secret if each in text]
+        assert tokens
+        assert not [text for text in texts for each in (*secret, *tokens) if each in text]
         assert stat.S_IMODE(deployment.home.stat().st_mode) == 0o700
         for path in deployment.home.rglob("*"):
             if path.is_file() and any(each in path.read_bytes() for each in secret):
                 assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-        for path in deployment.home.glob("node-*/state/agent-*.state"):
+        files = list(deployment.home.glob("node-*/state/agent-*.state"))
+        assert len(files) == 3
+        for path in files:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
@@ -188,3 +206,34 @@ def test_a_run_outlives_its_superlink(tmp_path: Path) -> None:
         assert versions == list(range(1, 9))
         messages = [event["message"] for event in run.events("reply")]
         assert len(messages) == len(set(messages)), "a reply was counted twice"
+
+
+def test_a_training_goes_on_after_its_server_was_killed(tmp_path: Path) -> None:
+    """A new run with the same checkpoints goes on from the last version, the nodes as they were."""
+    settings = ["federation.versions=6", f"federation.checkpoints={tmp_path / 'training'}"]
+    with Deployment(3) as deployment:
+        first = Started(deployment, tmp_path / "first", *settings)
+        first.wait(lambda: len(first.events("flush")) >= 2)
+        serverapps = [
+            process
+            for process in descendants(deployment.services["superexec"].process.pid)
+            if any("flwr-serverapp" in word for word in process.cmdline())
+        ]
+        assert serverapps
+        for process in serverapps:
+            process.kill()
+        psutil.wait_procs(serverapps, timeout=10)
+        second = Started(deployment, tmp_path / "second", *settings)
+        second.end()
+        assert deployment.status(first.run_id)[0] != "finished:completed"
+    (resumed,) = [event["version"] for event in second.events("resume")]
+    # A version that was told of, but not saved when its server died, is made once more.
+    assert first.events("flush")[-1]["version"] - resumed in (0, 1)
+    versions = [event["version"] for event in second.events("flush")]
+    assert versions == list(range(resumed + 1, 7))
+    for name in {event["name"] for event in second.events("reply")}:
+        before = [int(e["metrics"]["messages"]) for e in first.events("reply", name)]
+        after = [int(e["metrics"]["messages"]) for e in second.events("reply", name)]
+        assert after == list(range(after[0], after[0] + len(after)))
+        # One message at most was under way when the server died.
+        assert after[0] - (before[-1] if before else 0) in (1, 2), (before, after)

@@ -1,0 +1,90 @@
+"""Rollouts counted out by time."""
+
+import numpy as np
+import pytest
+from flwr.app import MessageType
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fauno_flwr import client_app
+from fauno_flwr.config import TrainingConfig, load_config
+from fauno_flwr.population import Population
+from fauno_flwr.protocol import METRICS, STEPS
+from fauno_flwr.sizing import SizedGuard, Sizer
+from strategies.arrays import Layout
+from strategies.flights import Flight
+from strategies.grids import InMemoryGrid
+from strategies.guard import RejectedError
+from tests.fauno_flwr.test_apps import AGENTS, TINY, ask, train_message
+
+TARGET = 45.0
+
+
+def sizer(**settings: float) -> Sizer:
+    return Sizer(TrainingConfig(**settings), lambda node_id: node_id)
+
+
+@given(start=st.floats(0, TARGET / 4), rollout=st.floats(TARGET / 500, TARGET / 4))
+def test_a_message_comes_to_take_the_time_that_is_wanted(start: float, rollout: float) -> None:
+    sized = sizer(seconds_per_message=TARGET)
+    for _ in range(12):
+        seconds = start + rollout * sized.ask(0)
+        sized.hear(0, seconds)
+    assert abs(start + rollout * sized.ask(0) - TARGET) <= rollout
+
+
+@given(st.lists(st.floats() | st.sampled_from([None, True, "1", 0, -1, 1e-300, 1e300])))
+def test_whatever_a_node_says_its_messages_stay_within_bounds(told: list) -> None:
+    sized = sizer(seconds_per_message=TARGET)
+    for seconds in told:
+        before = sized.ask(0)
+        sized.hear(0, seconds)
+        assert 1 <= sized.ask(0) <= min(before * sized.GROWTH, sized.training.most_rollouts)
+
+
+def test_every_agent_has_its_own_pace_also_under_a_new_id() -> None:
+    agents = {10: 0, 11: 1, 99: 0}
+    sized = Sizer(TrainingConfig(seconds_per_message=TARGET), agents.__getitem__)
+    assert [sized.ask(10), sized.ask(11)] == [2, 2]
+    sized.hear(10, TARGET / 4)
+    assert [sized.ask(99), sized.ask(11)] == [8, 2]
+
+
+def test_without_a_time_nothing_changes() -> None:
+    sized = sizer()
+    sized.ask(0)
+    sized.hear(0, 0.001)
+    assert sized.ask(0) == TrainingConfig().rollouts
+
+
+def test_a_node_trains_as_many_rollouts_as_it_is_asked_for() -> None:
+    config = load_config("ether2", TINY)
+    steps = []
+    for rollouts in (1, 2, 8):
+        grid = InMemoryGrid(client_app.app, AGENTS)
+        message = train_message(grid, config, 5, 0)
+        message.content.config_records["config"]["rollouts"] = rollouts
+        steps.append(ask(grid, message).content.metric_records[METRICS][STEPS])
+    assert 3 * steps[0] < 2 * steps[1] < steps[2]
+
+
+def test_more_steps_than_were_asked_for_are_rejected() -> None:
+    config = load_config("ether2", TINY)
+    grid = InMemoryGrid(client_app.app, AGENTS)
+    reply = ask(grid, train_message(grid, config, 0, 0))
+    training = TrainingConfig(worlds=2, ticks=40, seconds_per_message=TARGET)
+    sized = Sizer(training, lambda node_id: 0)
+    guard = SizedGuard(sized)
+    critic = Population(1, config.agent, config.seed).get_critic()
+    layout = Layout(critic)
+    guard.begin(layout, "arrays", STEPS)
+    flight = Flight("m", 1000, 0, 0.0, MessageType.TRAIN)
+    most = 2 * 40 * sized.ask(1000)
+    for steps in (most, most + 1):
+        reply.content.metric_records[METRICS][STEPS] = steps
+        if steps == most:
+            update = guard.check(reply, flight, layout.flatten(critic), 0.0)
+            assert np.isfinite(update.delta).all()
+        else:
+            with pytest.raises(RejectedError, match="the steps that were asked for"):
+                guard.check(reply, flight, layout.flatten(critic), 0.0)
