@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from fauno_flwr import client_app
 from fauno_flwr.config import TrainingConfig, load_config
 from fauno_flwr.population import Population
-from fauno_flwr.protocol import METRICS, STEPS
+from fauno_flwr.protocol import ARRAYS, CONFIG, METRICS, ROLLOUTS, STEPS
 from fauno_flwr.sizing import SizedGuard, Sizer
-from strategies.arrays import Layout
+from strategies.arrays import Layout, to_arrays
 from strategies.flights import Flight
 from strategies.grids import InMemoryGrid
 from strategies.guard import RejectedError
@@ -58,14 +58,20 @@ def test_without_a_time_nothing_changes() -> None:
 
 
 def test_a_node_trains_as_many_rollouts_as_it_is_asked_for() -> None:
-    config = load_config("ether2", TINY)
-    steps = []
-    for rollouts in (1, 2, 8):
+    """Asked for n, it does what it does with ``training.rollouts=n``."""
+
+    def critic(configured: int, asked: int) -> dict[str, np.ndarray]:
+        config = load_config("ether2", [*TINY, f"training.rollouts={configured}"])
         grid = InMemoryGrid(client_app.app, AGENTS)
-        message = train_message(grid, config, 5, 0)
-        message.content.config_records["config"]["rollouts"] = rollouts
-        steps.append(ask(grid, message).content.metric_records[METRICS][STEPS])
-    assert 3 * steps[0] < 2 * steps[1] < steps[2]
+        message = train_message(grid, config, 0, 0)
+        message.content.config_records[CONFIG][ROLLOUTS] = asked
+        return to_arrays(ask(grid, message).content.array_records[ARRAYS])
+
+    def differ(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> bool:
+        return any(not np.array_equal(array, two[name]) for name, array in one.items())
+
+    assert not differ(critic(2, 8), critic(8, 8))
+    assert differ(critic(2, 8), critic(2, 2))
 
 
 def test_more_steps_than_were_asked_for_are_rejected() -> None:
