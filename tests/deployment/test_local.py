@@ -17,6 +17,7 @@ import pytest
 from fauno_flwr.deploy import Deployment
 from fauno_flwr.deploy_keys import write_node_key
 from fauno_flwr.launcher import free_addresses
+from fauno_flwr.results import read_lines
 from tests.deployment.conftest import LITTLE, Started
 from tests.fauno_flwr.test_engine import alive, descendants, run_watched
 from tests.fauno_flwr.test_main import FAUNO
@@ -37,6 +38,9 @@ def test_deploy_local_trains_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert len(summary["nodes"]) == 3
     assert len(started) > 8
     assert alive(started) == []
+    asked = [e["rollouts"] for e in read_lines(out / "events.jsonl") if e["event"] == "reply"]
+    assert asked[0] == 2
+    assert asked[-1] > 2
     told = subprocess.run([FAUNO, "status", str(out)], capture_output=True, text=True, check=True)
     assert told.stdout.startswith("done, version 5/5\n")
     for name, node in summary["nodes"].items():

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from flwr.app import MessageType
+from flwr.app import Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,8 +11,8 @@ from fauno_flwr import client_app
 from fauno_flwr.config import TrainingConfig, load_config
 from fauno_flwr.population import Population
 from fauno_flwr.protocol import ARRAYS, CONFIG, METRICS, ROLLOUTS, STEPS
-from fauno_flwr.sizing import SizedGuard, Sizer
-from strategies.arrays import Layout, to_arrays
+from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
+from strategies.arrays import Layout, to_arrays, to_record
 from strategies.flights import Flight
 from strategies.grids import InMemoryGrid
 from strategies.guard import RejectedError
@@ -72,6 +73,29 @@ def test_a_node_trains_as_many_rollouts_as_it_is_asked_for() -> None:
 
     assert not differ(critic(2, 8), critic(8, 8))
     assert differ(critic(2, 8), critic(2, 2))
+
+
+def test_a_training_learns_how_much_to_ask_of_each_node() -> None:
+    """Node i takes i + 1 seconds for a rollout: in 60 s it is asked for 60 / (i + 1)."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        rollouts = message.content.config_records[CONFIG][ROLLOUTS]
+        seconds = float(rollouts * (context.node_config["partition-id"] + 1))
+        metrics = MetricRecord({STEPS: 1, "seconds": seconds})
+        content = RecordDict({ARRAYS: message.content[ARRAYS], METRICS: metrics})
+        return Message(content, reply_to=message)
+
+    sized = Sizer(TrainingConfig(seconds_per_message=60), lambda node_id: node_id)
+    told: list[dict] = []
+    strategy = SizedAsync(
+        sized, 3, weighted_by_key=STEPS, guard=SizedGuard(sized), on_event=told.append
+    )
+    grid = InMemoryGrid(app, 3)
+    strategy.start(grid, to_record({"w": np.zeros(2, np.float32)}), num_rounds=5)
+    last = {event["node"]: event["rollouts"] for event in told if event["event"] == "reply"}
+    assert sorted(last.values()) == [20, 30, 60]
 
 
 def test_more_steps_than_were_asked_for_are_rejected() -> None:
