@@ -2,7 +2,8 @@
 
 A message may land in another process than the one before, and in a deployment in a new one: the
 agent lives in ``context.state``, written once and last, and the worlds are built anew from (seed,
-agent, number of the message).
+agent, number of the message). A SuperNode that ends forgets that state: with ``state-dir`` in the
+node config the agent is in a file of the node's own as well, and goes on from there.
 """
 
 import time
@@ -16,6 +17,7 @@ from flwr.clientapp import ClientApp
 from fauno_flwr import ppo
 from fauno_flwr.config import NOTHING, RunConfig, from_yaml
 from fauno_flwr.learners import make_population
+from fauno_flwr.node_state import STATE_DIR, NodeState
 from fauno_flwr.protocol import (
     ACTOR,
     ARRAYS,
@@ -24,8 +26,10 @@ from fauno_flwr.protocol import (
     NODE,
     PROTOCOL,
     PROTOCOL_KEY,
+    ROLLOUTS,
     ROUND,
     SETTINGS,
+    TRAINING,
     read,
     schema,
     train_metrics,
@@ -72,14 +76,24 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenari
     return settings, scenario, agent
 
 
+def own_file(message: Message, context: Context, agent: int) -> NodeState | None:
+    """Where the node keeps its agent, if its owner named a folder."""
+    if STATE_DIR not in context.node_config:
+        return None
+    training = read(message.content.config_records[CONFIG], TRAINING, str)
+    return NodeState(context.node_config[STATE_DIR], agent, training)
+
+
 def load_agent(
-    context: Context, config: RunConfig, scenario: Scenario
+    context: Context, config: RunConfig, scenario: Scenario, file: NodeState | None
 ) -> tuple[AgentStack, int, int]:
     """The agent, its number of messages, the version of its critic; new ones at first."""
     population = make_population(1, config, scenario)
-    if STATE not in context.state:
+    saved: ConfigRecord | None = context.state.config_records.get(STATE)
+    if saved is None and file is not None:
+        saved = file.load()
+    if saved is None:
         return population, 0, -1
-    saved = context.state.config_records[STATE]
     population.load(read(saved, "parameters", bytes))
     return population, read(saved, "messages", int), read(saved, "version", int)
 
@@ -88,6 +102,7 @@ def load_agent(
 def describe(message: Message, context: Context) -> Message:
     """Say who this node is, before any training."""
     config, scenario, agent = read_message(message, context)
+    own_file(message, context, agent)  # a folder that cannot be is named before any training
     population = make_population(1, config, scenario)
     critic = population.get_shared(config.federation.share)
     about = ConfigRecord(
@@ -106,7 +121,8 @@ def share_actor(message: Message, context: Context) -> Message:
     if context.node_config.get("share-actor", True) is not True:
         raise PermissionError("share-actor=false in the node config: the actor stays here")
     config, scenario, agent = read_message(message, context)
-    population, _, _ = load_agent(context, config, scenario)
+    file = own_file(message, context, agent)
+    population, _, _ = load_agent(context, config, scenario, file)
     content = RecordDict(
         {
             NODE: ConfigRecord({"agent": agent}),
@@ -121,21 +137,26 @@ def train(message: Message, context: Context) -> Message:
     """Take the newest critic, train for some rollouts, report the critic and how it went."""
     started = time.perf_counter()
     config, scenario, agent = read_message(message, context)
-    population, messages, version = load_agent(context, config, scenario)
-    sent_version = read(message.content.config_records[CONFIG], ROUND, int)
+    file = own_file(message, context, agent)
+    population, messages, version = load_agent(context, config, scenario, file)
+    told_by_server = message.content.config_records[CONFIG]
+    sent_version = read(told_by_server, ROUND, int)
     share = config.federation.share
     if sent_version != version and share != NOTHING:
         # Asked to go on from a version it already has, the node keeps what it learned since.
         population.set_shared(to_arrays(message.content.array_records[ARRAYS]))
 
     training = config.training
+    rollouts = training.rollouts
+    if ROLLOUTS in told_by_server:
+        rollouts = read(told_by_server, ROLLOUTS, int)
     rng = np.random.default_rng([config.seed, agent, messages])
     env = EdgeVectorEnv(
         scenario,
         int(scenario.agents[agent]),
         training.worlds,
         training.peers,
-        horizon=training.ticks * training.rollouts,
+        horizon=training.ticks * rollouts,
         warmup=training.warmup,
     )
     env.set_actor(population.policy())
@@ -144,7 +165,7 @@ def train(message: Message, context: Context) -> Message:
     env.world.measure(env.world.now, env.world.now + env.horizon)
     rate = config.agent.learning_rate * (1 - sent_version / config.federation.versions)
     told, rewards = [], []
-    for _ in range(training.rollouts):
+    for _ in range(rollouts):
         decisions, view = ppo.collect(env, view, population, training.ticks, rng)
         told.append(population.update([decisions], rate, [rng])[0])
         rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
@@ -163,11 +184,14 @@ def train(message: Message, context: Context) -> Message:
     arrays = to_record(population.get_shared(share))
     content = RecordDict({ARRAYS: arrays, METRICS: metrics})
     reply = Message(content, reply_to=message)
-    context.state[STATE] = ConfigRecord(
+    learned = ConfigRecord(
         {
             "parameters": population.save(),
             "messages": messages + 1,
             "version": sent_version,
         }
     )
+    if file is not None:
+        file.save(learned)
+    context.state[STATE] = learned
     return reply

@@ -26,6 +26,7 @@ from strategies.buffered_async import require_buffer_size
 from strategies.merge import Mean, Median, MergeRule, NormFiltered, TrimmedMean
 
 LARGEST_SEED = 2**62
+MOST_ROLLOUTS = 1000  # of a message that is sized by time
 SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
 ALGORITHMS = PPO, DDQN = ("ppo", "ddqn")
 NETWORKS = EQUIVARIANT, PADDED = ("equivariant", "padded")
@@ -124,6 +125,9 @@ class TrainingConfig:
         Ticks of a rollout.
     rollouts : int
         Rollouts, each followed by an update, per message.
+    seconds_per_message : float
+        Real time that a message should take its node: the server asks for as many rollouts as fill
+        it on that node, and for ``rollouts`` only in its first message. 0: always for ``rollouts``.
     peers : str
         What decides for the other agents: ``self`` (this node's own actor) or a heuristic.
     """
@@ -132,18 +136,25 @@ class TrainingConfig:
     warmup: int = 100
     ticks: int = 256
     rollouts: int = 2
+    seconds_per_message: float = 0.0
     peers: str = SELF
 
     def __post_init__(self) -> None:
         for name in ("worlds", "ticks", "rollouts"):
             require_number(f"training.{name}", getattr(self, name), at_least=1)
-        require_number("training.warmup", self.warmup, at_least=0)
+        for name in ("warmup", "seconds_per_message"):
+            require_number(f"training.{name}", getattr(self, name), at_least=0)
         require_choice("training.peers", self.peers, (SELF, *POLICIES))
+
+    @property
+    def most_rollouts(self) -> int:
+        """Rollouts that a message may ask for."""
+        return max(self.rollouts, MOST_ROLLOUTS) if self.seconds_per_message else self.rollouts
 
     @property
     def most_steps(self) -> int:
         """Decisions behind one message, at most: one per world and tick."""
-        return self.worlds * self.ticks * self.rollouts
+        return self.worlds * self.ticks * self.most_rollouts
 
 
 @dataclass

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -39,6 +40,18 @@ ENVIRONMENT = {
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 5.0
 LONGEST_TEMPDIR = 30
+
+
+def free_addresses(count: int) -> list[str]:
+    """Addresses on loopback that nobody listens on, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
 
 
 class EngineError(RuntimeError):
@@ -73,11 +86,13 @@ class Engine:
     Everything it starts is stopped when the context ends, however it ends.
     """
 
-    def __enter__(self) -> "Engine":
+    root_certificate: Path | None = None  # of a SuperLink that speaks TLS
+
+    def __enter__(self) -> Self:
         # Ray puts sockets below it, whose paths may not be long.
         short = len(tempfile.gettempdir()) <= LONGEST_TEMPDIR
         self.home = Path(tempfile.mkdtemp(prefix="fauno-", dir=None if short else "/tmp"))
-        self.process: subprocess.Popen[bytes] | None = None
+        self.processes: list[subprocess.Popen[bytes]] = []
         self.mark = uuid.uuid4().hex
         bin_dir = Path(sys.executable).parent
         self.environment = {
@@ -105,29 +120,45 @@ class Engine:
         self._stop()
 
     def _start(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        (self.address,) = free_addresses(1)
+        process = self.spawn("superlink", *self._superlink("--simulation"))
+        self._await_superlink(process)
+
+    def _superlink(self, *arguments: str) -> list[str]:
+        """Command of the SuperLink; writes down how ``flwr`` gets to it."""
+        secure = self.root_certificate is not None
+        trust = f"root-certificates = {json.dumps(str(self.root_certificate))}"
         (self.home / "config.toml").write_text(
             f'[superlink]\ndefault = "private"\n\n[superlink.private]\n'
-            f'address = "{self.address}"\ninsecure = true\n'
+            f'address = "{self.address}"\n{trust if secure else "insecure = true"}\n'
         )
         host, port = self.address.split(":")
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                ["flower-superlink", "--insecure", "--simulation", "--host", host, "--port", port],
-                env=self.environment,
+        where = ["--host", host, "--port", port]
+        return ["flower-superlink", *([] if secure else ["--insecure"]), *where, *arguments]
+
+    def spawn(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a process that is stopped with this engine; it says what it says to a log."""
+        with (self.home / f"{name}.log").open("a") as log:
+            process = subprocess.Popen(
+                command,
+                env={**self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.processes = [each for each in self.processes if each.poll() is None] + [process]
+        return process
+
+    def _await_superlink(self, process: subprocess.Popen[bytes]) -> None:
+        scheme, trust = "http", None
+        if self.root_certificate is not None:
+            scheme, trust = "https", ssl.create_default_context(cafile=self.root_certificate)
+        url = f"{scheme}://{self.address}/health"
         end = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                break
+        while time.monotonic() < end and process.poll() is None:
             try:
-                urllib.request.urlopen(f"http://{self.address}/health", timeout=1.0).close()
+                urllib.request.urlopen(url, timeout=1.0, context=trust).close()
                 return
             except OSError:
                 time.sleep(0.1)
@@ -146,36 +177,37 @@ class Engine:
         workers : int
             How many of them train at once.
         """
+        return self._submit(
+            app,
+            run_config,
+            "--federation-config",
+            f"num-supernodes={nodes} client-resources-num-cpus=1 init-args-num-cpus={workers}",
+        )
+
+    def _submit(self, app: Path, run_config: Mapping[str, str], *options: str) -> str:
         # A file: Flower's parser of the command line does not know quotes within quotes.
         overrides = self.home / "run.toml"
         lines = [
             f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in run_config.items()
         ]
         overrides.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        answer = self._flwr(
-            "run",
-            str(app),
-            "private",
-            "--run-config",
-            str(overrides),
-            "--federation-config",
-            f"num-supernodes={nodes} client-resources-num-cpus=1 init-args-num-cpus={workers}",
-        )
+        answer = self.flwr("run", str(app), "private", "--run-config", str(overrides), *options)
         if not answer.get("success"):
             raise EngineError(f"Flower refused the run: {answer.get('error-message', answer)}")
         return str(answer["run-id"])
 
     def status(self, run_id: str) -> tuple[str, str]:
         """Status of a run (``finished:completed`` is the good end) and what Flower says of it."""
-        answer = self._flwr("list", "private", "--run-id", run_id)
+        answer = self.flwr("list", "private", "--run-id", run_id)
         runs = answer.get("runs") or []
         if not runs:
             return "unknown", str(answer.get("error-message", answer))
         return str(runs[0]["status"]), str(runs[0].get("status-details", ""))
 
-    def _flwr(self, command: str, *arguments: str) -> dict[str, Any]:
+    def flwr(self, *arguments: str) -> dict[str, Any]:
+        """What a command of Flower answers."""
         done = subprocess.run(
-            ["flwr", command, *arguments, "--format", "json"],
+            ["flwr", *arguments, "--format", "json"],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -185,7 +217,8 @@ class Engine:
         try:
             return dict(json.loads(done.stdout))
         except ValueError:
-            raise EngineError(f"flwr {command} said: {done.stdout}{done.stderr}") from None
+            said = done.stdout + done.stderr
+            raise EngineError(f"flwr {' '.join(arguments[:2])} said: {said}") from None
 
     def run_log(self, run_id: str) -> str:
         """What the run has said: the ServerApp's and Ray's lines."""
@@ -229,8 +262,8 @@ class Engine:
                 except psutil.NoSuchProcess:
                     continue
             psutil.wait_procs(processes, timeout=0.2)
-        if self.process is not None:
-            self.process.wait()
+        for each in self.processes:
+            each.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _writes_here(self, process: psutil.Process) -> bool:

@@ -16,13 +16,17 @@ from typing import Annotated, Any
 
 import typer
 
+from fauno_flwr import deploy_command
 from fauno_flwr.config import ConfigError, RunConfig, load_config
 from fauno_flwr.cosim_command import evaluate, train
 from fauno_flwr.peersimgym_command import peersimgym
+from fauno_flwr.status import status
 from sim_env.errors import require_choice
 from sim_env.policies import POLICIES
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+deploy = typer.Typer(no_args_is_help=True, help="Deployments: SuperLink, SuperNodes, TLS, keys.")
+app.add_typer(deploy, name="deploy")
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as workload.rate=1."),
@@ -46,7 +50,7 @@ def main(
     """Asynchronous federated reinforcement learning of task offloading (FAuNO) on Flower."""
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
     """Register a command; bad input becomes one sentence and exit code 2."""
 
     @wraps(function)
@@ -57,7 +61,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"fauno: {error}", err=True)
             raise typer.Exit(BAD_INPUT) from None
 
-    app.command()(guarded)
+    group.command()(guarded)
     return guarded
 
 
@@ -250,6 +254,9 @@ def _require_policy(name: str) -> None:
 command(train)
 command(evaluate)
 command(peersimgym)
+command(status)
+for _subcommand in (deploy_command.local, deploy_command.certificates, deploy_command.key):
+    command(_subcommand, deploy)
 
 
 @command

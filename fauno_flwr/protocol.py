@@ -1,6 +1,6 @@
 """What the two ends of the Flower app say to each other: names of records, and the handshake.
 
-train          server: ``arrays`` (critic), ``config`` (settings, ``server-round``);
+train          server: ``arrays`` (critic), ``config`` (settings, ``server-round``, ``rollouts``);
                node: ``arrays`` (critic), ``metrics``. Nothing else of the agent travels.
 query          server: ``config``; node: ``node`` (who it is, what its critic looks like).
 query.actor    server: ``config``; node: ``actor``, unless its owner said ``share-actor=false``.
@@ -16,12 +16,21 @@ T = TypeVar("T", int, str, bytes)
 PROTOCOL = 1
 ARRAYS, CONFIG, METRICS, NODE, ACTOR = "arrays", "config", "metrics", "node", "actor"
 SETTINGS, PROTOCOL_KEY, STEPS, ROUND = "settings", "protocol", "num-steps", "server-round"
+ROLLOUTS, TRAINING = "rollouts", "training"
 TRAIN, QUERY, QUERY_ACTOR = "train", "query", "query.actor"
 
 
-def settings_record(settings: str) -> ConfigRecord:
-    """Config record that every message of the server carries."""
-    return ConfigRecord({SETTINGS: settings, PROTOCOL_KEY: PROTOCOL})
+def settings_record(settings: str, training: str = "") -> ConfigRecord:
+    """Config record that every message of the server carries.
+
+    Parameters
+    ----------
+    settings : str
+        YAML.
+    training : str, default ""
+        Name of the training, for nodes that save their agents.
+    """
+    return ConfigRecord({SETTINGS: settings, PROTOCOL_KEY: PROTOCOL, TRAINING: training})
 
 
 def read(record: ConfigRecord, key: str, kind: type[T]) -> T:

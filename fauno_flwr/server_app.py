@@ -3,8 +3,9 @@
 import platform
 import shlex
 import time
-from collections import defaultdict
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from logging import INFO, WARNING
@@ -34,11 +35,13 @@ from fauno_flwr.protocol import (
     settings_record,
 )
 from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
+from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
 from fauno_flwr.stack import AgentStack
+from fauno_flwr.status import node_statistics
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
-from strategies import SGD, BufferedAsync, Checkpoints, Guard, Polynomial
+from strategies import SGD, Checkpoints, Polynomial
 from strategies.arrays import Arrays, to_arrays, to_record
 from strategies.clock import Clock
 
@@ -87,6 +90,10 @@ class Run:
         self.clock: Clock = getattr(grid, "clock", None) or time
         self.started = self.clock.monotonic()
         self.agent_of: dict[int, int] = {}
+        # Under virtual time the seconds of a node are not those that the server waits.
+        sized = config.training.seconds_per_message if self.clock is time else 0.0
+        training = replace(config.training, seconds_per_message=sized)
+        self.sizer = Sizer(training, lambda node_id: self.agent_of[node_id])
         self.stages: dict[str, float] = {}
         self.last_failure = ""
 
@@ -171,6 +178,23 @@ class Run:
         return sorted(ask())
 
     @cached_property
+    def _training(self) -> str:
+        """Name of this training; a run that resumes from its checkpoints has the same."""
+        name = uuid.uuid4().hex
+        if not self.config.federation.checkpoints:
+            return name
+        path = Path(self.config.federation.checkpoints) / "training"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(name)
+        return path.read_text()
+
+    @property
+    def _poll_interval(self) -> float:
+        """A look costs a deployment milliseconds of both its ends: a hundred for a message do."""
+        return max(POLL_INTERVAL, self.sizer.training.seconds_per_message / 100)
+
+    @cached_property
     def _critic_schema(self) -> str:
         return schema(self._population(1).get_shared(self.config.federation.share))
 
@@ -186,7 +210,7 @@ class Run:
         return read(about, "agent", int)
 
     def _question(self, message_type: str, node_id: int) -> Message:
-        content = RecordDict({CONFIG: settings_record(self.settings)})
+        content = RecordDict({CONFIG: settings_record(self.settings, self._training)})
         return Message(content, dst_node_id=node_id, message_type=message_type, ttl=QUERY_TIMEOUT)
 
     def _query(self, message_type: str, node_ids: list[int]) -> list[Message]:
@@ -204,7 +228,8 @@ class Run:
         # In YAML all numbers of this field are floats: from 1 on, they count nodes.
         size = federation.buffer_size
         buffer_size = size if size < 1 else int(size)
-        strategy = BufferedAsync(
+        strategy = SizedAsync(
+            self.sizer,
             buffer_size,
             weighted_by_key=STEPS,
             arrayrecord_key=ARRAYS,
@@ -212,10 +237,10 @@ class Run:
             staleness=Polynomial(federation.staleness_exponent),
             merge=MERGE_RULES[federation.merge],
             server_optimizer=SGD(federation.server_rate),
-            guard=Guard(max_weight=self.config.training.most_steps),
+            guard=SizedGuard(self.sizer),
             checkpoint=checkpoint,
             ttl=federation.ttl,
-            poll_interval=getattr(self.grid, "poll_interval", POLL_INTERVAL),
+            poll_interval=getattr(self.grid, "poll_interval", self._poll_interval),
             nodes=self.members,
             on_event=self._record,
         )
@@ -224,7 +249,7 @@ class Run:
             to_record(initial),
             num_rounds=federation.versions,
             timeout=federation.timeout,
-            train_config=settings_record(self.settings),
+            train_config=settings_record(self.settings, self._training),
         )
         if strategy.version == 0:
             raise RuntimeError(
@@ -324,33 +349,6 @@ class Run:
             report.plot_comparison(rows, self.scenario.rho, figure)
         if replies:
             report.plot_learning(replies, self.out.path / "figures" / "learning.png")
-
-
-def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Per node: messages, merged updates, steps, staleness, latency, errors, rejections."""
-    statistics: dict[str, dict[str, float]] = defaultdict(
-        lambda: dict.fromkeys(
-            ("dispatches", "replies", "merged", "errors", "rejections", "steps"), 0
-        )
-    )
-    staleness: dict[str, list[int]] = defaultdict(list)
-    latency: dict[str, list[float]] = defaultdict(list)
-    for event in events:
-        if event["event"] == "flush":
-            for name, tau in zip(event["names"], event["staleness"], strict=True):
-                statistics[name]["merged"] += 1
-                staleness[name].append(tau)
-        elif "name" in event:
-            kind = {"dispatch": "dispatches", "reply": "replies", "error": "errors"}
-            statistics[event["name"]][kind.get(event["event"], "rejections")] += 1
-            if event["event"] == "reply":
-                statistics[event["name"]]["steps"] += event["metrics"][STEPS]
-                latency[event["name"]].append(event["latency"])
-    for name, values in statistics.items():
-        values["staleness_mean"] = float(np.mean(staleness[name])) if staleness[name] else 0.0
-        values["staleness_max"] = max(staleness[name], default=0)
-        values["latency_mean"] = float(np.mean(latency[name])) if latency[name] else 0.0
-    return dict(statistics)
 
 
 def software_versions() -> dict[str, str]:

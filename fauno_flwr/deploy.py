@@ -1,0 +1,195 @@
+"""A whole deployment on loopback: SuperLink, SuperExec and SuperNodes, each a process of its own.
+
+A process that ends is started again, as ``Restart=always`` of systemd does it, so that plugs can be
+pulled here as they are on the ground.
+"""
+
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from fauno_flwr.deploy_keys import (
+    PRIVATE_FILE,
+    Certificates,
+    make_private_folder,
+    write_certificates,
+    write_new,
+    write_node_key,
+)
+from fauno_flwr.launcher import Engine, free_addresses
+
+RESTART_PAUSE = 2.0
+# Where a message waits between two processes; the default is a second.
+TASK_POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+
+
+@dataclass
+class Service:
+    """A process that is started again when it ends.
+
+    Parameters
+    ----------
+    name : str
+        Of its log.
+    command : list of str
+    environment : dict of str to str
+        On top of the engine's.
+    process : subprocess.Popen
+    restarts : int
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    restarts: int = 0
+    ended_at: float | None = field(default=None, repr=False)
+
+
+class Deployment(Engine):
+    """A private deployment on free ports of loopback; use it as a context manager.
+
+    The SuperLink keeps its state in a database and the ServerApp runs below a SuperExec of its own:
+    a run outlives its SuperLink.
+
+    Parameters
+    ----------
+    nodes : int
+        SuperNodes, with ``partition-id`` 0 to `nodes` - 1.
+    tls : bool, default False
+        Encrypt, with certificates made for this deployment.
+    auth : bool, default False
+        Admit only SuperNodes whose keys are registered; needs `tls`.
+    tell : callable, optional
+        Gets a sentence whenever a process is started again.
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        *,
+        tls: bool = False,
+        auth: bool = False,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        if auth and not tls:
+            raise ValueError("auth is on and tls is off: keys of SuperNodes need TLS, add it")
+        self.nodes, self.tls, self.auth = nodes, tls, auth
+        self.tell = tell or (lambda sentence: None)
+        self.services: dict[str, Service] = {}
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._restart_what_ends, daemon=True)
+
+    def __enter__(self) -> Self:
+        entered = super().__enter__()
+        self._watch.start()
+        return entered
+
+    def submit_run(self, app: Path, run_config: Mapping[str, str]) -> str:
+        """Submit a run; returns its id."""
+        return self._submit(app, run_config)
+
+    # ---- start ---------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.address, *self.node_addresses = free_addresses(1 + self.nodes)
+        certificates = None
+        if self.tls:
+            certificates = write_certificates(["localhost", "127.0.0.1"], self.home / "tls")
+            self.root_certificate = certificates.authority
+        self.secret = self.home / "superexec.secret"
+        write_new(self.secret, secrets.token_hex(32).encode(), PRIVATE_FILE)
+        superlink = self._serve("superlink", self._superlink(*self._options(certificates)))
+        self._await_superlink(superlink.process)
+        runtime = ["--runtime-api-address", self.address, *self._trust, *self._share_secret]
+        self._serve("superexec", ["flower-superexec", *runtime], **TASK_POLL)
+        for node in range(self.nodes):
+            self._serve_node(node)
+
+    def _options(self, certificates: Certificates | None) -> list[str]:
+        options = ["--isolation", "process", "--database", str(self.home / "state.db")]
+        options += self._share_secret
+        if certificates is not None:
+            options += ["--ssl-ca-certfile", str(certificates.authority)]
+            options += ["--ssl-certfile", str(certificates.certificate)]
+            options += ["--ssl-keyfile", str(certificates.key)]
+        return [*options, "--enable-supernode-auth"] if self.auth else options
+
+    @property
+    def _trust(self) -> list[str]:
+        if self.root_certificate is None:
+            return ["--insecure"]
+        return ["--root-certificates", str(self.root_certificate)]
+
+    @property
+    def _share_secret(self) -> list[str]:
+        return ["--superexec-auth-secret-file", str(self.secret)]
+
+    def node_folder(self, node: int) -> Path:
+        """Where a SuperNode keeps what is its own: its agent, its key, Flower's copies of apps."""
+        return self.home / f"node-{node}"
+
+    def node_command(self, node: int, address: str, key: Path | None = None) -> list[str]:
+        """Command of a SuperNode.
+
+        Parameters
+        ----------
+        node : int
+            Its partition-id.
+        address : str
+            Where it talks to its own ClientApps.
+        key : Path, optional
+            Its private key.
+        """
+        host, port = address.split(":")
+        state = self.node_folder(node) / "state"
+        config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
+        command = ["flower-supernode", *self._trust, "--superlink", self.address]
+        command += ["--host", host, "--port", port, "--node-config", config]
+        return command if key is None else [*command, "--auth-supernode-private-key", str(key)]
+
+    def _serve_node(self, node: int) -> None:
+        folder = make_private_folder(self.node_folder(node))
+        key = None
+        if self.auth:
+            key = folder / "key"
+            self.flwr("supernode", "register", str(write_node_key(key)), "private")
+        command = self.node_command(node, self.node_addresses[node], key)
+        self._serve(f"supernode-{node}", command, FLWR_HOME=str(folder), **TASK_POLL)
+
+    def _serve(self, name: str, command: list[str], **environment: str) -> Service:
+        process = self.spawn(name, *command, **environment)
+        service = self.services[name] = Service(name, command, environment, process)
+        return service
+
+    # ---- restart and stop ----------------------------------------------------------------------
+
+    def _restart_what_ends(self) -> None:
+        while not self._stopping.wait(0.2):
+            for service in self.services.values():
+                code = service.process.poll()
+                if code is None:
+                    continue
+                if service.ended_at is None:
+                    service.ended_at = time.monotonic()
+                    self.tell(
+                        f"{service.name} has ended with code {code}: "
+                        f"starting it again in {RESTART_PAUSE:g} s"
+                    )
+                elif time.monotonic() - service.ended_at >= RESTART_PAUSE:
+                    service.ended_at = None
+                    service.restarts += 1
+                    service.process = self.spawn(
+                        service.name, *service.command, **service.environment
+                    )
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        super()._stop()

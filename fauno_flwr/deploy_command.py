@@ -1,0 +1,111 @@
+"""The commands ``fauno deploy local``, ``fauno deploy certificates``, ``fauno deploy key``."""
+
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fauno_flwr.config import ConfigError, load_config
+
+
+def local(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change."),
+    ] = None,
+    conf: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            help="SuperNodes, in a network of as many nodes with a link from each to each; "
+            "default: one for each node that learns in the network of the preset.",
+            min=2,
+        ),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt; makes the certificates.")] = False,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="Admit registered SuperNodes only; needs --tls.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the results; default results/deploy-<time>."),
+    ] = None,
+) -> None:
+    """Deploy on this machine: SuperLink and SuperNodes as processes, one run, then stop all.
+
+    Exit codes: 0 the run is complete, 1 it failed (or Flower did not start), 2 bad input, 128 + n
+    stopped by signal n.
+    """
+    from fauno_flwr.deploy import Deployment
+    from fauno_flwr.launcher import EngineError, stage_app
+    from fauno_flwr.main import FAILED, Progress, _print_results, _stop_on_signals
+    from fauno_flwr.results import RunDirectory
+
+    if auth and not tls:
+        raise ConfigError("--auth is on and --tls is off: keys of SuperNodes need TLS, add --tls")
+    # All nodes are ours: their actors may be gathered, unless the user says no.
+    settings = ["training=deployment", "federation.collect_actors=true"]
+    if nodes is not None:
+        settings += ["topology=full20", f"topology.nodes={nodes}"]
+    settings += overrides or []
+    config = load_config(conf, settings)
+    scenario = config.build_scenario()
+    agents = len(scenario.agents)
+    if nodes is not None and agents != nodes:
+        raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = (out or Path("results") / f"deploy-{stamp}").expanduser().absolute()
+    RunDirectory.check(path)
+    if Path(conf).suffix:
+        conf = str(Path(conf).absolute())
+    run_config = {"conf": conf, "overrides": shlex.join(settings), "out": str(path)}
+    _stop_on_signals()
+
+    def tell(sentence: str) -> None:
+        typer.echo(sentence, err=True)
+
+    try:
+        with Deployment(agents, tls=tls, auth=auth, tell=tell) as deployment:
+            how = ("TLS" if tls else "no TLS") + (", registered keys only" if auth else "")
+            tell(f"SuperLink on {deployment.address} ({how}), logs in {deployment.home}")
+            for service in deployment.services.values():
+                tell(f"  {service.name}: process {service.process.pid}")
+            run_id = deployment.submit_run(stage_app(deployment.home / "app"), run_config)
+            tell(f"run {run_id}, results in {path}; fauno status {shlex.quote(str(path))} tells")
+            follow = Progress(path, agents, config)
+            status, details = follow.until_the_end(lambda: deployment.status(run_id))
+            if status != "finished:completed":
+                log = path / "flower.log"
+                log.write_text(deployment.run_log(run_id) + deployment.tail(100_000))
+                raise EngineError(f"the run ended as {status}: {details} (log: {log})")
+    except EngineError as error:
+        typer.echo(f"fauno: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    _print_results(path, config)
+
+
+def certificates(
+    hosts: Annotated[
+        list[str], typer.Argument(help="Names and addresses under which the SuperLink is reached.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for ca.crt, server.pem and server.key.")],
+    days: Annotated[int, typer.Option(help="Validity.", min=1, max=36500)] = 825,
+) -> None:
+    """Make a certificate for a SuperLink, and the authority that its clients trust."""
+    from fauno_flwr.deploy_keys import write_certificates
+
+    made = write_certificates(hosts, out.expanduser().absolute(), days)
+    typer.echo(f"for the SuperLink alone: {made.certificate} {made.key}")
+    typer.echo(f"for everybody:           {made.authority}")
+
+
+def key(
+    path: Annotated[Path, typer.Argument(help="Of the private key; the public one gets .pub.")],
+) -> None:
+    """Make the key pair of a SuperNode; register its public key at the SuperLink."""
+    from fauno_flwr.deploy_keys import write_node_key
+
+    public = write_node_key(path.expanduser().absolute())
+    typer.echo(f"flwr supernode register {shlex.quote(str(public))} <superlink>")
