@@ -202,6 +202,7 @@ class Run:
             server_optimizer=SGD(federation.server_rate),
             guard=Guard(max_weight=self.config.training.most_steps),
             checkpoint=checkpoint,
+            refill=federation.refill,
             ttl=federation.ttl,
             poll_interval=getattr(self.grid, "poll_interval", POLL_INTERVAL),
             nodes=self.members,
