@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.experiment_command import experiment
 from fauno_flwr.peersimgym_command import peersimgym
 from sim_env.errors import require_choice
 from sim_env.policies import POLICIES
@@ -272,6 +273,7 @@ def _require_policy(name: str) -> None:
         raise ConfigError(str(error)) from error
 
 
+command(experiment)
 command(peersimgym)
 
 

@@ -1,4 +1,4 @@
-"""Is FAuNO better than the heuristics and than other ways to learn, over networks and loads?"""
+"""FAuNO against the heuristics and other ways to learn, over networks and loads."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
 from fauno_flwr.experiments.methods import METHODS

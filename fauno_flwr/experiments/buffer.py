@@ -1,4 +1,4 @@
-"""How many updates should make a version, and should old ones count less?"""
+"""How many updates make a version, and how much the stale ones count."""
 
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.methods import Method

@@ -164,9 +164,7 @@ def settings(design: Design, overrides: Sequence[str]) -> RunConfig:
     return load_config(design.preset, [f"evaluation.seed={HELD_OUT_SEED}", *overrides])
 
 
-def training_settings(
-    experiment: Experiment, design: Design, arm: Arm, agents: int
-) -> RunConfig:
+def training_settings(experiment: Experiment, design: Design, arm: Arm, agents: int) -> RunConfig:
     """Settings of one training, the seed apart, in a network where so many `agents` learn."""
     place = design.condition(arm.trained_in)
     config = settings(

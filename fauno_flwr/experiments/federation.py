@@ -1,4 +1,4 @@
-"""Where does sharing the critic help?"""
+"""Where sharing the critic helps: little data, late and failing nodes, a change of load."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
 from fauno_flwr.experiments.methods import METHODS

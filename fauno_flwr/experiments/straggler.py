@@ -1,4 +1,4 @@
-"""What do slow nodes cost, with and without waiting for them?"""
+"""What slow nodes cost, with and without waiting for them."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
 from fauno_flwr.experiments.methods import METHODS

@@ -1,4 +1,4 @@
-"""Do actors of a small network serve in a larger one, untouched?"""
+"""Actors of a small network in a larger one, untouched."""
 
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.methods import Method
