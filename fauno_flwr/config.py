@@ -22,7 +22,7 @@ from sim_env.reward import RewardSpec
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.topology import TopologySpec
 from sim_env.workload import WorkloadSpec
-from strategies.buffered_async import require_buffer_size
+from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
 from strategies.merge import Mean, Median, MergeRule, NormFiltered, TrimmedMean
 
 LARGEST_SEED = 2**62
@@ -170,6 +170,9 @@ class FederationConfig:
         Versions to make.
     buffer_size : float
         K: a whole number of nodes, or a fraction of them below 1.
+    refill : str
+        When a node that has answered gets its next message: at once, with each ``reply``, or with
+        the next ``version``; with K = all nodes, the latter is synchronous training.
     server_rate : float
         Server learning rate.
     staleness_exponent : float
@@ -193,6 +196,7 @@ class FederationConfig:
     share: str = "critic"
     versions: int = 40
     buffer_size: float = 0.5
+    refill: str = ON_REPLY
     server_rate: float = 1.0
     staleness_exponent: float = 0.0
     merge: str = "mean"
@@ -206,6 +210,7 @@ class FederationConfig:
         require_choice("federation.share", self.share, SHARES)
         require_number("federation.versions", self.versions, at_least=1)
         require_buffer_size(self.buffer_size, "federation.buffer_size")
+        require_choice("federation.refill", self.refill, (ON_REPLY, ON_VERSION))
         for name in ("server_rate", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
         require_number("federation.staleness_exponent", self.staleness_exponent, at_least=0)

@@ -19,6 +19,7 @@ import typer
 from fauno_flwr import deploy_command
 from fauno_flwr.config import ConfigError, RunConfig, load_config
 from fauno_flwr.cosim_command import evaluate, train
+from fauno_flwr.experiment_command import experiment
 from fauno_flwr.peersimgym_command import peersimgym
 from fauno_flwr.status import status
 from sim_env.errors import require_choice
@@ -253,6 +254,7 @@ def _require_policy(name: str) -> None:
 
 command(train)
 command(evaluate)
+command(experiment)
 command(peersimgym)
 command(status)
 for _subcommand in (deploy_command.local, deploy_command.certificates, deploy_command.key):

@@ -239,6 +239,7 @@ class Run:
             server_optimizer=SGD(federation.server_rate),
             guard=SizedGuard(self.sizer),
             checkpoint=checkpoint,
+            refill=federation.refill,
             ttl=federation.ttl,
             poll_interval=getattr(self.grid, "poll_interval", self._poll_interval),
             nodes=self.members,

@@ -1,0 +1,52 @@
+"""The command ``fauno experiment``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fauno_flwr.config import ConfigError
+from sim_env.errors import require_choice
+
+
+def experiment(
+    name: Annotated[
+        str, typer.Argument(help="baseline, buffer, transfer, straggler or federation.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; goes on with what is there.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer conditions, shorter training.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings per method and condition.", min=1)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster; default: RAY_ADDRESS, or else this machine's cores."),
+    ] = None,
+) -> None:
+    """Answer one of the paper's questions; stopped, the same command goes on."""
+    from fauno_flwr.experiments import EXPERIMENTS
+
+    try:
+        require_choice("experiment", name, EXPERIMENTS)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    from fauno_flwr.experiments.design import cells
+    from fauno_flwr.experiments.report import write
+    from fauno_flwr.experiments.runner import CellsFailedError, Results, compute, through_ray
+
+    asked = EXPERIMENTS[name]
+    results = Results(out.expanduser().absolute())
+    wanted = cells(asked, quick, seeds or asked.seeds)
+    try:
+        found = compute(wanted, results, through_ray(address), _say)
+    except CellsFailedError as error:
+        typer.echo(f"fauno: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(write(asked, quick, found, results.path))
+    typer.echo(f"results in {results.path}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

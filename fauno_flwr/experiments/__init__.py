@@ -1,0 +1,15 @@
+"""The paper's questions as experiments: one file per question, a registry line for each."""
+
+from fauno_flwr.experiments import baseline, buffer, federation, straggler, transfer
+from fauno_flwr.experiments.design import Experiment
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        baseline.EXPERIMENT,
+        buffer.EXPERIMENT,
+        transfer.EXPERIMENT,
+        straggler.EXPERIMENT,
+        federation.EXPERIMENT,
+    )
+}

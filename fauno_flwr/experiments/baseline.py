@@ -1,0 +1,30 @@
+"""FAuNO against the heuristics and other ways to learn, over networks and loads."""
+
+from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
+from fauno_flwr.experiments.methods import METHODS
+
+TOPOLOGIES = ("ether1", "ether2", "ether3", "ether4", "random10", "random20", "random40")
+RATES = (0.5, 1.0, 2.0, 4.0)
+QUICK_TOPOLOGIES, QUICK_RATES = ("ether2", "random10"), (1.0, 4.0)
+
+
+def design(quick: bool) -> Design:
+    """Topologies x rates x methods."""
+    conditions = [
+        Condition(
+            f"{topology}-rate{rate:g}",
+            f"{topology}, λ = {rate:g}/s",
+            (f"topology={topology}", f"workload.rate={rate:g}"),
+        )
+        for topology in (QUICK_TOPOLOGIES if quick else TOPOLOGIES)
+        for rate in (QUICK_RATES if quick else RATES)
+    ]
+    return Design(conditions, all_methods(conditions), messages=8 if quick else 30)
+
+
+EXPERIMENT = Experiment(
+    "baseline",
+    "Over networks and loads, is FAuNO better than the heuristics, and than other ways to learn?",
+    design,
+    METHODS,
+)

@@ -1,0 +1,52 @@
+"""Where sharing the critic helps: little data, late and failing nodes, a change of load."""
+
+from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
+from fauno_flwr.experiments.methods import METHODS
+
+COMPARED = ("fauno", "independent", "model")
+# A message takes about this long in these conditions: the time line of what happens on the way.
+MESSAGE_SECONDS = 75.0
+CHANGING = ("rpi_0", "rpi_4", "rpi_8", "rpi_12")
+WORLD = ("workload.rate=2",)
+
+
+def design(quick: bool) -> Design:
+    """Amounts of data, late and failing nodes, a change of load; x methods."""
+    messages = 8 if quick else 30
+    end = messages * MESSAGE_SECONDS
+    scarce, very_scarce = ("training.worlds=4",), ("training.worlds=1", "training.ticks=128")
+    conditions = [
+        Condition("ample", "ample data", WORLD),
+        Condition("scarce", "scarce data", WORLD, scarce),
+        Condition("very-scarce", "very scarce data", WORLD, very_scarce),
+        Condition("late", "4 nodes join late", WORLD, (*scarce, _away(0, 0.7 * end))),
+        Condition("return", "4 nodes fail, return", WORLD, (*scarce, _away(0.4 * end, 0.7 * end))),
+        Condition(
+            "load",
+            "load rises in the middle",
+            ("workload.rate=4",),
+            (
+                *scarce,
+                "workload.schedule.kind=steps",
+                f"workload.schedule.steps='0.25-{end / 2:g},1-{end / 2:g}'",
+            ),
+        ),
+    ]
+    if quick:
+        conditions = [c for c in conditions if c.name in ("ample", "very-scarce", "late")]
+    return Design(conditions, all_methods(conditions, COMPARED), messages)
+
+
+def _away(start: float, stop: float) -> str:
+    return "dynamics.nodes=" + ",".join(f"{name} {start:g}-{stop:g}" for name in CHANGING)
+
+
+EXPERIMENT = Experiment(
+    "federation",
+    "Where does sharing the critic help: with little data, for nodes that join late or come back, "
+    "when the load changes?",
+    design,
+    {name: METHODS[name] for name in COMPARED},
+    seeds=10,
+    rivals=("independent", "model", "lq", "sed"),
+)

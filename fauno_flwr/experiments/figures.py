@@ -1,0 +1,221 @@
+"""Figures of an experiment: learning curves, paired differences, a map of all numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import TwoSlopeNorm
+
+from fauno_flwr.experiments.design import BASELINES
+from fauno_flwr.experiments.summary import (
+    FINISHED,
+    RESPONSE,
+    SMOOTHING,
+    Row,
+    Summary,
+    deciding,
+    difference,
+)
+from fauno_flwr.statistics import mean
+
+# Okabe and Ito: told apart by the colour-blind; lines and markers differ as well.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+LINES = ("-", "--", "-.", ":")
+MARKERS = "osD^vP*X"
+LEVELS = {"sed": ("#333333", "--"), "lq": ("#999999", ":")}
+COLUMNS = 4
+
+
+def plot_curves(summary: Summary, path: Path) -> None:
+    """Finished ratio of the whole network while it learns; mean and range over seeds."""
+    conditions = [name for name in summary.titles if name in summary.curves]
+    columns = min(COLUMNS, len(conditions))
+    rows = -(-len(conditions) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(max(3.4 * columns, 6.8), 2.7 * rows + 0.8), squeeze=False
+    )
+    for axis, condition in zip(axes.flat, conditions, strict=False):
+        lows = []
+        for place, method in enumerate(summary.experiment.methods):
+            runs = summary.curves[condition].get(method, [])
+            if not runs:
+                continue
+            end = min(run["curve"]["seconds"][-1] for run in runs)
+            seconds = np.linspace(0.1 * end, end, 50)
+            lines = np.array([_smooth(run["curve"], seconds) for run in runs])
+            colour = COLOURS[place % len(COLOURS)]
+            axis.fill_between(
+                seconds, lines.min(axis=0), lines.max(axis=0), color=colour, alpha=0.18, lw=0
+            )
+            axis.plot(
+                seconds,
+                lines.mean(axis=0),
+                color=colour,
+                ls=LINES[place % len(LINES)],
+                label=summary.title(method),
+            )
+            lows.append(lines.min())
+        for name, (colour, style) in LEVELS.items():
+            level = 100 * float(mean(summary.samples[condition][name].finished_ratio.ravel()))
+            axis.axhline(level, color=colour, ls=style, lw=1, label=summary.title(name))
+            lows.append(level)
+        axis.set_ylim(max(0.0, min(lows) - 2), 100.5)
+        axis.set_title(summary.titles[condition], fontsize=9)
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(conditions) :]:
+        axis.axis("off")
+    figure.supxlabel("virtual time, s", fontsize=9)
+    figure.supylabel("finished of the ended tasks, %", fontsize=9)
+    _legend(figure, axes[0, 0])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _smooth(curve: dict[str, Any], seconds: np.ndarray) -> np.ndarray:
+    """Running mean of a curve, in percent, at some moments."""
+    values = np.array(curve["finished"], float)
+    padded = np.pad(values, (SMOOTHING - 1, 0), mode="edge")
+    smooth = mean(np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING))
+    return 100 * np.interp(seconds, curve["seconds"], smooth)
+
+
+def plot_differences(summary: Summary, rows: list[Row], path: Path) -> None:
+    """The first method minus its rivals, with 95 % intervals; right of 0 is better."""
+    rivals = list(dict.fromkeys(row["rival"] for row in rows))
+    rivals = [rival for rival in rivals if rival in summary.experiment.rivals]
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    height = max(0.16 * len(rivals), 0.45) * len(conditions) + 1.7
+    figure, axes = plt.subplots(1, 2, figsize=(11, height), sharey=True)
+    for axis, measure, scale, label in (
+        (axes[0], FINISHED, 100, "more finished tasks, points"),
+        (axes[1], RESPONSE, 1, "shorter response, s"),
+    ):
+        for place, rival in enumerate(rivals):
+            some = [r for r in rows if r["rival"] == rival and r["measure"] == measure]
+            offset = 0.7 * ((len(rivals) - 1) / 2 - place) / len(rivals)
+            y = [len(conditions) - 1 - conditions.index(r["condition"]) + offset for r in some]
+            value, low, high = (
+                scale * np.array([r[key] for r in some]) for key in ("value", "low", "high")
+            )
+            axis.errorbar(
+                value,
+                y,
+                xerr=[value - low, high - value],
+                fmt=MARKERS[place % len(MARKERS)],
+                color=COLOURS[(place + 1) % len(COLOURS)],
+                markersize=4,
+                capsize=2,
+                label=f"than {summary.title(rival)}",
+            )
+        for line in np.arange(len(conditions) - 1) + 0.5:
+            axis.axhline(line, color="#DDDDDD", lw=0.8)
+        axis.axvline(0, color="black", lw=1)
+        axis.set_xlabel(label)
+        axis.grid(axis="x", alpha=0.3)
+    names = [summary.titles[condition] for condition in conditions[::-1]]
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(-0.5, len(names) - 0.5)
+    _legend(figure, axes[0], f"{summary.title(next(iter(summary.experiment.methods)))} has ...")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_map(summary: Summary, path: Path) -> None:
+    """All conditions and policies: the numbers, coloured by the difference to SED."""
+    policies = [*summary.experiment.methods, *BASELINES]
+    used = {name for samples in summary.samples.values() for name in samples}
+    policies = [name for name in policies if name in used]
+    conditions = list(summary.samples)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(2.2 + 1.45 * len(policies), 0.42 * len(conditions) + 2.4), sharey=True
+    )
+    for axis, measure, scale, clip, title in (
+        (axes[0], FINISHED, 100, 10, "finished tasks, %"),
+        (axes[1], RESPONSE, 1, 5, "response of finished tasks, s"),
+    ):
+        colours = np.full((len(conditions), len(policies)), np.nan)
+        for i, condition in enumerate(conditions):
+            samples = summary.samples[condition]
+            bold = deciding(summary, condition) == measure
+            for j, policy in enumerate(policies):
+                if policy not in samples:
+                    continue
+                value = scale * float(mean(samples[policy].measure(measure).ravel()))
+                found = difference(samples[policy], samples["sed"], measure)
+                colours[i, j] = scale * found.value
+                weight = "bold" if bold else "normal"
+                axis.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=8, weight=weight)
+        shown = axis.imshow(
+            np.clip(colours, -clip, clip),
+            cmap="RdBu",
+            norm=TwoSlopeNorm(0, -clip * 1.6, clip * 1.6),
+            aspect="auto",
+        )
+        shown.set_clim(-clip * 1.6, clip * 1.6)
+        axis.set_xticks(
+            range(len(policies)),
+            [summary.title(policy) for policy in policies],
+            rotation=35,
+            ha="right",
+            fontsize=8,
+        )
+        axis.set_title(title, fontsize=10)
+    axes[0].set_yticks(
+        range(len(conditions)), [summary.titles[name] for name in conditions], fontsize=8
+    )
+    figure.suptitle(
+        "Blue: better than ShortestExpectedDelay, red: worse; bold: the measure that decides",
+        fontsize=9,
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_targets(summary: Summary, rows: list[Row], path: Path) -> None:
+    """Time to target of each seed; on the dotted line: not reached before the end."""
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, axis = plt.subplots(figsize=(7.5, 3.6))
+    for row in rows:
+        place = methods.index(row["method"])
+        x = conditions.index(row["condition"]) + 0.22 * (place - (len(methods) - 1) / 2)
+        times = [t for t in row["seconds"] if t is not None]
+        never = [end for t, end in zip(row["seconds"], row["end"], strict=True) if t is None]
+        colour = COLOURS[place % len(COLOURS)]
+        label = summary.title(row["method"]) if row["condition"] == conditions[0] else None
+        axis.plot([x] * len(times), times, MARKERS[place], color=colour, label=label)
+        axis.plot([x] * len(never), never, MARKERS[place], color=colour, mfc="none")
+        axis.hlines(np.mean(row["end"]), x - 0.1, x + 0.1, color=colour, ls=":")
+    axis.set_xticks(range(len(conditions)), [summary.titles[name] for name in conditions])
+    axis.set_ylabel("virtual time to target, s")
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_title("Dotted: end of the training; hollow: target not reached", fontsize=9)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _legend(figure: Any, axis: Any, title: str = "") -> None:
+    """One legend above all panels."""
+    handles, labels = axis.get_legend_handles_labels()
+    columns = min(len(labels), 4)
+    lines = -(-len(labels) // columns) + bool(title)
+    room = 0.22 * lines / figure.get_figheight()
+    figure.tight_layout(rect=(0, 0, 1, 1 - room))
+    figure.legend(
+        handles,
+        labels,
+        loc="upper center",
+        ncol=columns,
+        fontsize=8,
+        frameon=False,
+        title=title or None,
+        title_fontsize=9,
+    )

@@ -1,0 +1,35 @@
+"""The methods that are compared: a name, and the settings that make it.
+
+A method is one line of :data:`METHODS`. In its settings, ``{agents}`` stands for the number of
+nodes that learn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn.
+
+    Parameters
+    ----------
+    title : str
+        In tables and figures.
+    settings : tuple of str
+        Overrides ``key=value``, over those of the experiment.
+    """
+
+    title: str
+    settings: tuple[str, ...] = ()
+
+
+SYNCHRONOUS = ("federation.buffer_size={agents}", "federation.refill=version")
+METHODS: Mapping[str, Method] = {
+    "fauno": Method("FAuNO"),
+    "independent": Method("independent PPO", ("federation.share=nothing",)),
+    "sync": Method("synchronous critic", SYNCHRONOUS),
+    "model": Method("full-model federation", ("federation.share=model",)),
+    "scof": Method("SCOF stand-in", ("agent=ddqn", "federation.share=model", *SYNCHRONOUS)),
+    "paper": Method("FAuNO, paper mode", ("agent=paper", "observation=paper", "reward=peersimgym")),
+}
