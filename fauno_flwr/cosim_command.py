@@ -1,6 +1,5 @@
 """The commands ``fauno train`` and ``fauno evaluate``: co-simulation, and what came out of it."""
 
-import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -38,6 +37,7 @@ def train(
     import torch
 
     from fauno_flwr.cosim import CosimGrid
+    from fauno_flwr.quiet import quiet_flower
     from fauno_flwr.report import format_table
     from fauno_flwr.results import RunDirectory
     from fauno_flwr.server_app import Run
@@ -46,7 +46,6 @@ def train(
     path = (out or Path("results") / f"{Path(conf).stem}-{stamp}").expanduser().absolute()
     directory = RunDirectory(path)
     torch.set_num_threads(1)
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     typer.echo(
         f"{len(scenario.agents)} nodes learn, offered load rho = {scenario.rho:.3f}; "
         f"results in {path}"
@@ -58,7 +57,8 @@ def train(
     progress = Progress(config.federation.versions)
     run = Run(grid, config, scenario, directory, tell=progress)
     started = time.perf_counter()
-    rows = run.execute()
+    with quiet_flower():
+        rows = run.execute()
     typer.echo(format_table(rows, scenario.rho, config.evaluation.worlds))
     steps = grid.world.now * grid.world.num_worlds * len(scenario.agents)
     typer.echo(

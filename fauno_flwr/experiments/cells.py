@@ -16,6 +16,7 @@ from fauno_flwr.config import RunConfig
 from fauno_flwr.cosim import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
 from fauno_flwr.learners import make_population
+from fauno_flwr.quiet import quiet_flower
 from fauno_flwr.results import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
 from fauno_flwr.stack import Arrays
@@ -148,7 +149,6 @@ def evaluate(config: RunConfig, policies: Mapping[str, Policy]) -> dict[str, Any
 def run_cell(cell: Cell) -> dict[str, Any]:
     """Train and evaluate, or evaluate the heuristics; plain values for JSON."""
     torch.set_num_threads(1)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     begin, cpu = time.monotonic(), time.process_time()
     found: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -158,7 +158,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         "settings": fingerprint(cell),
         "worlds": {},
     }
-    trained = train(cell.training) if cell.training else None
+    with quiet_flower(logging.ERROR):
+        trained = train(cell.training) if cell.training else None
     if trained:
         found["training"] = {
             "versions": trained.versions,

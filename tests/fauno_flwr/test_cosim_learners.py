@@ -39,7 +39,8 @@ def test_every_learner_makes_versions_and_is_evaluated(
 
 def test_an_actor_that_comes_with_a_message_acts_from_then_on(tmp_path: Path) -> None:
     """Each batch was decided by the policy that is trained on it: the first ratio is 1."""
-    config = settings("federation.share=model", "agent.learning_rate=1e-2")
+    overrides = ("federation.share=model", "agent.learning_rate=1e-2", "federation.versions=8")
+    config = settings(*overrides)
     scenario = config.build_scenario()
     grid = CosimGrid(config, scenario)
     seen: list[float] = []
