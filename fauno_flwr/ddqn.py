@@ -5,8 +5,8 @@ by federated reinforcement learning in industrial IoT). Of SCOF is known, from i
 nodes train locally, upload their parameters to edge servers which aggregate them, and hide them by
 differential privacy, which the FAuNO paper left out to compare. Its inner algorithm and its
 settings are not known. This is therefore a *stand-in*, not SCOF: every node trains a double DQN,
-all of its Q-network travels (``share=model``), a version takes all nodes (K = N), and nothing is
-hidden. What it shows is full-parameter synchronous federation
+all of its Q-network travels (``share=model``), all nodes wait for all (K = N,
+``refill=version``), and nothing is hidden. What it shows is full-parameter synchronous federation
 of a value-based learner; it is not evidence about SCOF itself.
 """
 
