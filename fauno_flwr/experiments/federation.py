@@ -4,8 +4,8 @@ from fauno_flwr.experiments.design import Condition, Design, Experiment, all_met
 from fauno_flwr.experiments.methods import METHODS
 
 COMPARED = ("fauno", "independent", "model")
-# A message takes about this long in these conditions: the time line of what happens on the way.
-MESSAGE_SECONDS = 75.0
+# What a message takes with scarce data, measured: the time line of what happens on the way.
+MESSAGE_SECONDS = 64.0
 CHANGING = ("rpi_0", "rpi_4", "rpi_8", "rpi_12")
 WORLD = ("workload.rate=2",)
 

@@ -28,6 +28,11 @@ from fauno_flwr.report import plus_minus, to_csv
 from fauno_flwr.results import SCHEMA_VERSION
 from fauno_flwr.statistics import Estimate
 
+ONE_SEED = (
+    "**One training seed: the intervals are over worlds only, and say nothing about what another "
+    "training would give.**"
+)
+
 
 def write(
     experiment: Experiment, quick: bool, cells: Sequence[Mapping[str, Any]], out: Path
@@ -77,6 +82,7 @@ def write(
             "",
             f"{len(cells)} cells, {seeds} training seeds, {spent['cpu'] / 60:.0f} CPU minutes. "
             f"Evaluation on worlds of seeds never used in training or tuning.",
+            *([] if seeds > 1 else ["", ONE_SEED]),
             *_table_lines(summary, rows),
             *_overall_lines(summary, total),
             *_verdict_lines(summary, minus),

@@ -235,7 +235,7 @@ def not_better_than(summary: Summary, rival: str) -> list[str]:
         verdicts = {m: found[m].verdict for m in SIGN}
         if verdicts[measure] == BETTER and WORSE not in verdicts.values():
             continue
-        what = {BETTER: "better, but not in all", TIE: "a tie", WORSE: "worse"}[verdicts[measure]]
+        what = IN_WORDS[verdicts[measure]]
         lines.append(
             f"{summary.titles[condition]}: {what} (decided by {WORDS[measure]}): "
             f"finished {in_words(FINISHED, found[FINISHED])}, "
@@ -245,6 +245,7 @@ def not_better_than(summary: Summary, rival: str) -> list[str]:
 
 
 WORDS = {FINISHED: "the finished ratio", RESPONSE: "the response"}
+IN_WORDS = {BETTER: "better, but worse in the other measure", TIE: "a tie", WORSE: "worse"}
 
 
 def in_words(measure: str, found: Estimate) -> str:
