@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -136,7 +137,9 @@ def test_the_reuse_example_in_a_deployment(tmp_path: Path, strategy: str) -> Non
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "site"\n[superlink.site]\naddress = "{link}"\ninsecure = true\n'
     )
-    environment = {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home)}
+    # The commands of this environment, activated or not.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
     port = link.split(":")[1]
     with ExitStack() as stack:
         superlink = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port]
