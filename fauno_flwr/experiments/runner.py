@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ Outcome = tuple[Cell, dict[str, Any] | Exception]
 Pool = Callable[[Sequence[Cell]], Iterator[Outcome]]
 PACKAGES = ("fauno_flwr", "sim_env", "strategies")
 LOCAL = "local"
+KNOCK_SECONDS = 10.0
 
 
 class CellsFailedError(RuntimeError):
@@ -166,19 +168,29 @@ def through_ray(address: str | None) -> Pool:
 def _connect(address: str) -> None:
     import ray
 
+    # Cells use no accelerator; Ray warns of what it may do with them unless told.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == LOCAL:
             cores = len(os.sched_getaffinity(0))
             ray.init(LOCAL, num_cpus=cores, include_dashboard=False, **quiet)
         else:
+            _knock(address)
             here = Path(__file__).parents[2]
             modules = [str(here / package) for package in PACKAGES]
             ray.init(address, runtime_env={"py_modules": modules}, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"address is {address!r}: must be that of a Ray cluster ({_first_line(error)})"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise ``OSError`` if nobody is there: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():  # else a name that only Ray understands, such as auto
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
 def rounded(value: Any) -> Any:
