@@ -196,7 +196,7 @@ def plot_targets(summary: Summary, rows: list[Row], path: Path) -> None:
     axis.set_ylim(bottom=0)
     axis.grid(axis="y", alpha=0.3)
     axis.set_title("Dotted: end of the training; hollow: target not reached", fontsize=9)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
