@@ -68,6 +68,9 @@ class AgentConfig:
         Gradients of actor and critic are clipped to this norm, each by itself.
     gae_lambda : float
         Of ``ppo``: lambda of generalised advantage estimation.
+    prior : float
+        Weight of the expected delay in the actor's start: 0 knows nothing, more prefers the shorter
+        delay, as ShortestExpectedDelay does. Of equivariant networks whose observation tells it.
     clip : float
         Of ``ppo``: of the probability ratio.
     entropy : float
@@ -90,6 +93,7 @@ class AgentConfig:
     epochs: int = 4
     minibatches: int = 4
     max_grad_norm: float = 0.5
+    prior: float = 10.0
     gae_lambda: float = 0.95
     clip: float = 0.2
     entropy: float = 0.01
@@ -107,6 +111,7 @@ class AgentConfig:
             require_number(f"agent.{name}", getattr(self, name), above=0)
         for name in ("gamma", "gae_lambda", "epsilon"):
             require_number(f"agent.{name}", getattr(self, name), at_least=0, at_most=1)
+        require_number("agent.prior", self.prior, at_least=0)
         require_number("agent.replay", self.replay, at_least=2)
         require_number("agent.entropy", self.entropy, at_least=0)
 

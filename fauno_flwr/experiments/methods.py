@@ -24,9 +24,12 @@ class Method:
     settings: tuple[str, ...] = ()
 
 
+# How fast something is learned can only be seen in what is not there from the start.
+FROM_SCRATCH = "agent.prior=0"
 SYNCHRONOUS = ("federation.buffer_size={agents}", "federation.refill=version")
 METHODS: Mapping[str, Method] = {
     "fauno": Method("FAuNO"),
+    "scratch": Method("FAuNO without prior", (FROM_SCRATCH,)),
     "independent": Method("independent PPO", ("federation.share=nothing",)),
     "sync": Method("synchronous critic", SYNCHRONOUS),
     "model": Method("full-model federation", ("federation.share=model",)),

@@ -92,6 +92,15 @@ def test_arms_get_the_same_data_whatever_makes_a_version(name: str) -> None:
             assert updates / agents == pytest.approx(EXPERIMENTS[name].design(True).messages, 0.1)
 
 
+def test_only_some_methods_can_be_asked_for() -> None:
+    some = cells(EXPERIMENTS["baseline"], True, 1, ["fauno", "scratch"])
+    assert {cell.method for cell in some} == {"heuristics", "fauno", "scratch"}
+    with pytest.raises(ValueError, match=r"method is 'funo': .*did you mean fauno"):
+        cells(EXPERIMENTS["baseline"], True, 1, ["funo"])
+    with pytest.raises(ValueError, match=r"methods are sync: must have 'fauno' among them"):
+        cells(EXPERIMENTS["baseline"], True, 1, ["sync"])
+
+
 def test_a_cell_is_a_matter_of_its_settings_only(done) -> None:
     cell = next(cell for cell in cells(TINY, True, 2) if cell.key == "small.fauno.2")
     first = next(found for found in done[1] if found["key"] == cell.key)
