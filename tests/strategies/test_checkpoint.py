@@ -180,7 +180,7 @@ def damage(path: Path, how: str) -> None:
     elif how == "foreign":
         save_file({"w": np.zeros(3)}, path)
     elif how == "other schema version":
-        path.write_bytes(data.replace(b'"schema_version":"1"', b'"schema_version":"9"'))
+        path.write_bytes(data.replace(b'"schema_version":"2"', b'"schema_version":"9"'))
     elif how == "other model":
         path.write_bytes(data.replace(b"float64(3,)", b"float64(4,)"))
 
