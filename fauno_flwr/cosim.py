@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -31,6 +31,7 @@ from fauno_flwr.protocol import (
     ROUND,
     TRAIN,
     read,
+    report,
     schema,
     train_metrics,
 )
@@ -67,6 +68,10 @@ class Job:
         What each update told.
     rewards : list of float
         Mean reward of each rollout.
+    before : array
+        What had ended in the worlds when the message came.
+    update : ArrayRecord
+        What travels back.
     """
 
     message: Message
@@ -78,6 +83,12 @@ class Job:
     told: list[dict[str, float]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     before: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    update: ArrayRecord = field(default_factory=ArrayRecord)
+
+    @property
+    def base(self) -> dict[str, np.ndarray]:
+        """The critic that it brings."""
+        return to_arrays(self.message.content.array_records[ARRAYS])
 
 
 class CosimClock:
@@ -137,6 +148,8 @@ class CosimGrid(Grid):
         self._slowdown = config.cosim.slowdowns(scenario.topology.names)
         self._rngs = [np.random.default_rng([config.seed, agent, 2]) for agent in range(agents)]
         self._version = [-1] * agents
+        self._compression = config.federation.build_compression()
+        self._residuals: list[np.ndarray | None] = [None] * agents
         self._messages = [0] * agents
         self._jobs: dict[int, Job] = {}
         self._batches: dict[int, Decisions] = {}
@@ -206,11 +219,10 @@ class CosimGrid(Grid):
             del self._jobs[agent]
             self._replies.append(self._reply(agent, job))
             return
-        if job.version != self._version[agent] and self.config.federation.share != NOTHING:
-            # Asked to go on from a version it already has, the node keeps what it learned since.
-            arrays = to_arrays(job.message.content.array_records[ARRAYS])
-            if self.population.set_shared(arrays, agent):
-                self._begin_anew(agent)
+        # Asked to go on from a version it already has, the node keeps what it learned since.
+        newer = job.version != self._version[agent] and self.config.federation.share != NOTHING
+        if newer and self.population.set_shared(job.base, agent):
+            self._begin_anew(agent)
         self._version[agent] = job.version
         job.before = self.world.state.total.sum(axis=0)
         self._collect(agent, job)
@@ -259,12 +271,14 @@ class CosimGrid(Grid):
             return
         job.phase = RETURNING
         self._messages[agent] += 1
-        critic = to_record(self.population.get_shared(self.config.federation.share, agent))
+        shared = self.population.get_shared(self.config.federation.share, agent)
+        job.update, self._residuals[agent] = report(
+            self._compression, shared, job.base, self._residuals[agent]
+        )
         node = int(self.scenario.agents[agent])
-        self._transport.send(str(agent), node, self._server, critic.count_bytes())
+        self._transport.send(str(agent), node, self._server, job.update.count_bytes())
 
     def _reply(self, agent: int, job: Job) -> Message:
-        arrays = to_record(self.population.get_shared(self.config.federation.share, agent))
         total = self.world.state.total.sum(axis=0) - job.before
         lost = sum(int(total[column]) for column in OUTCOMES.values())
         metrics = train_metrics(
@@ -276,7 +290,7 @@ class CosimGrid(Grid):
             response=float(total[RESPONSE]) / max(int(total[FINISHED]), 1) * self.tick,
             seconds=(self.world.now - job.sent_at) * self.tick,
         )
-        content = RecordDict({ARRAYS: arrays, METRICS: metrics})
+        content = RecordDict({ARRAYS: job.update, METRICS: metrics})
         return Message(content, reply_to=job.message)
 
     def _drop(self, agent: int, code: int, reason: str) -> None:
