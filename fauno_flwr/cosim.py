@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from fauno_flwr.config import NOTHING, RunConfig
 from fauno_flwr.decisions import Decisions
@@ -42,10 +39,15 @@ from sim_env.scenario import Scenario
 from sim_env.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.world import OUTCOMES, World
 from strategies.arrays import to_arrays, to_record
+from strategies.grids import (
+    CLIENT_APP_RAISED,
+    FIRST_NODE_ID,
+    MESSAGE_UNAVAILABLE,
+    NODE_UNAVAILABLE,
+    LocalGrid,
+)
 
-SERVER_ID, FIRST_NODE_ID = 1, 1000
 POLL_INTERVAL = 1.0  # virtual seconds; a reply that comes earlier ends the wait
-CLIENT_APP_RAISED, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE = 2, 3, 5  # Flower's ErrorCode
 GOING, COLLECTING, TRAINING, RETURNING = "going", "collecting", "training", "returning"
 
 
@@ -106,7 +108,7 @@ class CosimClock:
         self._grid.run_until(self._grid.world.now + max(1, math.ceil(seconds / self._grid.tick)))
 
 
-class CosimGrid(Grid):
+class CosimGrid(LocalGrid):
     """One shared network in which all agents act, learn and report.
 
     Parameters
@@ -126,7 +128,7 @@ class CosimGrid(Grid):
     poll_interval = POLL_INTERVAL
 
     def __init__(self, config: RunConfig, scenario: Scenario) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_ID, 1
+        super().__init__()
         self.config, self.scenario = config, scenario
         self.tick = config.physics.tick
         agents = len(scenario.agents)
@@ -156,7 +158,6 @@ class CosimGrid(Grid):
         self._trained: dict[int, tuple[AgentStack, int]] = {}
         self._replies: list[Message] = []
         self._sent = 0
-        self._run = Run.create_empty(1)
         self.clock = CosimClock(self)
         self._recorder.roll(self._weights, config.training.warmup)
         self._since = [0] * agents
@@ -319,26 +320,6 @@ class CosimGrid(Grid):
         return servers[0] if servers else int(np.argmax(topology.speed))
 
     # ---- Flower's interface ----------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message (deprecated in Flower, but abstract there)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Agents whose node is up."""

@@ -175,9 +175,9 @@ def compress_update(
 def compression_mod(
     compression: Compression, *, arrayrecord_key: str = "arrays", residual_key: str = "residual"
 ) -> Callable[[Message, Context, Callable[[Message, Context], Message]], Message]:
-    """A mod for Flower's ClientApp: train replies go out compressed, with error feedback.
+    """A mod for Flower's ClientApp: arrays go out compressed, with error feedback.
 
-    ``@app.train(mods=[compression_mod(TopK(0.1))])`` and ``BufferedAsync(compression=TopK(0.1))``.
+    ``ClientApp(mods=[compression_mod(TopK(0.1))])`` and ``BufferedAsync(compression=TopK(0.1))``.
 
     Parameters
     ----------
@@ -191,16 +191,15 @@ def compression_mod(
     def mod(
         message: Message, context: Context, call_next: Callable[[Message, Context], Message]
     ) -> Message:
-        base = to_arrays(message.content.array_records[arrayrecord_key])
+        base = message.content.array_records.get(arrayrecord_key)
         reply = call_next(message, context)
-        if reply.has_error():
+        arrays = None if reply.has_error() else reply.content.array_records.get(arrayrecord_key)
+        if base is None or arrays is None:  # of another kind of message
             return reply
         kept = context.state.array_records.get(residual_key)
+        residual = None if kept is None else kept[residual_key].numpy()
         record, residual = compress_update(
-            compression,
-            to_arrays(reply.content.array_records[arrayrecord_key]),
-            base,
-            None if kept is None else kept[residual_key].numpy(),
+            compression, to_arrays(arrays), to_arrays(base), residual
         )
         reply.content[arrayrecord_key] = record
         context.state[residual_key] = to_record({residual_key: residual})

@@ -19,6 +19,7 @@ from strategies.evaluation import Evaluation
 from strategies.flights import EVALUATE, TRAIN, Flight, Flights
 from strategies.freeze import freeze, thaw
 from strategies.guard import RejectedError
+from strategies.wire import size_of_arrays
 
 if TYPE_CHECKING:
     from strategies.buffered_async import BufferedAsync
@@ -401,8 +402,3 @@ class Session:
         if found is not None:
             thaw(self, *found)
             self.emit("resume", version=self.version)
-
-
-def size_of_arrays(message: Message) -> int:
-    """Bytes of the arrays of a message as they travel, with their names."""
-    return sum(record.count_bytes() for record in message.content.array_records.values())

@@ -192,7 +192,7 @@ def damage(path: Path, how: str) -> None:
         ("empty", "version-000000011.safetensors cannot be read"),
         ("flipped", "version-000000011.safetensors is damaged: its checksum is wrong"),
         ("foreign", "version-000000011.safetensors was not written by"),
-        ("other schema version", "has schema version 9: must be 1"),
+        ("other schema version", "has schema version 9: must be 2"),
         ("other model", "is of another model"),
     ],
 )

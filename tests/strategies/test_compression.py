@@ -233,6 +233,11 @@ def app_with(*mods: object) -> ClientApp:
         )
         return Message(content, reply_to=message)
 
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        metrics = MetricRecord({"num-examples": 1, "loss": 2.0})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
     return app
 
 
@@ -279,6 +284,12 @@ def test_without_error_feedback_top_k_would_not_get_there() -> None:
 
 def test_top_k_of_all_values_trains_as_no_compression_does() -> None:
     np.testing.assert_allclose(run(TopK(1.0))[0], run(None)[0], rtol=1e-12)
+
+
+def test_other_messages_pass_the_mod_as_they_are() -> None:
+    _, events, *_ = run(Int8(), 5, fraction_evaluate=1.0)
+    assert [event for event in events if event["event"] == "evaluated"]
+    assert not [event for event in events if event["event"] in ("error", "reject")]
 
 
 def test_a_server_without_compression_turns_compressed_replies_away() -> None:
