@@ -1,5 +1,6 @@
 """All agents in one shared network: the server and the strategy of the app, under virtual time."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,26 @@ def test_messages_travel_the_network_and_are_delayed_by_it(tmp_path: Path) -> No
     fast = first_replies("physics=fixed")
     slow = first_replies("physics=fixed", "physics.rate=2e5", "physics.server_rate=2e5")
     assert slow - fast > 0.4
+
+
+def test_a_compressed_update_is_small_and_comes_early(tmp_path: Path) -> None:
+    slow_links = ("physics=fixed", "physics.rate=2e5", "physics.server_rate=2e5")
+
+    def run(compression: str) -> tuple[dict[str, set[int]], float]:
+        trained = Trained(
+            tmp_path / compression, *slow_links, f"federation.compression={compression}"
+        )
+        assert len(trained.of("flush")) == 4
+        assert not trained.of("reject")
+        nodes = json.loads((tmp_path / compression / "summary.json").read_text())["nodes"]
+        sizes = {kind: {e["bytes"] for e in trained.of(kind)} for kind in ("dispatch", "reply")}
+        for node in nodes.values():
+            assert node["bytes_from_node"] == node["replies"] * min(sizes["reply"])
+        return sizes, float(np.mean([event["latency"] for event in trained.of("reply")]))
+
+    (full, late), (top_k, early), (int8, _) = map(run, ("none", "top-k", "8-bit"))
+    assert full["dispatch"] == top_k["dispatch"] == int8["dispatch"] == full["reply"]
+    assert max(top_k["reply"]) < min(full["reply"]) / 5
+    assert max(int8["reply"]) < min(full["reply"]) / 3
+    # 10 kB take 4 ticks, a tenth of their values less than one.
+    assert late - early > 0.2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fauno_flwr.config import ConfigError
+from fauno_flwr.config import ConfigError, load_config
 from fauno_flwr.experiments import EXPERIMENTS
 from fauno_flwr.experiments.cells import by_role, run_cell
 from fauno_flwr.experiments.design import (
@@ -222,6 +222,27 @@ def test_verdicts_follow_from_the_numbers(done, shift: float, verdict: str) -> N
     rows = differences(summarise(TINY, {"small": "1 cluster"}, cells_found))
     deciding = {row["rival"]: row["verdict"] for row in rows if row["decides"]}
     assert set(deciding.values()) == {verdict}
+
+
+def test_a_sampled_method_is_compared_by_its_samples(done) -> None:
+    """The same cells: only which of the two evaluations bears the method's name is another."""
+    sampled = {
+        name: replace(method, greedy=name != "sync") for name, method in TINY.methods.items()
+    }
+    titles = {"small": "1 cluster"}
+    as_greedy = summarise(TINY, titles, done[1])
+    as_sampled = summarise(replace(TINY, methods=sampled), titles, done[1])
+    before, after = as_greedy.samples["small"], as_sampled.samples["small"]
+    pairs = {"sync": "sync-sampled", "sync-greedy": "sync", "fauno": "fauno"}
+    for name, same in pairs.items():
+        np.testing.assert_array_equal(after[name].response_mean, before[same].response_mean)
+    assert as_sampled.title("sync-greedy") == "synchronous critic, greedy"
+
+
+def test_methods_are_compared_as_their_presets_evaluate() -> None:
+    for name, method in METHODS.items():
+        preset = load_config("paper" if name == "paper" else "ether2")
+        assert method.greedy == preset.evaluation.greedy
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
