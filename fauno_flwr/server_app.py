@@ -17,6 +17,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.http_grid import HttpGrid
 
 from fauno_flwr import report
 from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
@@ -41,12 +42,15 @@ from fauno_flwr.status import node_statistics
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
-from strategies import SGD, Checkpoints, Polynomial
-from strategies.arrays import Arrays, to_arrays, to_record
+from strategies import SGD, Checkpoints, Guard, Polynomial
+from strategies.arrays import Arrays, Layout, to_arrays, to_record
+from strategies.background import BackgroundGrid
 from strategies.clock import Clock
+from strategies.guard import RejectedError
 
 QUERY_TIMEOUT = 60.0
 POLL_INTERVAL = 0.02
+LARGEST_REPLY = 2**26  # bytes; a model has about a hundredth of that
 app = ServerApp()
 
 
@@ -57,6 +61,8 @@ def main(grid: Grid, context: Context) -> None:
     settings = context.run_config
     config = load_config(str(settings["conf"]), shlex.split(str(settings["overrides"])))
     scenario = config.build_scenario()
+    if isinstance(grid, HttpGrid):
+        grid = BackgroundGrid(grid, LARGEST_REPLY)
     default_out = Path.home() / "fauno-flwr-results" / f"run-{context.run_id}"
     Run(grid, config, scenario, RunDirectory(str(settings["out"]) or default_out)).execute()
 
@@ -143,13 +149,18 @@ class Run:
         while len(agent_of) < needed:
             new = [node_id for node_id in self._everybody() if node_id not in agent_of]
             for reply in self._query(QUERY, new):
-                if reply.has_error():
-                    if refusal != reply.error.reason:
-                        log(WARNING, "a node does not take part: %s", reply.error.reason)
-                    refusal = str(reply.error.reason)
+                try:
+                    if reply.has_error():
+                        raise ValueError(reply.error.reason)
+                    agent = self._identify(reply)
+                    nodes = read(reply.content.config_records[NODE], "nodes", int)
+                except ConfigError:
+                    raise
+                except (ValueError, KeyError) as error:
+                    if refusal != str(error):
+                        log(WARNING, "a node does not take part: %s", error)
+                    refusal = str(error)
                     continue
-                agent = self._identify(reply)
-                nodes = read(reply.content.config_records[NODE], "nodes", int)
                 if agent in agent_of.values():
                     raise ConfigError(f"two nodes have the partition-id {agent}: must be different")
                 agent_of[reply.metadata.src_node_id] = agent
@@ -285,12 +296,20 @@ class Run:
         actors: dict[int, Arrays] = {}
         known = set(self.members(self.grid)) | (set(self._everybody()) & self.agent_of.keys())
         latest = {self.agent_of[node_id]: node_id for node_id in sorted(known)}
+        untrained = self._population(1).get_actor()
+        layout, guard = Layout(untrained), Guard()
+        guard.begin(layout, ACTOR, None)
         for reply in self._query(QUERY_ACTOR, sorted(latest.values())):
+            node_id = reply.metadata.src_node_id
             if reply.has_error():
                 log(WARNING, "an actor was not handed over: %s", reply.error.reason)
-            else:
-                agent = read(reply.content.config_records[NODE], "agent", int)
-                actors[agent] = to_arrays(reply.content.array_records[ACTOR])
+                continue
+            try:
+                actor = guard.decode(reply.content.array_records[ACTOR])
+                guard.check_arrays(actor, layout.flatten(untrained))
+                actors[self.agent_of[node_id]] = actor
+            except (RejectedError, KeyError) as error:
+                log(WARNING, "the actor of %s is left out: %s", self._name(node_id), error)
         flat = {
             f"{self.scenario.topology.names[self.scenario.agents[agent]]}.{name}": array
             for agent, actor in sorted(actors.items())

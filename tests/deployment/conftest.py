@@ -53,9 +53,13 @@ class Started:
             time.sleep(0.2)
         return found
 
-    def end(self) -> None:
+    def end(self, patience: float = 240.0) -> None:
         """Wait for the end of the run, which must be a good one."""
-        self.wait(lambda: self.events("stage") and self.events("stage")[-1]["stage"] == "done")
+
+        def done() -> bool:
+            return [event["stage"] for event in self.events("stage")][-1:] == ["done"]
+
+        self.wait(done, patience)
         end = time.monotonic() + 60
         while not (status := self.deployment.status(self.run_id)[0]).startswith("finished"):
             assert time.monotonic() < end, self.said()
