@@ -14,6 +14,7 @@ from fauno_flwr import deploy_command
 from fauno_flwr.config import ConfigError, load_config
 from fauno_flwr.cosim_command import evaluate, train
 from fauno_flwr.experiment_command import experiment
+from fauno_flwr.metrics_command import metrics
 from fauno_flwr.options import BAD_INPUT, FAILED, Conf, Out, Overrides, results_path
 from fauno_flwr.peersimgym_command import peersimgym
 from fauno_flwr.status import status
@@ -143,6 +144,7 @@ command(evaluate)
 command(experiment)
 command(peersimgym)
 command(status)
+command(metrics)
 for _subcommand in (deploy_command.local, deploy_command.certificates, deploy_command.key):
     command(_subcommand, deploy)
 

@@ -22,6 +22,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from fauno_flwr import report
 from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
 from fauno_flwr.learners import make_population
+from fauno_flwr.logs import set_up_logging
 from fauno_flwr.members import Members
 from fauno_flwr.protocol import (
     ACTOR,
@@ -38,7 +39,7 @@ from fauno_flwr.protocol import (
 from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
 from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
 from fauno_flwr.stack import AgentStack
-from fauno_flwr.status import node_statistics
+from fauno_flwr.status import failures, node_statistics
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
@@ -58,6 +59,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run with the settings of ``context.run_config``: ``conf``, ``overrides``, ``out``."""
     torch.set_num_threads(1)
+    set_up_logging()
     settings = context.run_config
     config = load_config(str(settings["conf"]), shlex.split(str(settings["overrides"])))
     scenario = config.build_scenario()
@@ -362,6 +364,7 @@ class Run:
                 "buffer_size": self.config.federation.buffer_size,
                 "seconds": {"since_start": self.stages},
                 "nodes": node_statistics(events),
+                "failures": failures(events),
                 "table": rows,
             },
         )

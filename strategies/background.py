@@ -1,18 +1,23 @@
 """A deployment's grid that fetches replies beside the event loop: a slow upload stops nobody."""
 
 import copy
+import json
 import threading
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app import Array, Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
+    get_object_children_ids_from_object_content,
+)
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
@@ -26,17 +31,23 @@ class TooLargeError(Exception):
 class OneReply:
     """A client of the Runtime API to which one reply has come; it counts the bytes of it.
 
+    Equal chunks of an array travel once: what is small on its way may be large when it is put
+    together.
+
     Parameters
     ----------
     client : RuntimeHttpClient
     message, tree : protobuf messages
         The reply without its contents, and the ids of them.
     max_bytes : int
+        Of what travels, and of what the arrays become.
     """
 
     def __init__(self, client: Any, message: Any, tree: Any, max_bytes: int) -> None:
         self.client, self.message, self.tree = client, message, tree
-        self.max_bytes, self.bytes = max_bytes, 0
+        self.max_bytes = max_bytes
+        self._sizes: dict[str, int] = {}
+        self._chunks: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)
@@ -50,10 +61,23 @@ class OneReply:
     def PullObject(self, request: Any) -> Any:  # noqa: N802
         """A part of the contents."""
         part = self.client.PullObject(request)
-        self.bytes += len(part.object_content)
-        if self.bytes > self.max_bytes:
-            raise TooLargeError(f"the reply has more than {self.max_bytes} bytes")
+        content = part.object_content
+        self._sizes[request.object_id] = len(content)
+        self._check(sum(list(self._sizes.values())))
+        if content.startswith(b"Array "):
+            chunks = get_object_children_ids_from_object_content(content)
+            wanted = json.loads(get_object_body(content, Array))["arraychunk_ids"]
+            self._chunks += [chunks[index] for index in wanted]
         return part
+
+    def ConfirmMessageReceived(self, request: Any) -> Any:  # noqa: N802
+        """All parts are here, and are put together next."""
+        self._check(sum(self._sizes.get(chunk, 0) for chunk in self._chunks))
+        return self.client.ConfirmMessageReceived(request)
+
+    def _check(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise TooLargeError(f"the reply has more than {self.max_bytes} bytes")
 
 
 class BackgroundGrid(Grid):
@@ -68,7 +92,7 @@ class BackgroundGrid(Grid):
     grid : HttpGrid
         Of a deployment.
     max_bytes : int, default 2**28
-        Of a reply; more is an error of its node.
+        Of a reply, also of its arrays when they are put together; more is an error of its node.
     """
 
     # A reply of a usual size is there in a few milliseconds: the look that finds it has it.
@@ -211,4 +235,4 @@ def unreadable(about: Any, error: Exception) -> Message:
         message_type=SYSTEM_MESSAGE_TYPE,
     )
     reason = f"the reply cannot be read: {error!s:.200}"
-    return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, reason))
+    return make_message(metadata, error=Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason))

@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 
 from fauno_flwr.client_app import app as honest
 from fauno_flwr.protocol import ARRAYS
+from strategies.arrays import to_arrays, to_record
 
 app = ClientApp()
 
@@ -26,9 +27,8 @@ class Junk(ConfigRecord):
 
 
 def with_arrays(reply: Message, change: Any) -> Message:
-    sent = reply.content.array_records[ARRAYS]
-    arrays = {name: change(array.numpy()) for name, array in sent.items()}
-    reply.content[ARRAYS] = ArrayRecord(arrays)
+    sent = to_arrays(reply.content.array_records[ARRAYS])
+    reply.content[ARRAYS] = to_record({name: change(array) for name, array in sent.items()})
     return reply
 
 
@@ -64,5 +64,6 @@ def train(message: Message, context: Context) -> Any:
         reply.content["junk"] = Junk()
     if rogue.startswith("huge"):
         mebibytes = int(rogue.partition("-")[2])
-        reply.content[ARRAYS] = ArrayRecord([np.zeros(mebibytes * 2**18, np.float32)])
+        values = np.random.default_rng().integers(0, 256, mebibytes * 2**20, np.uint8)
+        reply.content[ARRAYS] = ArrayRecord([values])
     return reply

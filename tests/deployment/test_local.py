@@ -18,7 +18,7 @@ from fauno_flwr.deploy import Deployment
 from fauno_flwr.deploy_keys import write_node_key
 from fauno_flwr.launcher import free_addresses
 from fauno_flwr.results import read_lines
-from tests.deployment.conftest import LITTLE, Started
+from tests.deployment.conftest import LITTLE, Started, names_of
 from tests.fauno_flwr.test_engine import alive, descendants, run_watched
 from tests.fauno_flwr.test_main import FAUNO
 
@@ -175,14 +175,6 @@ def test_a_killed_node_goes_on_as_it_was(tmp_path: Path, secure: bool) -> None:
             f"{counters[before - 1]} -> {counters[before]}; the others were sent on within "
             f"{max(waits):.2f} s of each reply; restarts {victim.restarts}"
         )
-
-
-def names_of(run: Started) -> dict[int, str]:
-    """Name of each agent, from what its first reply told."""
-    from fauno_flwr.config import load_config
-
-    scenario = load_config(str(run.out / "config.yaml")).build_scenario()
-    return {i: str(scenario.topology.names[node]) for i, node in enumerate(scenario.agents)}
 
 
 def turnarounds(run: Started, name: str, since: float) -> list[float]:

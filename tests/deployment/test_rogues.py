@@ -7,7 +7,8 @@ import pytest
 
 from fauno_flwr.deploy import Deployment, Service
 from fauno_flwr.launcher import stage_app
-from tests.deployment.conftest import Started
+from fauno_flwr.status import format_status
+from tests.deployment.conftest import Started, names_of
 from tests.deployment.wrong_clock import WrongClock
 
 pytestmark = pytest.mark.slow
@@ -67,18 +68,69 @@ def start(deployment: WithRogues, out: Path, *settings: str) -> Started:
     )
 
 
+# What the server counts of each: a check of its guard, or an error of Flower's.
+SILENCE = {
+    "error",
+    "message-unavailable",
+}  # the message's time is over: for the server, or for the SuperLink
+COUNTED = {
+    "nan": {"finite"},
+    "shape": {"schema"},
+    "huge-200": {"reply-message-unavailable"},
+    "junk": {"reply-message-unavailable", *SILENCE},
+    "silent": SILENCE,
+    "no-message": SILENCE,
+    "raises": {"client-app-raised-exception"},
+    "actor": set[str](),
+}
+
+
 @pytest.mark.parametrize(
     "rogues",
-    [("nan", "shape", "huge-100", "junk"), ("silent", "no-message", "raises", "actor")],
+    [("nan", "shape", "huge-200", "junk"), ("silent", "no-message", "raises", "actor")],
     ids=["replies", "processes"],
 )
-def test_a_run_with_rogue_nodes(tmp_path: Path, rogues) -> None:
+def test_a_run_with_rogue_nodes_completes_and_tells_who_and_why(
+    tmp_path: Path, rogues: tuple[str, ...]
+) -> None:
     with WithRogues(*rogues) as deployment:
         run = start(deployment, tmp_path / "run", "federation.versions=8")
-        try:
-            run.end(600)
-        finally:
-            import shutil
+        run.end(600)
+        said = deployment.run_log(run.run_id)
+    names = names_of(run)
+    rogue = {name: deployment.rogues[agent] for agent, name in names.items() if agent >= HONEST}
+    counted = run.summary()["failures"]
+    print(f"\n{ {name: (rogue[name], counted.get(name)) for name in rogue} }")
+    for name in names.values():
+        expected = COUNTED[rogue[name]] if name in rogue else set()
+        assert set(counted.get(name, {})) <= expected, name
+        assert name in counted or not expected, name
+    merged = {name for event in run.events("flush") for name in event["names"]}
+    assert merged <= {name for name in names.values() if not COUNTED.get(rogue.get(name, ""))}
+    assert run.summary()["versions"] == 8
+    for name in rogue:
+        if rogue[name] == "actor":
+            assert f"the actor of {name} is left out" in said
+    told = format_status(run.events(), 8)
+    for name, reasons in counted.items():
+        (line,) = [line for line in told.splitlines() if line.startswith(f"{name}: ")]
+        assert all(reason in line for reason in reasons)
 
-            shutil.copytree(deployment.home, f"/tmp/x/home-{rogues[0]}", dirs_exist_ok=True)
-            (Path(f"/tmp/x/home-{rogues[0]}") / "runlog").write_text(deployment.run_log(run.run_id))
+
+def test_a_clock_that_jumps_costs_the_node_its_place_only(tmp_path: Path) -> None:
+    """Flower signs requests with the time: half a minute behind is fine, a day is not."""
+    with WithRogues(clocks={0: -30.0, 1: 0.0}) as deployment:
+        run = start(
+            deployment, tmp_path / "run", "federation.versions=5", "federation.buffer_size=1"
+        )
+        names = names_of(run)
+        run.wait(lambda: run.events("reply", names[0]) and run.events("reply", names[1]))
+        deployment.clocks[1].set(86_400.0)
+        jumped = len(run.events("reply", names[1]))
+        run.end(600)
+        assert run.summary()["versions"] == 5
+        assert len(run.events("reply", names[1])) <= jumped + 1
+        assert deployment.services["supernode-1"].restarts >= 1
+        assert deployment.services["supernode-0"].restarts == 0
+        assert names[0] not in run.summary()["failures"]
+        print(f"\n{run.summary()['failures']}")
