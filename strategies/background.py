@@ -4,12 +4,15 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from logging import WARNING
+from typing import Any, TypeVar
 
+import httpx
 from flwr.app import Array, Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
+from flwr.common.logger import log
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
 from flwr.serverapp import Grid
@@ -22,6 +25,8 @@ from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from strategies.checks import require_number
+
+T = TypeVar("T")
 
 
 class TooLargeError(Exception):
@@ -95,6 +100,8 @@ class BackgroundGrid(Grid):
         Of a reply, also of its arrays when they are put together; more is an error of its node.
     """
 
+    # A busy SuperLink's database answers with an error for a while; see `_patiently`.
+    PATIENCE, PAUSE = 120.0, 1.0
     # A reply of a usual size is there in a few milliseconds: the look that finds it has it.
     MOMENT = 0.2
     POLL_INTERVAL = 0.5
@@ -129,11 +136,12 @@ class BackgroundGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Ids of the nodes that are online."""
-        return self.grid.get_node_ids()
+        return self._patiently(lambda: list(self.grid.get_node_ids()))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; returns their ids."""
-        return self.grid.push_messages(messages)
+        kept = list(messages)
+        return self._patiently(lambda: list(self.grid.push_messages(kept)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Replies to these messages that are here whole.
@@ -177,12 +185,29 @@ class BackgroundGrid(Grid):
                 time.sleep(self.POLL_INTERVAL)
         return replies
 
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call again while the SuperLink has an error of its own.
+
+        Flower's client does so if it cannot be reached, but not if it says that its database is
+        locked, as SQLite is while large replies are written.
+        """
+        end = time.monotonic() + self.PATIENCE
+        while True:
+            try:
+                return call()
+            except httpx.HTTPStatusError as error:
+                if not error.response.is_server_error or time.monotonic() > end:
+                    raise
+                log(WARNING, "the SuperLink has an error, asking again: %s", error)
+                time.sleep(self.PAUSE)
+
     def _look(self, message_ids: list[str]) -> set[str]:
         """Begin to fetch what has been announced; returns to which messages that replies."""
         if not message_ids:
             return set()
         client = self.grid._runtime_client
-        told = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        request = PullAppMessagesRequest(message_ids=message_ids)
+        told = self._patiently(lambda: client.PullMessages(request))
         announced = list(zip(told.messages_list, told.message_object_trees, strict=True))
         for message, tree in announced:
             self._coming.add(message.metadata.reply_to_message_id)

@@ -62,7 +62,7 @@ def start(deployment: WithRogues, out: Path, *settings: str) -> Started:
         f"topology.nodes={nodes}",
         f"federation.buffer_size={HONEST}",
         "federation.wait_for_nodes=400",
-        "federation.ttl=90",
+        "federation.ttl=150",
         "federation.collect_actors=true",
         *settings,
     )
@@ -76,7 +76,7 @@ SILENCE = {
 COUNTED = {
     "nan": {"finite"},
     "shape": {"schema"},
-    "huge-200": {"reply-message-unavailable"},
+    "huge-80": {"reply-message-unavailable"},
     "junk": {"reply-message-unavailable", *SILENCE},
     "silent": SILENCE,
     "no-message": SILENCE,
@@ -87,7 +87,7 @@ COUNTED = {
 
 @pytest.mark.parametrize(
     "rogues",
-    [("nan", "shape", "huge-200", "junk"), ("silent", "no-message", "raises", "actor")],
+    [("nan", "shape", "huge-80", "junk"), ("silent", "no-message", "raises", "actor")],
     ids=["replies", "processes"],
 )
 def test_a_run_with_rogue_nodes_completes_and_tells_who_and_why(

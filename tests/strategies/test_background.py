@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -27,6 +28,7 @@ class FakeSuperLink:
         self.withheld: set[str] = set()
         self.released = threading.Event()
         self.confirmed: list[str] = []
+        self.errors: list[int] = []
 
     def add(self, question: str, reply: Message) -> None:
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -34,6 +36,9 @@ class FakeSuperLink:
         self.objects |= {key: each.deflate() for key, each in get_all_nested_objects(reply).items()}
 
     def PullMessages(self, request: Any) -> Any:  # noqa: N802
+        if self.errors:
+            answer = httpx.Response(self.errors.pop(0), request=httpx.Request("POST", "http://x"))
+            answer.raise_for_status()
         found = [self.replies.pop(i) for i in request.message_ids if i in self.replies]
         return PullAppMessagesResponse(
             messages_list=[message_to_proto(remove_content_from_message(m)) for m in found],
@@ -151,3 +156,15 @@ def test_equal_chunks_that_travel_once_count_as_often_as_they_are_used(
         assert sum(len(part.deflate()) for part in parts) < 10_000
     found = pull_until(grid, [small, large], 2)
     assert [found[each].has_error() for each in (small, large)] == [False, True]
+
+
+def test_an_error_of_the_superlink_s_own_is_waited_for(
+    link: FakeSuperLink, grid: BackgroundGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BackgroundGrid, "PAUSE", 0.0)
+    link.errors = [500, 503]
+    asked = question(link, "q", arrays(3))
+    assert set(pull_until(grid, [asked], 1)) == {asked}
+    link.errors = [401]
+    with pytest.raises(httpx.HTTPStatusError, match="401"):
+        grid.pull_messages(["other"])
