@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from fauno_flwr import ppo
 from fauno_flwr.config import NOTHING, RunConfig, from_yaml
 from fauno_flwr.learners import make_population
+from fauno_flwr.logs import set_up_logging
 from fauno_flwr.node_state import STATE_DIR, NodeState
 from fauno_flwr.protocol import (
     ACTOR,
@@ -41,6 +42,7 @@ from sim_env.scenario import Scenario
 from strategies.arrays import to_arrays, to_record
 
 torch.set_num_threads(1)
+set_up_logging()
 STATE = "agent"
 app = ClientApp()
 

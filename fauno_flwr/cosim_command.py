@@ -3,33 +3,25 @@
 import sys
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.options import Conf, Out, Overrides, results_path
 from sim_env.policies import POLICIES, Policy
 
 if TYPE_CHECKING:
     from sim_env.scenario import Scenario
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as workload.rate=1."),
-]
 
 CLEAR = "\r\033[K"  # the line of a terminal
 
 
 def train(
     overrides: Overrides = None,
-    conf: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="New folder for the results; default results/<preset>-<time>."),
-    ] = None,
+    conf: Conf = "ether2",
+    out: Out = None,
 ) -> None:
     """Train all nodes in one shared network under virtual time, and print the comparison."""
     config = load_config(conf, ["federation.collect_actors=true", *(overrides or [])])
@@ -42,8 +34,7 @@ def train(
     from fauno_flwr.results import RunDirectory
     from fauno_flwr.server_app import Run
 
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = (out or Path("results") / f"{Path(conf).stem}-{stamp}").expanduser().absolute()
+    path = results_path(out, Path(conf).stem)
     directory = RunDirectory(path)
     torch.set_num_threads(1)
     typer.echo(

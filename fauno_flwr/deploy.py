@@ -134,6 +134,11 @@ class Deployment(Engine):
         """Where a SuperNode keeps what is its own: its agent, its key, Flower's copies of apps."""
         return self.home / f"node-{node}"
 
+    def node_config(self, node: int) -> str:
+        """What a SuperNode's ClientApps are told about it."""
+        state = self.node_folder(node) / "state"
+        return f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
+
     def node_command(self, node: int, address: str, key: Path | None = None) -> list[str]:
         """Command of a SuperNode.
 
@@ -147,10 +152,8 @@ class Deployment(Engine):
             Its private key.
         """
         host, port = address.split(":")
-        state = self.node_folder(node) / "state"
-        config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
         command = ["flower-supernode", *self._trust, "--superlink", self.address]
-        command += ["--host", host, "--port", port, "--node-config", config]
+        command += ["--host", host, "--port", port, "--node-config", self.node_config(node)]
         return command if key is None else [*command, "--auth-supernode-private-key", str(key)]
 
     def _serve_node(self, node: int) -> None:

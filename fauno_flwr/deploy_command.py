@@ -1,21 +1,18 @@
 """The commands ``fauno deploy local``, ``fauno deploy certificates``, ``fauno deploy key``."""
 
 import shlex
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fauno_flwr.config import ConfigError, load_config
+from fauno_flwr.options import FAILED, Conf, Out, Overrides, results_path
 
 
 def local(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change."),
-    ] = None,
-    conf: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
+    overrides: Overrides = None,
+    conf: Conf = "ether2",
     nodes: Annotated[
         int | None,
         typer.Option(
@@ -28,10 +25,7 @@ def local(
     auth: Annotated[
         bool, typer.Option("--auth", help="Admit registered SuperNodes only; needs --tls.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="New folder for the results; default results/deploy-<time>."),
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Deploy on this machine: SuperLink and SuperNodes as processes, one run, then stop all.
 
@@ -39,8 +33,8 @@ def local(
     stopped by signal n.
     """
     from fauno_flwr.deploy import Deployment
+    from fauno_flwr.following import Progress, print_results, stop_on_signals
     from fauno_flwr.launcher import EngineError, stage_app
-    from fauno_flwr.main import FAILED, Progress, _print_results, _stop_on_signals
     from fauno_flwr.results import RunDirectory
 
     if auth and not tls:
@@ -55,13 +49,12 @@ def local(
     agents = len(scenario.agents)
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = (out or Path("results") / f"deploy-{stamp}").expanduser().absolute()
+    path = results_path(out, "deploy")
     RunDirectory.check(path)
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
     run_config = {"conf": conf, "overrides": shlex.join(settings), "out": str(path)}
-    _stop_on_signals()
+    stop_on_signals()
 
     def tell(sentence: str) -> None:
         typer.echo(sentence, err=True)
@@ -83,7 +76,7 @@ def local(
     except EngineError as error:
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None
-    _print_results(path, config)
+    print_results(path, config)
 
 
 def certificates(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fauno_flwr.config import ConfigError
+from fauno_flwr.options import FAILED
 from sim_env.errors import require_choice
 
 
@@ -47,7 +48,7 @@ def experiment(
         found = compute(wanted, results, through_ray(address), _say)
     except CellsFailedError as error:
         typer.echo(f"fauno: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(FAILED) from None
     typer.echo(write(asked, quick, found, results.path))
     typer.echo(f"results in {results.path}")
 

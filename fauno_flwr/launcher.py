@@ -23,12 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
+from fauno_flwr import processes
 from fauno_flwr.config import conf_dir
 
 PACKAGE = Path(__file__).parent
-MARK = "FAUNO_RUN_MARK"
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -38,7 +36,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 START_TIMEOUT = 60.0
-STOP_TIMEOUT = 5.0
+STOP_TIMEOUT = processes.PATIENCE
 LONGEST_TEMPDIR = 30
 
 
@@ -83,7 +81,8 @@ def stage_app(folder: Path) -> Path:
 class Engine:
     """A private SuperLink in simulation mode; use it as a context manager.
 
-    Everything it starts is stopped when the context ends, however it ends.
+    Everything it starts is stopped when the context ends, however it ends, and when the process
+    that began it is killed.
     """
 
     root_certificate: Path | None = None  # of a SuperLink that speaks TLS
@@ -98,12 +97,18 @@ class Engine:
         self.environment = {
             **os.environ,
             **ENVIRONMENT,
-            MARK: self.mark,
+            processes.MARK: self.mark,
             "FLWR_HOME": str(self.home),
             "RAY_TMPDIR": str(self.home),
             "PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', '')}",
         }
         self.log = self.home / "superlink.log"
+        # A starter that is killed cannot stop anything: this process does it then.
+        self._guardian = subprocess.Popen(
+            [sys.executable, processes.__file__, self.mark, str(self.home)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         try:
             self._start()
         except BaseException:
@@ -249,50 +254,8 @@ class Engine:
                 signal.signal(each, handler)
 
     def _kill(self) -> None:
-        end = time.monotonic() + STOP_TIMEOUT
-        asked: set[int] = set()
-        while processes := self._processes():
-            for process in processes:
-                try:
-                    if time.monotonic() > end:
-                        process.kill()
-                    elif process.pid not in asked:
-                        asked.add(process.pid)
-                        process.terminate()
-                except psutil.NoSuchProcess:
-                    continue
-            psutil.wait_procs(processes, timeout=0.2)
+        processes.stop(self.mark, self.home, STOP_TIMEOUT)
         for each in self.processes:
             each.wait()
         shutil.rmtree(self.home, ignore_errors=True)
-
-    def _writes_here(self, process: psutil.Process) -> bool:
-        folder = f"{self.home}{os.sep}"
-        return process.name().startswith("ray") and any(
-            file.path.startswith(folder) for file in process.open_files()
-        )
-
-    def _processes(self) -> list[psutil.Process]:
-        """What carries this engine's mark or descends from it, and what writes to its folder.
-
-        Some of Ray's agents hide their environment behind a title of their own and are adopted
-        when their parent ends; their logs betray them.
-        """
-        found: set[psutil.Process] = set()
-        for process in psutil.process_iter():
-            try:
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                if process.environ().get(MARK) == self.mark or self._writes_here(process):
-                    found |= {process, *process.children(recursive=True)}
-            except (psutil.Error, OSError):
-                continue
-        return [process for process in found if process.is_running() and not is_zombie(process)]
-
-
-def is_zombie(process: psutil.Process) -> bool:
-    """Whether a process has ended but not been waited for."""
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return True
+        self._guardian.communicate()  # the end of its input is its leave

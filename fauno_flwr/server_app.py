@@ -17,10 +17,12 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.http_grid import HttpGrid
 
 from fauno_flwr import report
 from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
 from fauno_flwr.learners import make_population
+from fauno_flwr.logs import set_up_logging
 from fauno_flwr.members import Members
 from fauno_flwr.protocol import (
     ACTOR,
@@ -37,16 +39,19 @@ from fauno_flwr.protocol import (
 from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
 from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
 from fauno_flwr.stack import AgentStack
-from fauno_flwr.status import node_statistics
+from fauno_flwr.status import failures, node_statistics
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario
-from strategies import SGD, Checkpoints, Polynomial
-from strategies.arrays import Arrays, to_arrays, to_record
+from strategies import SGD, Checkpoints, Guard, Polynomial
+from strategies.arrays import Arrays, Layout, to_arrays, to_record
+from strategies.background import BackgroundGrid
 from strategies.clock import Clock
+from strategies.guard import RejectedError
 
 QUERY_TIMEOUT = 60.0
 POLL_INTERVAL = 0.02
+LARGEST_REPLY = 2**26  # bytes; a model has about a hundredth of that
 app = ServerApp()
 
 
@@ -54,9 +59,12 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run with the settings of ``context.run_config``: ``conf``, ``overrides``, ``out``."""
     torch.set_num_threads(1)
+    set_up_logging()
     settings = context.run_config
     config = load_config(str(settings["conf"]), shlex.split(str(settings["overrides"])))
     scenario = config.build_scenario()
+    if isinstance(grid, HttpGrid):
+        grid = BackgroundGrid(grid, LARGEST_REPLY)
     default_out = Path.home() / "fauno-flwr-results" / f"run-{context.run_id}"
     Run(grid, config, scenario, RunDirectory(str(settings["out"]) or default_out)).execute()
 
@@ -104,7 +112,8 @@ class Run:
         log(INFO, "offered load rho = %.3f", self.scenario.rho)
         self._stage("handshake")
         self.agent_of = self._handshake()
-        self.members = Members(self.agent_of, partial(self._question, QUERY), self._identify)
+        ask = partial(self._question, QUERY)
+        self.members = Members(self.agent_of, ask, self._identify, self.clock)
         self._stage("training")
         critic, versions = self._train()
         self.out.write_arrays("critic.safetensors", critic)
@@ -143,13 +152,18 @@ class Run:
         while len(agent_of) < needed:
             new = [node_id for node_id in self._everybody() if node_id not in agent_of]
             for reply in self._query(QUERY, new):
-                if reply.has_error():
-                    if refusal != reply.error.reason:
-                        log(WARNING, "a node does not take part: %s", reply.error.reason)
-                    refusal = str(reply.error.reason)
+                try:
+                    if reply.has_error():
+                        raise ValueError(reply.error.reason)
+                    agent = self._identify(reply)
+                    nodes = read(reply.content.config_records[NODE], "nodes", int)
+                except ConfigError:
+                    raise
+                except (ValueError, KeyError) as error:
+                    if refusal != str(error):
+                        log(WARNING, "a node does not take part: %s", error)
+                    refusal = str(error)
                     continue
-                agent = self._identify(reply)
-                nodes = read(reply.content.config_records[NODE], "nodes", int)
                 if agent in agent_of.values():
                     raise ConfigError(f"two nodes have the partition-id {agent}: must be different")
                 agent_of[reply.metadata.src_node_id] = agent
@@ -285,12 +299,20 @@ class Run:
         actors: dict[int, Arrays] = {}
         known = set(self.members(self.grid)) | (set(self._everybody()) & self.agent_of.keys())
         latest = {self.agent_of[node_id]: node_id for node_id in sorted(known)}
+        untrained = self._population(1).get_actor()
+        layout, guard = Layout(untrained), Guard()
+        guard.begin(layout, ACTOR, None)
         for reply in self._query(QUERY_ACTOR, sorted(latest.values())):
+            node_id = reply.metadata.src_node_id
             if reply.has_error():
                 log(WARNING, "an actor was not handed over: %s", reply.error.reason)
-            else:
-                agent = read(reply.content.config_records[NODE], "agent", int)
-                actors[agent] = to_arrays(reply.content.array_records[ACTOR])
+                continue
+            try:
+                actor = guard.decode(reply.content.array_records[ACTOR])
+                guard.check_arrays(actor, layout.flatten(untrained))
+                actors[self.agent_of[node_id]] = actor
+            except (RejectedError, KeyError) as error:
+                log(WARNING, "the actor of %s is left out: %s", self._name(node_id), error)
         flat = {
             f"{self.scenario.topology.names[self.scenario.agents[agent]]}.{name}": array
             for agent, actor in sorted(actors.items())
@@ -343,6 +365,7 @@ class Run:
                 "buffer_size": self.config.federation.buffer_size,
                 "seconds": {"since_start": self.stages},
                 "nodes": node_statistics(events),
+                "failures": failures(events),
                 "table": rows,
             },
         )

@@ -1,17 +1,23 @@
 """What a run's nodes have done so far, from the events that its server writes."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from flwr.common.constant import ErrorCode
 
 from fauno_flwr.config import ConfigError, load_config
 from fauno_flwr.protocol import STEPS
 from fauno_flwr.results import read_lines
 
+ERRORS = {
+    code: name.lower().replace("_", "-")
+    for name, code in vars(ErrorCode).items()
+    if isinstance(code, int)
+}
 COLUMNS = (
     ("replies", "replies"),
     ("merged", "merged"),
@@ -53,6 +59,20 @@ def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]
     return dict(statistics)
 
 
+def failures(events: list[dict[str, Any]]) -> dict[str, Counter[str]]:
+    """Per node: how often a message came to nothing, by reason.
+
+    A reason is the check of the guard that a reply did not pass (such as ``finite``), Flower's name
+    of its error (such as ``client-app-raised-exception``), or ``error``.
+    """
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for event in events:
+        if "name" in event and "reason" in event:
+            named = ERRORS.get(event.get("code", -1), "error")
+            found[event["name"]][event.get("check", named)] += 1
+    return dict(found)
+
+
 def format_status(events: list[dict[str, Any]], versions: int) -> str:
     """Stage, version, a line per node, and the reasons of what went wrong.
 
@@ -87,8 +107,24 @@ def format_status(events: list[dict[str, Any]], versions: int) -> str:
             for _, key in COLUMNS
         )
         lines.append(f"{name:<{width}}{cells}{len(ids[name]):>5}  {last[name]['event']}")
-    lines += [f"{name}: {reason:.200}" for name, reason in sorted(reasons.items())]
+    for name, counted in sorted(failures(events).items()):
+        often = ", ".join(f"{count} x {reason}" for reason, count in counted.most_common())
+        lines.append(f"{name}: {often}; the last: {reasons[name]:.200}")
     return "\n".join(lines)
+
+
+def read_events(out: Path) -> list[dict[str, Any]]:
+    """Events of the run with these results.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds none.
+    """
+    path = out / "events.jsonl"
+    if not path.exists() or not path.with_name("config.yaml").exists():
+        raise ConfigError(f"out is {str(out)!r}: holds no events.jsonl, is it a folder of results?")
+    return read_lines(path)
 
 
 def status(
@@ -96,8 +132,7 @@ def status(
 ) -> None:
     """Tell how far a run is, and what each node has done: versions, staleness, rejections."""
     path = out.expanduser() / "events.jsonl"
-    if not path.exists() or not path.with_name("config.yaml").exists():
-        raise ConfigError(f"out is {str(out)!r}: holds no events.jsonl, is it a folder of results?")
+    events = read_events(out.expanduser())
     config = load_config(str(path.with_name("config.yaml")))
-    typer.echo(format_status(read_lines(path), config.federation.versions))
+    typer.echo(format_status(events, config.federation.versions))
     typer.echo(f"last event {time.time() - path.stat().st_mtime:.0f} s ago")

@@ -3,16 +3,17 @@
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
 
 from sim_env.errors import require_choice, require_kind, require_number, shown
 from sim_env.memory import require_memory
 
+if TYPE_CHECKING:
+    import networkx as nx
+
+# networkx is imported where it is needed: a Flower client is a new process for every message.
 GIB = 2**30
 ROLES = ("rpi", "tx2", "nuc", "server")
 SOURCE_ROLE = "rpi"
@@ -173,13 +174,12 @@ class Topology:
                 f"node {names[starts[link]]} names neighbour {ends[link]}: "
                 f"must be between 0 and {size - 1}"
             )
-        there = _links(size, starts, ends)
-        for link in np.argwhere(there.data > 1)[:1, 0]:
-            node = int(np.searchsorted(there.indptr, link, "right")) - 1
+        links, times = np.unique(starts * size + ends, return_counts=True)
+        for link in links[times > 1][:1]:
             raise ValueError(
-                f"node {names[node]} lists a neighbour twice: {names[there.indices[link]]}"
+                f"node {names[link // size]} lists a neighbour twice: {names[link % size]}"
             )
-        one_way = [ends_of[:1] for ends_of in (there - there.T.tocsr()).nonzero()]
+        one_way = np.divmod(np.setxor1d(links, ends * size + starts)[:1], size)
         loops = starts[starts == ends][:1]
         for a, b in [*zip(*one_way, strict=True), *zip(loops, loops, strict=True)]:
             raise ValueError(
@@ -196,8 +196,10 @@ class Topology:
         """Indices of the nodes that decide, ascending."""
         return np.flatnonzero(self.is_agent)
 
-    def to_networkx(self) -> nx.Graph:
+    def to_networkx(self) -> "nx.Graph":
         """Graph of the nodes 0, 1, ..., with all attributes that :func:`from_networkx` reads."""
+        import networkx as nx
+
         graph: nx.Graph = nx.Graph()
         for node, name in enumerate(self.names):
             graph.add_node(
@@ -226,8 +228,21 @@ def memory_needed(nodes: float, links: float) -> float:
 
 
 def parts(num_nodes: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Number of the connected part of each node, 0 for that of node 0; shape (num_nodes,)."""
-    return np.asarray(connected_components(_links(num_nodes, starts, ends), directed=False)[1])
+    """Number of the connected part of each node, 0 for that of node 0; shape (num_nodes,).
+
+    Each part takes the label of its lowest node (Shiloach and Vishkin 1982: hook, then shorten).
+    """
+    label = np.arange(num_nodes)
+    while True:
+        lowest = np.minimum(label[starts], label[ends])
+        hooked = label.copy()
+        np.minimum.at(hooked, label[starts], lowest)
+        np.minimum.at(hooked, label[ends], lowest)
+        while not np.array_equal(shorter := hooked[hooked], hooked):
+            hooked = shorter
+        if np.array_equal(hooked, label):
+            return np.unique(label, return_inverse=True)[1]
+        label = hooked
 
 
 def neighbour_rows(num_nodes: int, edges: np.ndarray) -> list[list[int]]:
@@ -241,18 +256,12 @@ def neighbour_rows(num_nodes: int, edges: np.ndarray) -> list[list[int]]:
         Pairs of nodes; in any direction, as often as you like.
     """
     starts, ends = np.concatenate([edges, edges[:, ::-1]]).T
-    links = _links(num_nodes, starts, ends)
-    links.sort_indices()
-    return [row.tolist() for row in np.split(links.indices, links.indptr[1:-1])]
+    links = np.unique(starts.astype(np.int64) * num_nodes + ends)
+    places = np.searchsorted(links, np.arange(1, num_nodes) * num_nodes)
+    return [row.tolist() for row in np.split(links % num_nodes, places)]
 
 
-def _links(num_nodes: int, starts: np.ndarray, ends: np.ndarray) -> csr_array:
-    """Sparse matrix of how often each link is there."""
-    once = np.ones(len(starts), np.int32)
-    return coo_array((once, (starts, ends)), (num_nodes, num_nodes)).tocsr()
-
-
-def from_networkx(graph: nx.Graph, defaults: Mapping[str, Any] | None = None) -> Topology:
+def from_networkx(graph: "nx.Graph", defaults: Mapping[str, Any] | None = None) -> Topology:
     """The network of a graph whose nodes say what they are.
 
     Parameters
@@ -282,11 +291,14 @@ def from_networkx(graph: nx.Graph, defaults: Mapping[str, Any] | None = None) ->
 
     Examples
     --------
+    >>> import networkx as nx
     >>> graph = nx.star_graph(4)
     >>> nx.set_node_attributes(graph, nx.spring_layout(graph, scale=50, seed=1), "pos")
     >>> from_networkx(graph, {"speed": 1e8, "capacity": 20, "role": "rpi"}).num_nodes
     5
     """
+    import networkx as nx
+
     require_kind("graph", graph, nx.Graph, "a networkx graph")
     require_kind("defaults", defaults or {}, Mapping, "a mapping of attributes to values")
     for attribute in defaults or {}:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from sim_env.network import SOURCE_ROLE, TIERS, Topology, neighbour_rows, parts
 
@@ -82,6 +81,8 @@ def random_geometric(nodes: int, radius: float, memory_per_task: float, seed: in
     ValueError
         If the network falls into several parts all the same.
     """
+    from scipy.spatial import cKDTree  # here: it is slow to import, and few networks need it
+
     rng = np.random.default_rng([seed, nodes])
     tiers = _flat_tiers(nodes, rng)
     place = rng.uniform(0, SIDE, (nodes, 2))
@@ -144,6 +145,8 @@ def bridged(nodes: int, memory_per_task: float, seed: int) -> Topology:
     All NUCs and 40 % of the Raspberry Pis are in the left half of a square of 100 m, the other
     Raspberry Pis in the right half, as in PeersimGym.
     """
+    from scipy.spatial import cKDTree
+
     rng = np.random.default_rng([seed, nodes])
     tiers = _flat_tiers(nodes, rng)
     left = left_clique(nodes)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fauno_flwr.config import load_config
 from fauno_flwr.deploy import Deployment
 from fauno_flwr.launcher import stage_app
 from fauno_flwr.results import read_lines
@@ -53,9 +54,13 @@ class Started:
             time.sleep(0.2)
         return found
 
-    def end(self) -> None:
+    def end(self, patience: float = 240.0) -> None:
         """Wait for the end of the run, which must be a good one."""
-        self.wait(lambda: self.events("stage") and self.events("stage")[-1]["stage"] == "done")
+
+        def done() -> bool:
+            return [event["stage"] for event in self.events("stage")][-1:] == ["done"]
+
+        self.wait(done, patience)
         end = time.monotonic() + 60
         while not (status := self.deployment.status(self.run_id)[0]).startswith("finished"):
             assert time.monotonic() < end, self.said()
@@ -71,3 +76,11 @@ class Started:
 
     def summary(self) -> dict[str, Any]:
         return dict(json.loads((self.out / "summary.json").read_text()))
+
+
+def names_of(run: Started) -> dict[int, str]:
+    """Name of each agent, once the run has written its settings."""
+    settings = run.out / "config.yaml"
+    run.wait(settings.exists)
+    scenario = load_config(str(settings)).build_scenario()
+    return {i: str(scenario.topology.names[node]) for i, node in enumerate(scenario.agents)}

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fauno_flwr.launcher import Engine, is_zombie
+from fauno_flwr.launcher import Engine
+from fauno_flwr.processes import is_zombie
 from tests.fauno_flwr.test_apps import AGENTS, TINY
 from tests.fauno_flwr.test_main import FAUNO
 
@@ -96,8 +97,8 @@ def test_a_signal_while_stopping_does_not_stop_the_stopping() -> None:
     script = """
 import os, psutil, signal, subprocess, sys, threading
 from fauno_flwr import launcher
-from fauno_flwr.main import _stop_on_signals
-_stop_on_signals()
+from fauno_flwr.following import stop_on_signals
+stop_on_signals()
 engine = launcher.Engine()
 engine.__enter__()
 code = "import signal, time; signal.signal(15, 1); print('up', flush=True); time.sleep(99)"
@@ -112,6 +113,25 @@ print(psutil.pid_exists(child.pid), engine.home.exists())
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["False", "False"], done.stdout + done.stderr
+
+
+def test_an_engine_whose_starter_is_killed_is_stopped() -> None:
+    script = """
+import time
+from fauno_flwr.launcher import Engine
+with Engine() as engine:
+    print(engine.home, flush=True)
+    time.sleep(99)
+"""
+    starter = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    home = Path(starter.stdout.readline().strip())
+    started = descendants(starter.pid)
+    assert len(started) > 2
+    starter.kill()
+    starter.communicate()
+    assert psutil.wait_procs(started, timeout=30)[1] == []
+    assert not home.exists()
 
 
 @pytest.fixture(scope="module")

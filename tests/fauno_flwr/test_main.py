@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fauno_flwr.config import RunConfig
-from fauno_flwr.main import Progress
+from fauno_flwr.following import Progress
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
 

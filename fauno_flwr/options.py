@@ -1,0 +1,24 @@
+"""What the commands have in common: options, exit codes, where results go."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FAILED, BAD_INPUT = 1, 2  # and 128 + n, stopped by signal n
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as workload.rate=1."),
+]
+Conf = Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")]
+Out = Annotated[
+    Path | None, typer.Option(help="New folder for the results; default results/<name>-<time>.")
+]
+
+
+def results_path(out: Path | None, name: str) -> Path:
+    """Absolute folder of the results: `out`, or one named by `name` and the time."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return (out or Path("results") / f"{name}-{stamp}").expanduser().absolute()
