@@ -14,8 +14,8 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fauno_flwr import ppo
 from fauno_flwr.config import NOTHING, RunConfig, from_yaml
+from fauno_flwr.experience import open_experience
 from fauno_flwr.learners import make_population
 from fauno_flwr.node_state import STATE_DIR, NodeState
 from fauno_flwr.protocol import (
@@ -35,7 +35,6 @@ from fauno_flwr.protocol import (
     train_metrics,
 )
 from fauno_flwr.stack import AgentStack
-from sim_env.envs import EdgeVectorEnv
 from sim_env.scenario import Scenario
 from strategies.arrays import to_arrays, to_record
 
@@ -146,39 +145,28 @@ def train(message: Message, context: Context) -> Message:
         # Asked to go on from a version it already has, the node keeps what it learned since.
         population.set_shared(to_arrays(message.content.array_records[ARRAYS]))
 
-    training = config.training
-    rollouts = training.rollouts
+    rollouts = config.training.rollouts
     if ROLLOUTS in told_by_server:
         rollouts = read(told_by_server, ROLLOUTS, int)
     rng = np.random.default_rng([config.seed, agent, messages])
-    env = EdgeVectorEnv(
-        scenario,
-        int(scenario.agents[agent]),
-        training.worlds,
-        training.peers,
-        horizon=training.ticks * rollouts,
-        warmup=training.warmup,
-    )
-    env.set_actor(population.policy())
-    view, _ = env.reset(seed=int(rng.integers(2**31)))
-    assert env.world is not None
-    env.world.measure(env.world.now, env.world.now + env.horizon)
     rate = config.agent.learning_rate * (1 - sent_version / config.federation.versions)
     told, rewards = [], []
-    for _ in range(rollouts):
-        decisions, view = ppo.collect(env, view, population, training.ticks, rng)
-        told.append(population.update([decisions], rate, [rng])[0])
-        rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
+    node = context.node_config
+    with open_experience(config, scenario, agent, node, population, rollouts, rng) as experience:
+        for _ in range(rollouts):
+            decisions = experience.collect(population)
+            told.append(population.update([decisions], rate, [rng])[0])
+            rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
+        finished, lost = experience.finished, experience.lost
+        response = experience.response * config.physics.tick / max(finished, 1)
 
-    measured = env.world.metrics()
-    finished = int(measured.finished.sum())
     metrics = train_metrics(
         told,
         rewards,
         messages + 1,
         finished=finished,
-        lost=int((measured.created - measured.inside).sum()) - finished,
-        response=float(measured.response_sum.sum()) / max(finished, 1) * measured.tick,
+        lost=lost,
+        response=response,
         seconds=time.perf_counter() - started,
     )
     arrays = to_record(population.get_shared(share))

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr import deploy_command
+from fauno_flwr import deploy_command, world_command
 from fauno_flwr.config import ConfigError, RunConfig, load_config
 from fauno_flwr.cosim_command import evaluate, train
 from fauno_flwr.experiment_command import experiment
@@ -28,6 +28,8 @@ from sim_env.policies import POLICIES
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 deploy = typer.Typer(no_args_is_help=True, help="Deployments: SuperLink, SuperNodes, TLS, keys.")
 app.add_typer(deploy, name="deploy")
+world = typer.Typer(no_args_is_help=True, help="One world that all nodes share, as a service.")
+app.add_typer(world, name="world")
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as workload.rate=1."),
@@ -259,6 +261,8 @@ command(peersimgym)
 command(status)
 for _subcommand in (deploy_command.local, deploy_command.certificates, deploy_command.key):
     command(_subcommand, deploy)
+for _subcommand in (world_command.serve, world_command.status):
+    command(_subcommand, world)
 
 
 @command

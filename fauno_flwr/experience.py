@@ -1,0 +1,132 @@
+"""Where a node's decisions come from: copies of the network of its own, or a shared world."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from fauno_flwr import ppo
+from fauno_flwr.config import SHARED, RunConfig
+from fauno_flwr.decisions import Decisions
+from fauno_flwr.stack import AgentStack
+from sim_env.envs import EdgeVectorEnv
+from sim_env.scenario import Scenario
+
+
+class Experience(Protocol):
+    """A source of decisions, and how the tasks of its world fare meanwhile.
+
+    Attributes
+    ----------
+    finished, lost : int
+        Tasks that have ended.
+    response : int
+        Ticks from birth to return, over the finished ones.
+    """
+
+    @property
+    def finished(self) -> int: ...  # noqa: D102
+
+    @property
+    def lost(self) -> int: ...  # noqa: D102
+
+    @property
+    def response(self) -> int: ...  # noqa: D102
+
+    def collect(self, population: AgentStack) -> Decisions:
+        """Decisions of one rollout under the first agent of `population`."""
+
+
+class OwnWorlds:
+    """Copies of the network in which the agent's node acts and its peers follow a policy.
+
+    Parameters
+    ----------
+    config : RunConfig
+    scenario : Scenario
+    agent : int
+    population : AgentStack
+        Acts during the warm-up.
+    rollouts : int
+        That will be collected.
+    rng : Generator
+        Seeds the worlds, and samples the actions.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        scenario: Scenario,
+        agent: int,
+        population: AgentStack,
+        rollouts: int,
+        rng: np.random.Generator,
+    ) -> None:
+        training = config.training
+        self._ticks, self._rng = training.ticks, rng
+        self._env = EdgeVectorEnv(
+            scenario,
+            int(scenario.agents[agent]),
+            training.worlds,
+            training.peers,
+            horizon=training.ticks * rollouts,
+            warmup=training.warmup,
+        )
+        self._env.set_actor(population.policy())
+        self._view, _ = self._env.reset(seed=int(rng.integers(2**31)))
+        assert self._env.world is not None
+        self._world = self._env.world
+        self._world.measure(self._world.now, self._world.now + self._env.horizon)
+
+    def collect(self, population: AgentStack) -> Decisions:
+        """Decisions of one rollout under the first agent of `population`."""
+        decisions, self._view = ppo.collect(
+            self._env, self._view, population, self._ticks, self._rng
+        )
+        return decisions
+
+    @property
+    def finished(self) -> int:
+        """Tasks born since the warm-up that have finished."""
+        return int(self._world.metrics().finished.sum())
+
+    @property
+    def lost(self) -> int:
+        """Of the same tasks, those that were lost."""
+        measured = self._world.metrics()
+        return int((measured.created - measured.inside).sum()) - self.finished
+
+    @property
+    def response(self) -> int:
+        """Ticks from birth to return, over the finished ones."""
+        return int(self._world.metrics().response_sum.sum())
+
+
+@contextmanager
+def open_experience(
+    config: RunConfig,
+    scenario: Scenario,
+    agent: int,
+    node_config: Mapping[str, Any],
+    population: AgentStack,
+    rollouts: int,
+    rng: np.random.Generator,
+) -> Iterator[Experience]:
+    """What the settings want; closed when the context ends.
+
+    Parameters
+    ----------
+    config, scenario, agent, population, rollouts, rng
+        As of :class:`OwnWorlds`.
+    node_config : mapping
+        Of a node in a shared world: ``world-token-file`` and ``world-ca``, absolute paths.
+    """
+    if config.world.kind != SHARED:
+        yield OwnWorlds(config, scenario, agent, population, rollouts, rng)
+        return
+    from fauno_flwr.shared_world.client import AUTHORITY, TOKEN_FILE, Access, SharedWorld
+
+    files = node_config.get(TOKEN_FILE), node_config.get(AUTHORITY)
+    with SharedWorld(config, scenario, agent, Access.read(config.world.address, *files)) as shared:
+        yield shared
