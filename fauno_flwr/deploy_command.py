@@ -1,5 +1,6 @@
 """The commands ``fauno deploy local``, ``fauno deploy certificates``, ``fauno deploy key``."""
 
+import json
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fauno_flwr.config import ConfigError, load_config
+from fauno_flwr.config import SHARED, ConfigError, load_config
 
 
 def local(
@@ -39,9 +40,10 @@ def local(
     stopped by signal n.
     """
     from fauno_flwr.deploy import Deployment
-    from fauno_flwr.launcher import EngineError, stage_app
+    from fauno_flwr.launcher import EngineError, free_addresses, stage_app
     from fauno_flwr.main import FAILED, Progress, _print_results, _stop_on_signals
     from fauno_flwr.results import RunDirectory
+    from fauno_flwr.shared_world.table import format_status
 
     if auth and not tls:
         raise ConfigError("--auth is on and --tls is off: keys of SuperNodes need TLS, add --tls")
@@ -51,6 +53,10 @@ def local(
         settings += ["topology=full20", f"topology.nodes={nodes}"]
     settings += overrides or []
     config = load_config(conf, settings)
+    served = config.world.kind == SHARED and not config.world.address
+    if served:
+        settings.append(f"world.address={free_addresses(1)[0]}")
+        config = load_config(conf, settings)
     scenario = config.build_scenario()
     agents = len(scenario.agents)
     if nodes is not None and agents != nodes:
@@ -61,13 +67,15 @@ def local(
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
     run_config = {"conf": conf, "overrides": shlex.join(settings), "out": str(path)}
+    joint = path / "world.json"
+    world = world_arguments(conf, settings, config.world.address, joint) if served else []
     _stop_on_signals()
 
     def tell(sentence: str) -> None:
         typer.echo(sentence, err=True)
 
     try:
-        with Deployment(agents, tls=tls, auth=auth, tell=tell) as deployment:
+        with Deployment(agents, tls=tls, auth=auth, world=world, tell=tell) as deployment:
             how = ("TLS" if tls else "no TLS") + (", registered keys only" if auth else "")
             tell(f"SuperLink on {deployment.address} ({how}), logs in {deployment.home}")
             for service in deployment.services.values():
@@ -84,6 +92,14 @@ def local(
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None
     _print_results(path, config)
+    if served and joint.exists():
+        typer.echo(f"\nthe shared world:\n{format_status(json.loads(joint.read_text()))}")
+
+
+def world_arguments(conf: str, settings: list[str], address: str, out: Path) -> list[str]:
+    """Arguments of ``fauno world serve`` for the world that a run with these settings shares."""
+    port = address.rpartition(":")[2]
+    return ["--conf", conf, "--port", port, "--out", str(out), *settings]
 
 
 def certificates(

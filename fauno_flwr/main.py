@@ -261,8 +261,8 @@ command(peersimgym)
 command(status)
 for _subcommand in (deploy_command.local, deploy_command.certificates, deploy_command.key):
     command(_subcommand, deploy)
-for _subcommand in (world_command.serve, world_command.status):
-    command(_subcommand, world)
+command(world_command.serve, world)
+command(world_command.status, world)
 
 
 @command

@@ -204,9 +204,9 @@ def decide(net, st, now, actions, weights, observation, scratch, rows):
                 continue
             task = undecided(st, b, n)
             if task < 0:
-                if a >= 0 and len(rows.world) and net.reward.no_op != 0.0:
-                    if rows.newest[b, a] >= 0:
-                        rows.reward[rows.newest[b, a]] += net.reward.no_op
+                paid = a >= 0 and len(rows.world) and net.reward.no_op != 0.0
+                if paid and rows.newest[b, a] >= 0:
+                    rows.reward[rows.newest[b, a]] += net.reward.no_op
                 continue
             slots = net.slots[n]
             raw_local, raw = scratch.raw_local, scratch.raw_destination[:, :slots]

@@ -82,9 +82,7 @@ def serve(
 def status(
     address: Annotated[str, typer.Argument(help="HOST:PORT of the service.")],
     token_file: TokenFile = None,
-    ca: Annotated[
-        Path | None, typer.Option(help="ca.crt of a service with certificates.")
-    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="ca.crt of a service with certificates.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
 ) -> None:
     """Tell how the tasks of a shared world fare, who served whose, and what each node did there."""
@@ -92,7 +90,9 @@ def status(
     from fauno_flwr.shared_world.table import format_status
     from fauno_flwr.shared_world.wire import STATUS
 
-    files = [None if each is None else str(each.expanduser().absolute()) for each in (token_file, ca)]
+    files = [
+        None if each is None else str(each.expanduser().absolute()) for each in (token_file, ca)
+    ]
     try:
         require_address("address", address)
         with WorldClient(Access.read(address, *files), STATUS_PATIENCE) as client:

@@ -66,9 +66,7 @@ class Schedule:
         return 1.0 if self.kind == "constant" else self.high
 
 
-def multipliers(
-    schedule: Schedule, ticks: int, tick_seconds: float, start: int = 0
-) -> np.ndarray:
+def multipliers(schedule: Schedule, ticks: int, tick_seconds: float, start: int = 0) -> np.ndarray:
     """Multiplier of the rate in every tick.
 
     Parameters

@@ -25,15 +25,15 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.01, 5.0  # seconds between two looks for a rollo
 MOST_LIVES = 10  # worlds that begin anew in the course of one rollout
 
 
-class WorldUnreachable(ConnectionError):
+class UnreachableError(ConnectionError):
     """The service did not answer for as long as the node was willing to try."""
 
 
-class WorldRefused(ValueError):
+class RefusedError(ValueError):
     """The service said no; the text says why."""
 
 
-class WorldAnew(Exception):
+class AnewError(Exception):
     """The world that was joined is no more; another one stands in its place."""
 
 
@@ -102,9 +102,7 @@ class WorldClient:
             self._channel = grpc.secure_channel(access.address, trust, options)
         else:
             self._channel = grpc.insecure_channel(access.address, options)
-        self._metadata = (
-            [(wire.AUTHORIZATION, wire.SCHEME + access.token)] if access.token else []
-        )
+        self._metadata = [(wire.AUTHORIZATION, wire.SCHEME + access.token)] if access.token else []
 
     def __enter__(self) -> Self:
         return self
@@ -119,11 +117,11 @@ class WorldClient:
 
         Raises
         ------
-        WorldUnreachable
+        UnreachableError
             If it does not.
-        WorldRefused
+        RefusedError
             If it refuses the token, the settings or the request.
-        WorldAnew
+        AnewError
             If the world that was joined is no more.
         """
         stub = self._channel.unary_unary(f"/{wire.SERVICE}/{method}")
@@ -138,7 +136,7 @@ class WorldClient:
                 self._raise_if_final(error)
                 reason = error.details()
             if time.monotonic() + pause > end:
-                raise WorldUnreachable(
+                raise UnreachableError(
                     f"the shared world at {self.address} has not answered for {self.patience:g} s "
                     f"(world.patience): {reason}"
                 )
@@ -160,8 +158,8 @@ class WorldClient:
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return
         if code == grpc.StatusCode.FAILED_PRECONDITION:
-            raise WorldAnew(details) from None
-        raise WorldRefused(f"the shared world at {self.address} refuses: {details}") from None
+            raise AnewError(details) from None
+        raise RefusedError(f"the shared world at {self.address} refuses: {details}") from None
 
 
 class SharedWorld:
@@ -178,7 +176,7 @@ class SharedWorld:
 
     Raises
     ------
-    WorldUnreachable, WorldRefused
+    UnreachableError, RefusedError
         As :meth:`WorldClient.call`.
     """
 
@@ -225,10 +223,10 @@ class SharedWorld:
         for _ in range(MOST_LIVES):
             try:
                 return self._collect(one)
-            except WorldAnew as news:
+            except AnewError as news:
                 log(INFO, "the shared world at %s: %s", self._client.address, news)
                 self._session = ""
-        raise WorldRefused(
+        raise RefusedError(
             f"the shared world at {self._client.address} has started anew {MOST_LIVES} times "
             f"within one rollout"
         )

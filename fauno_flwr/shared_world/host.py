@@ -137,9 +137,14 @@ class WorldHost:
         self.world = World(self.scenario, [int(seed[0])])
         self.world.measure(0, NEVER, exchange=True)
         self.members = [Member() for _ in range(agents)]
-        self.recorder = Recorder(self.world, agents, self.config.agent.hidden, self.config.world.keep)
+        self.recorder = Recorder(
+            self.world, agents, self.config.agent.hidden, self.config.world.keep
+        )
+        actors: dict[str, Any] = {
+            name: np.zeros((agents, *shape), dtype) for name, (shape, dtype) in self.schema.items()
+        }
         self.weights = self._template._replace(
-            **{name: np.zeros((agents, *shape), dtype) for name, (shape, dtype) in self.schema.items()},
+            **actors,
             agent_of_node=np.full(nodes, -1, np.int32),
             otherwise=CODES[POLICIES[self.config.world.heuristic]],
         )
@@ -157,6 +162,7 @@ class WorldHost:
                 if ticks:
                     self.recorder.roll(self.weights, ticks)
                     self._after_ticks()
+                    time.sleep(0)  # lets the threads of the service have their turn
         except BaseException as error:
             self.failure = error
         finally:
@@ -178,7 +184,9 @@ class WorldHost:
         """Do what nodes want; with nothing to do, wait for it so many seconds."""
         while True:
             try:
-                function, result = self._wanted.get(timeout=wait) if wait else self._wanted.get_nowait()
+                function, result = (
+                    self._wanted.get(timeout=wait) if wait else self._wanted.get_nowait()
+                )
             except queue.Empty:
                 return
             wait = 0.0

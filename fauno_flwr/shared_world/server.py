@@ -211,7 +211,7 @@ class WorldService:
                 f"the same version of fauno-flwr on both"
             )
         if wire.field(head, "fingerprint", str) != self._fingerprint:
-            differs = wire.difference(self._settings, wire.field(head, "settings", dict))
+            differs = wire.difference(wire.field(head, "settings", dict), self._settings)
             raise ValueError(f"the run and the world have different settings: {differs}")
         return wire.pack(self.host.call(lambda: self.host.join(agent)))
 

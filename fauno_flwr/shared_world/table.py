@@ -51,7 +51,7 @@ def joint_table(world: World) -> dict[str, Any]:
         "served_by": by_node(metrics.served_by),
         "served_for_others": int(exchange.sum() - np.trace(exchange)),
         "exchange": {
-            origin: {names[j]: int(row[j]) for j in np.flatnonzero(row)}
+            origin: {names[j]: int(row[j]) for j in np.flatnonzero(row).tolist()}
             for origin, row in zip(names, exchange, strict=True)
         },
     }
@@ -70,8 +70,8 @@ def format_status(status: Mapping[str, Any]) -> str:
     lost = ", ".join(f"{name} {100 * count / over:.2f}" for name, count in table["lost"].items())
     text = [
         f"tick {status['tick']:,}, {status['ticks_per_second']:,.0f} per second",
-        f"{table['created']:,} tasks, finished {_percent(table['finished_of_ended'])} of the ended, "
-        f"response {_seconds(table['response_mean'])} (p95 {_seconds(table['response_p95'])}); "
+        f"{table['created']:,} tasks, finished {_percent(table['finished_of_ended'])} "
+        f"of the ended, response {_seconds(table['response_mean'])} (p95 {_seconds(table['response_p95'])}); "
         f"lost %: {lost}",
     ]
     done = recent["finished"] + recent["lost"]

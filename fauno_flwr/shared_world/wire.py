@@ -149,8 +149,8 @@ def fingerprint(config: RunConfig, scenario: Scenario) -> str:
     Numbers count with six digits: in the last ones machines of different types differ.
     """
     topology, jobs = scenario.topology, scenario.jobs
-    numbers = (topology.speed, topology.capacity, topology.position, jobs.instructions)
-    numbers += (jobs.input_bits, jobs.output_bits)
+    numbers = [topology.speed, topology.capacity, topology.position]
+    numbers += [jobs.instructions, jobs.input_bits, jobs.output_bits]
     held = [
         world_settings(config),
         list(topology.names),
@@ -163,14 +163,14 @@ def fingerprint(config: RunConfig, scenario: Scenario) -> str:
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
-def difference(ours: Mapping[str, str], theirs: Mapping[str, Any]) -> str:
-    """In words, how the settings of a node differ from those of the service; at most three."""
-    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+def difference(run: Mapping[str, Any], world: Mapping[str, str]) -> str:
+    """In words, how the settings of a run differ from those of a served world; at most three."""
+    keys = [key for key in sorted({*run, *world}) if run.get(key) != world.get(key)]
     if not keys:
-        return "the same settings, but other files that they name, or another version"
+        return "the files that they name are others, or the versions of fauno-flwr"
     words = [
-        f"{key} is {theirs.get(key, 'missing')}, here {ours.get(key, 'missing')}"
+        f"{key} is {run.get(key, 'missing')} in the run, {world.get(key, 'missing')} in the world"
         for key in keys[:3]
     ]
     more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(words)[:400] + more
+    return "; ".join(words)[:400] + more
