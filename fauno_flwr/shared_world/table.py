@@ -70,9 +70,9 @@ def format_status(status: Mapping[str, Any]) -> str:
     lost = ", ".join(f"{name} {100 * count / over:.2f}" for name, count in table["lost"].items())
     text = [
         f"tick {status['tick']:,}, {status['ticks_per_second']:,.0f} per second",
-        f"{table['created']:,} tasks, finished {_percent(table['finished_of_ended'])} "
-        f"of the ended, response {_seconds(table['response_mean'])} (p95 {_seconds(table['response_p95'])}); "
-        f"lost %: {lost}",
+        f"{table['created']:,} tasks, finished {_percent(table['finished_of_ended'])} of the ended,"
+        f" response {_seconds(table['response_mean'])} (p95 {_seconds(table['response_p95'])});"
+        f" lost %: {lost}",
     ]
     done = recent["finished"] + recent["lost"]
     if done:

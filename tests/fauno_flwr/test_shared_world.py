@@ -28,11 +28,11 @@ from fauno_flwr.shared_world import host as host_module
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.client import (
     Access,
-    SharedWorld,
     AnewError,
-    WorldClient,
     RefusedError,
+    SharedWorld,
     UnreachableError,
+    WorldClient,
 )
 from fauno_flwr.shared_world.host import SessionError, WorldHost
 from fauno_flwr.shared_world.server import Credentials, WorldService
