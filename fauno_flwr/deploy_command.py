@@ -44,6 +44,7 @@ def local(
     from fauno_flwr.main import FAILED, Progress, _print_results, _stop_on_signals
     from fauno_flwr.results import RunDirectory
     from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.tasks import make_task
 
     if auth and not tls:
         raise ConfigError("--auth is on and --tls is off: keys of SuperNodes need TLS, add --tls")
@@ -57,8 +58,7 @@ def local(
     if served:
         settings.append(f"world.address={free_addresses(1)[0]}")
         config = load_config(conf, settings)
-    scenario = config.build_scenario()
-    agents = len(scenario.agents)
+    agents = len(make_task(config).names)
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

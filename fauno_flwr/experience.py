@@ -9,33 +9,20 @@ import numpy as np
 from fauno_flwr import ppo
 from fauno_flwr.config import SHARED, RunConfig
 from fauno_flwr.decisions import Decisions
+from fauno_flwr.protocol import task_facts
 from fauno_flwr.stack import AgentStack
 from sim_env.envs import EdgeVectorEnv
 from sim_env.scenario import Scenario
 
 
 class Experience(Protocol):
-    """A source of decisions, and how the tasks of its world fare meanwhile.
-
-    Attributes
-    ----------
-    finished, lost : int
-        Tasks that have ended.
-    response : int
-        Ticks from birth to return, over the finished ones.
-    """
-
-    @property
-    def finished(self) -> int: ...  # noqa: D102
-
-    @property
-    def lost(self) -> int: ...  # noqa: D102
-
-    @property
-    def response(self) -> int: ...  # noqa: D102
+    """A source of decisions."""
 
     def collect(self, population: AgentStack) -> Decisions:
         """Decisions of one rollout under the first agent of `population`."""
+
+    def facts(self) -> dict[str, float]:
+        """How its worlds have fared since it began."""
 
 
 class OwnWorlds:
@@ -86,21 +73,12 @@ class OwnWorlds:
         )
         return decisions
 
-    @property
-    def finished(self) -> int:
-        """Tasks born since the warm-up that have finished."""
-        return int(self._world.metrics().finished.sum())
-
-    @property
-    def lost(self) -> int:
-        """Of the same tasks, those that were lost."""
+    def facts(self) -> dict[str, float]:
+        """How the tasks born since the warm-up have fared."""
         measured = self._world.metrics()
-        return int((measured.created - measured.inside).sum()) - self.finished
-
-    @property
-    def response(self) -> int:
-        """Ticks from birth to return, over the finished ones."""
-        return int(self._world.metrics().response_sum.sum())
+        finished = int(measured.finished.sum())
+        lost = int((measured.created - measured.inside).sum()) - finished
+        return task_facts(finished, lost, float(measured.response_sum.sum()) * measured.tick)
 
 
 @contextmanager

@@ -87,12 +87,14 @@ def simulate(
     # All nodes of a simulation are ours: their actors may be gathered, unless the user says no.
     overrides = ["federation.collect_actors=true", *(overrides or [])]
     config = load_config(conf, overrides)
-    scenario = config.build_scenario()
+    from fauno_flwr.tasks import make_task
+
+    task = make_task(config)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = (out or Path("results") / f"{Path(conf).stem}-{stamp}").expanduser().absolute()
     RunDirectory.check(path)
-    agents, cores = len(scenario.agents), len(os.sched_getaffinity(0))
-    typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
+    agents, cores = len(task.names), len(os.sched_getaffinity(0))
+    typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
     _stop_on_signals()
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
@@ -285,11 +287,11 @@ def prepare() -> None:
 
 
 def _print_results(path: Path, config: RunConfig) -> None:
-    from fauno_flwr.report import format_table
+    from fauno_flwr.report import format_rows
 
     summary = json.loads((path / "summary.json").read_text())
     if summary["table"]:
-        typer.echo(format_table(summary["table"], summary["rho"], config.evaluation.worlds))
+        typer.echo(format_rows(summary["table"], summary["rho"], config.evaluation.worlds))
     seconds = summary["seconds"]["since_start"]
     trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
     trained -= seconds["training"]

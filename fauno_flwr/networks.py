@@ -9,14 +9,23 @@ Either way every agent's networks have one shape, and can be averaged.
 """
 
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sim_env.features import Encoding
-
 POLICY_GAIN, VALUE_GAIN = 0.1, 1.0
+
+
+class Widths(Protocol):
+    """Numbers of features of a decision and of each of its slots."""
+
+    @property
+    def local(self) -> int: ...  # noqa: D102
+
+    @property
+    def destinations(self) -> int: ...  # noqa: D102
 
 
 class StackedMLP(nn.Module):
@@ -59,7 +68,7 @@ class EquivariantActor(StackedMLP):
     """Score of a destination: MLP of [local, x_k, x_k - min_j x_j]; softmax over the legal ones."""
 
     def __init__(
-        self, agents: int, encoding: Encoding, hidden: int, generator: torch.Generator
+        self, agents: int, encoding: Widths, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + 2 * encoding.destinations
         super().__init__(agents, (inputs, hidden, 1), POLICY_GAIN, generator)
@@ -90,7 +99,7 @@ class PooledCritic(StackedMLP):
     """Value of a decision: MLP of [local, x_self, mean_k x_k, min_k x_k]."""
 
     def __init__(
-        self, agents: int, encoding: Encoding, hidden: int, generator: torch.Generator
+        self, agents: int, encoding: Widths, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + 3 * encoding.destinations
         super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)
@@ -109,7 +118,7 @@ class PaddedActor(StackedMLP):
     Parameters
     ----------
     agents : int
-    encoding : Encoding
+    encoding : Widths
     slots : int
         K: the largest number of slots in the network. ``m_k`` is 1 where the k-th slot is legal,
         ``x_k`` is 0 where it is not.
@@ -118,7 +127,7 @@ class PaddedActor(StackedMLP):
     """
 
     def __init__(
-        self, agents: int, encoding: Encoding, slots: int, hidden: int, generator: torch.Generator
+        self, agents: int, encoding: Widths, slots: int, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + slots * (encoding.destinations + 1)
         super().__init__(agents, (inputs, hidden, slots), POLICY_GAIN, generator)
@@ -134,7 +143,7 @@ class PaddedCritic(StackedMLP):
     """Value of a decision: MLP of the same row as :class:`PaddedActor`'s."""
 
     def __init__(
-        self, agents: int, encoding: Encoding, slots: int, hidden: int, generator: torch.Generator
+        self, agents: int, encoding: Widths, slots: int, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + slots * (encoding.destinations + 1)
         super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)

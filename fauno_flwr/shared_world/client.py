@@ -13,6 +13,7 @@ from flwr.common.logger import log
 
 from fauno_flwr.config import RunConfig
 from fauno_flwr.decisions import Decisions
+from fauno_flwr.protocol import task_facts
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.server import read_file, read_token
 from fauno_flwr.stack import AgentStack
@@ -199,7 +200,8 @@ class SharedWorld:
             "fingerprint": wire.fingerprint(config, scenario),
             "settings": wire.world_settings(config),
         }
-        self.finished = self.lost = self.response = 0
+        self._finished = self._lost = self._response = 0
+        self._tick = config.physics.tick
         self._session = ""
 
     def __enter__(self) -> Self:
@@ -231,6 +233,10 @@ class SharedWorld:
             f"within one rollout"
         )
 
+    def facts(self) -> dict[str, float]:
+        """How the tasks of the whole world have fared while this agent collected."""
+        return task_facts(self._finished, self._lost, self._response * self._tick)
+
     def _collect(self, actor: wire.Arrays) -> Decisions:
         if not self._session:
             self._session = str(self._client.call(wire.JOIN, self._hello)[0]["session"])
@@ -242,7 +248,7 @@ class SharedWorld:
                 break
             wait = told["left"] / max(told["speed"], 1.0)
             self._sleep(min(max(wait, SHORTEST_WAIT), LONGEST_WAIT))
-        self.finished += told["finished"]
-        self.lost += told["lost"]
-        self.response += told["response"]
+        self._finished += told["finished"]
+        self._lost += told["lost"]
+        self._response += told["response"]
         return wire.to_decisions(arrays, self._encoding.local, self._encoding.destinations)

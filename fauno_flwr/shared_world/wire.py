@@ -98,6 +98,7 @@ def to_decisions(arrays: Arrays, local: int, destinations: int) -> Decisions:
         "action": ((rows,), np.int64),
         "reward": ((rows,), np.float32),
         "last": ((rows,), np.bool_),
+        "terminal": ((rows,), np.bool_),
     }
     require_arrays("decisions", arrays, {k: (s, np.dtype(t)) for k, (s, t) in wanted.items()})
     return Decisions(**arrays)
