@@ -38,6 +38,11 @@ class Flat:
 
 def make_env(env_id: str) -> gym.Env:
     """An environment by its id; ``ConfigError`` if it cannot be made or learned."""
+    return _checked(env_id)[0]
+
+
+def _checked(env_id: str) -> tuple[gym.Env, int, int]:
+    """An environment, the numbers that it shows, and its actions."""
     try:
         env = gym.make(env_id)
     except Exception as error:  # whatever its package raises
@@ -48,13 +53,14 @@ def make_env(env_id: str) -> gym.Env:
             f"world.env_id is {env_id!r}: its action space is {shown(choice)}, must be Discrete "
             f"with at most {LARGEST_CHOICE} actions"
         )
-    if not isinstance(seen, spaces.Box) or int(np.prod(seen.shape)) > LARGEST_OBSERVATION:
+    size = int(np.prod(seen.shape)) if isinstance(seen, spaces.Box) else 0
+    if not 0 < size <= LARGEST_OBSERVATION:
         raise ConfigError(
             f"world.env_id is {env_id!r}: its observation space is {shown(seen)}, must be a Box of "
             f"at most {LARGEST_OBSERVATION} numbers (gymnasium.wrappers.FlattenObservation makes "
             f"one of most others)"
         )
-    return env
+    return env, size, int(choice.n)
 
 
 class GymTask:
@@ -78,9 +84,8 @@ class GymTask:
         config.require_nodes(config.world.nodes)
         self.names = [f"node_{node}" for node in range(config.world.nodes)]
         self.facts = {"rho": None, "env_id": self.env_id}
-        env = make_env(self.env_id)
-        self.widths = Flat(int(np.prod(env.observation_space.shape)))
-        self.actions = int(env.action_space.n)
+        env, size, self.actions = _checked(self.env_id)
+        self.widths = Flat(size)
         env.close()
 
     def make_population(self, agents: int) -> AgentStack:
