@@ -45,8 +45,8 @@ def alive(processes: set[psutil.Process]) -> list[str]:
     return [str(each) for each in processes if each.is_running() and not is_zombie(each)]
 
 
-def wait_for(engine: Engine, run_id: str) -> tuple[str, str]:
-    end = time.monotonic() + 120
+def wait_for(engine: Engine, run_id: str, patience: float = 120.0) -> tuple[str, str]:
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         status, details = engine.status(run_id)
         if status.startswith("finished"):
@@ -235,7 +235,7 @@ def test_any_gymnasium_environment_is_learned_through_flower(tmp_path: Path) -> 
             "out": str(out),
         }
         run_id = engine.submit(stage_app(engine.home / "app"), settings, 4, 2)
-        assert wait_for(engine, run_id)[0] == "finished:completed", engine.run_log(run_id)
+        assert wait_for(engine, run_id, 500.0)[0] == "finished:completed", engine.run_log(run_id)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["env_id"] == "CartPole-v1"
     assert summary["versions"] == 4
