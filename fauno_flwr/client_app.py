@@ -29,6 +29,7 @@ from fauno_flwr.protocol import (
     SETTINGS,
     TRAINING,
     read,
+    report,
     schema,
     train_metrics,
 )
@@ -81,16 +82,20 @@ def own_file(message: Message, context: Context, agent: int) -> NodeState | None
     return NodeState(context.node_config[STATE_DIR], agent, training)
 
 
-def load_agent(context: Context, task: Task, file: NodeState | None) -> tuple[AgentStack, int, int]:
-    """The agent, its number of messages, the version of its critic; new ones at first."""
+def load_agent(
+    context: Context, task: Task, file: NodeState | None
+) -> tuple[AgentStack, int, int, np.ndarray | None]:
+    """The agent, its number of messages, version of its critic and residual; new ones at first."""
     population = task.make_population(1)
     saved: ConfigRecord | None = context.state.config_records.get(STATE)
     if saved is None and file is not None:
         saved = file.load()
     if saved is None:
-        return population, 0, -1
+        return population, 0, -1, None
     population.load(read(saved, "parameters", bytes))
-    return population, read(saved, "messages", int), read(saved, "version", int)
+    left_out = np.frombuffer(read(saved, "residual", bytes))
+    residual = left_out if left_out.size else None
+    return population, read(saved, "messages", int), read(saved, "version", int), residual
 
 
 @app.query()
@@ -117,7 +122,7 @@ def share_actor(message: Message, context: Context) -> Message:
         raise PermissionError("share-actor=false in the node config: the actor stays here")
     _, task, agent = read_message(message, context)
     file = own_file(message, context, agent)
-    population, _, _ = load_agent(context, task, file)
+    population, *_ = load_agent(context, task, file)
     content = RecordDict(
         {
             NODE: ConfigRecord({"agent": agent}),
@@ -133,13 +138,14 @@ def train(message: Message, context: Context) -> Message:
     started = time.perf_counter()
     config, task, agent = read_message(message, context)
     file = own_file(message, context, agent)
-    population, messages, version = load_agent(context, task, file)
+    population, messages, version, residual = load_agent(context, task, file)
     told_by_server = message.content.config_records[CONFIG]
     sent_version = read(told_by_server, ROUND, int)
     share = config.federation.share
+    base = to_arrays(message.content.array_records[ARRAYS])
     if sent_version != version and share != NOTHING:
         # Asked to go on from a version it already has, the node keeps what it learned since.
-        population.set_shared(to_arrays(message.content.array_records[ARRAYS]))
+        population.set_shared(base)
 
     rollouts = config.training.rollouts
     if ROLLOUTS in told_by_server:
@@ -156,12 +162,14 @@ def train(message: Message, context: Context) -> Message:
 
     seconds = time.perf_counter() - started
     metrics = train_metrics(told, rewards, messages + 1, facts, seconds)
-    arrays = to_record(population.get_shared(share))
+    compression = config.federation.build_compression()
+    arrays, residual = report(compression, population.get_shared(share), base, residual)
     content = RecordDict({ARRAYS: arrays, METRICS: metrics})
     reply = Message(content, reply_to=message)
     learned = ConfigRecord(
         {
             "parameters": population.save(),
+            "residual": b"" if residual is None else residual.tobytes(),
             "messages": messages + 1,
             "version": sent_version,
         }

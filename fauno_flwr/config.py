@@ -23,6 +23,7 @@ from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.topology import TopologySpec
 from sim_env.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
+from strategies.compression import Compression, Int8, TopK
 from strategies.merge import Mean, Median, MergeRule, NormFiltered, TrimmedMean
 
 LARGEST_SEED = 2**62
@@ -31,6 +32,7 @@ SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
 ALGORITHMS = PPO, DDQN = ("ppo", "ddqn")
 NETWORKS = EQUIVARIANT, PADDED = ("equivariant", "padded")
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
+COMPRESSIONS = NONE, TOP_K, INT8 = ("none", "top-k", "8-bit")
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
 _PLACES = (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
 
@@ -69,6 +71,9 @@ class AgentConfig:
         Gradients of actor and critic are clipped to this norm, each by itself.
     gae_lambda : float
         Of ``ppo``: lambda of generalised advantage estimation.
+    prior : float
+        Weight of the expected delay in the actor's start: 0 knows nothing, more prefers the shorter
+        delay, as ShortestExpectedDelay does. Of equivariant networks whose observation tells it.
     clip : float
         Of ``ppo``: of the probability ratio.
     entropy : float
@@ -91,6 +96,7 @@ class AgentConfig:
     epochs: int = 4
     minibatches: int = 4
     max_grad_norm: float = 0.5
+    prior: float = 10.0
     gae_lambda: float = 0.95
     clip: float = 0.2
     entropy: float = 0.01
@@ -108,6 +114,7 @@ class AgentConfig:
             require_number(f"agent.{name}", getattr(self, name), above=0)
         for name in ("gamma", "gae_lambda", "epsilon"):
             require_number(f"agent.{name}", getattr(self, name), at_least=0, at_most=1)
+        require_number("agent.prior", self.prior, at_least=0)
         require_number("agent.replay", self.replay, at_least=2)
         require_number("agent.entropy", self.entropy, at_least=0)
 
@@ -222,6 +229,11 @@ class FederationConfig:
         An update from tau versions ago weighs ``(1 + tau)^-staleness_exponent``.
     merge : str
         One of ``mean``, ``trimmed-mean``, ``median``, ``norm-filtered``.
+    compression : str
+        How the nodes' updates travel: ``none``; ``top-k``, the largest values; ``8-bit``, levels.
+        What is left out goes into the next message: :mod:`strategies.compression`.
+    top_k : float
+        Of ``top-k``: fraction of the values that travels.
     checkpoints : str
         Folder for the state of training after each version, absolute; empty for none. A run that
         finds one there goes on from it.
@@ -243,6 +255,8 @@ class FederationConfig:
     server_rate: float = 1.0
     staleness_exponent: float = 0.0
     merge: str = "mean"
+    compression: str = NONE
+    top_k: float = 0.1
     checkpoints: str = ""
     ttl: float = 600.0
     timeout: float = 3600.0
@@ -258,10 +272,18 @@ class FederationConfig:
             require_number(f"federation.{name}", getattr(self, name), above=0)
         require_number("federation.staleness_exponent", self.staleness_exponent, at_least=0)
         require_choice("federation.merge", self.merge, MERGE_RULES)
+        require_choice("federation.compression", self.compression, COMPRESSIONS)
+        require_number("federation.top_k", self.top_k, above=0, at_most=1)
         if self.checkpoints and not Path(self.checkpoints).is_absolute():
             raise ConfigError(
                 f"federation.checkpoints is {self.checkpoints!r}: must be an absolute path"
             )
+
+    def build_compression(self) -> Compression | None:
+        """The compression of both ends; None if the arrays travel as they are."""
+        if self.compression == TOP_K:
+            return TopK(self.top_k)
+        return Int8() if self.compression == INT8 else None
 
 
 @dataclass

@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Error, Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fauno_flwr.config import NOTHING, RunConfig
 from fauno_flwr.decisions import Decisions
@@ -31,6 +28,7 @@ from fauno_flwr.protocol import (
     ROUND,
     TRAIN,
     read,
+    report,
     schema,
     task_facts,
     train_metrics,
@@ -42,10 +40,15 @@ from sim_env.scenario import Scenario
 from sim_env.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.world import OUTCOMES, World
 from strategies.arrays import to_arrays, to_record
+from strategies.grids import (
+    CLIENT_APP_RAISED,
+    FIRST_NODE_ID,
+    MESSAGE_UNAVAILABLE,
+    NODE_UNAVAILABLE,
+    LocalGrid,
+)
 
-SERVER_ID, FIRST_NODE_ID = 1, 1000
 POLL_INTERVAL = 1.0  # virtual seconds; a reply that comes earlier ends the wait
-CLIENT_APP_RAISED, MESSAGE_UNAVAILABLE, NODE_UNAVAILABLE = 2, 3, 5  # Flower's ErrorCode
 GOING, COLLECTING, TRAINING, RETURNING = "going", "collecting", "training", "returning"
 
 
@@ -68,6 +71,10 @@ class Job:
         What each update told.
     rewards : list of float
         Mean reward of each rollout.
+    before : array
+        What had ended in the worlds when the message came.
+    update : ArrayRecord
+        What travels back.
     """
 
     message: Message
@@ -79,6 +86,12 @@ class Job:
     told: list[dict[str, float]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     before: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    update: ArrayRecord = field(default_factory=ArrayRecord)
+
+    @property
+    def base(self) -> dict[str, np.ndarray]:
+        """The critic that it brings."""
+        return to_arrays(self.message.content.array_records[ARRAYS])
 
 
 class CosimClock:
@@ -96,7 +109,7 @@ class CosimClock:
         self._grid.run_until(self._grid.world.now + max(1, math.ceil(seconds / self._grid.tick)))
 
 
-class CosimGrid(Grid):
+class CosimGrid(LocalGrid):
     """One shared network in which all agents act, learn and report.
 
     Parameters
@@ -116,7 +129,7 @@ class CosimGrid(Grid):
     poll_interval = POLL_INTERVAL
 
     def __init__(self, config: RunConfig, scenario: Scenario) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_ID, 1
+        super().__init__()
         self.config, self.scenario = config, scenario
         self.tick = config.physics.tick
         agents = len(scenario.agents)
@@ -138,13 +151,14 @@ class CosimGrid(Grid):
         self._slowdown = config.cosim.slowdowns(scenario.topology.names)
         self._rngs = [np.random.default_rng([config.seed, agent, 2]) for agent in range(agents)]
         self._version = [-1] * agents
+        self._compression = config.federation.build_compression()
+        self._residuals: list[np.ndarray | None] = [None] * agents
         self._messages = [0] * agents
         self._jobs: dict[int, Job] = {}
         self._batches: dict[int, Decisions] = {}
         self._trained: dict[int, tuple[AgentStack, int]] = {}
         self._replies: list[Message] = []
         self._sent = 0
-        self._run = Run.create_empty(1)
         self.clock = CosimClock(self)
         self._recorder.roll(self._weights, config.training.warmup)
         self._since = [0] * agents
@@ -207,11 +221,10 @@ class CosimGrid(Grid):
             del self._jobs[agent]
             self._replies.append(self._reply(agent, job))
             return
-        if job.version != self._version[agent] and self.config.federation.share != NOTHING:
-            # Asked to go on from a version it already has, the node keeps what it learned since.
-            arrays = to_arrays(job.message.content.array_records[ARRAYS])
-            if self.population.set_shared(arrays, agent):
-                self._begin_anew(agent)
+        # Asked to go on from a version it already has, the node keeps what it learned since.
+        newer = job.version != self._version[agent] and self.config.federation.share != NOTHING
+        if newer and self.population.set_shared(job.base, agent):
+            self._begin_anew(agent)
         self._version[agent] = job.version
         job.before = self.world.state.total.sum(axis=0)
         self._collect(agent, job)
@@ -260,12 +273,14 @@ class CosimGrid(Grid):
             return
         job.phase = RETURNING
         self._messages[agent] += 1
-        critic = to_record(self.population.get_shared(self.config.federation.share, agent))
+        shared = self.population.get_shared(self.config.federation.share, agent)
+        job.update, self._residuals[agent] = report(
+            self._compression, shared, job.base, self._residuals[agent]
+        )
         node = int(self.scenario.agents[agent])
-        self._transport.send(str(agent), node, self._server, critic.count_bytes())
+        self._transport.send(str(agent), node, self._server, job.update.count_bytes())
 
     def _reply(self, agent: int, job: Job) -> Message:
-        arrays = to_record(self.population.get_shared(self.config.federation.share, agent))
         total = self.world.state.total.sum(axis=0) - job.before
         lost = sum(int(total[column]) for column in OUTCOMES.values())
         metrics = train_metrics(
@@ -275,7 +290,7 @@ class CosimGrid(Grid):
             task_facts(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
             seconds=(self.world.now - job.sent_at) * self.tick,
         )
-        content = RecordDict({ARRAYS: arrays, METRICS: metrics})
+        content = RecordDict({ARRAYS: job.update, METRICS: metrics})
         return Message(content, reply_to=job.message)
 
     def _drop(self, agent: int, code: int, reason: str) -> None:
@@ -304,26 +319,6 @@ class CosimGrid(Grid):
         return servers[0] if servers else int(np.argmax(topology.speed))
 
     # ---- Flower's interface ----------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message (deprecated in Flower, but abstract there)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Agents whose node is up."""

@@ -20,6 +20,10 @@ def experiment(
     seeds: Annotated[
         int | None, typer.Option(help="Trainings per method and condition.", min=1)
     ] = None,
+    methods: Annotated[
+        str,
+        typer.Option(help="Only these, with commas: fauno,independent; default: all of them."),
+    ] = "",
     address: Annotated[
         str | None,
         typer.Option(help="Ray cluster; default: RAY_ADDRESS, or else this machine's cores."),
@@ -27,18 +31,18 @@ def experiment(
 ) -> None:
     """Answer one of the paper's questions; stopped, the same command goes on."""
     from fauno_flwr.experiments import EXPERIMENTS
+    from fauno_flwr.experiments.design import cells
 
     try:
         require_choice("experiment", name, EXPERIMENTS)
+        asked = EXPERIMENTS[name]
+        wanted = cells(asked, quick, seeds or asked.seeds, methods.split(",") if methods else ())
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    from fauno_flwr.experiments.design import cells
     from fauno_flwr.experiments.report import write
     from fauno_flwr.experiments.runner import CellsFailedError, Results, compute, through_ray
 
-    asked = EXPERIMENTS[name]
     results = Results(out.expanduser().absolute())
-    wanted = cells(asked, quick, seeds or asked.seeds)
     try:
         found = compute(wanted, results, through_ray(address), _say)
     except CellsFailedError as error:

@@ -34,6 +34,7 @@ class Flat:
 
     local: int
     destinations: int = 0
+    delay: None = None
 
 
 def make_env(env_id: str) -> gym.Env:

@@ -19,13 +19,16 @@ POLICY_GAIN, VALUE_GAIN = 0.1, 1.0
 
 
 class Widths(Protocol):
-    """Numbers of features of a decision and of each of its slots."""
+    """Numbers of features of a decision and of each of its slots, and which of these is a delay."""
 
     @property
     def local(self) -> int: ...  # noqa: D102
 
     @property
     def destinations(self) -> int: ...  # noqa: D102
+
+    @property
+    def delay(self) -> int | None: ...  # noqa: D102
 
 
 class StackedMLP(nn.Module):
@@ -57,42 +60,81 @@ class StackedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (A, M, inputs) to (A, M, outputs)."""
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
-            if layer < 2:
-                x = torch.tanh(x)
-        return x
+        return self.after_first(torch.baddbmm(self.biases[0], x, self.weights[0]))
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """Map what comes out of the first layer, (A, M, hidden) before its tanh, to the outputs."""
+        x = torch.baddbmm(self.biases[1], torch.tanh(x), self.weights[1])
+        return torch.baddbmm(self.biases[2], torch.tanh(x), self.weights[2])
 
 
 class EquivariantActor(StackedMLP):
-    """Score of a destination: MLP of [local, x_k, x_k - min_j x_j]; softmax over the legal ones."""
+    """Score of a destination: MLP of [local, x_k, x_k - min_j x_j]; softmax over the legal ones.
+
+    Parameters
+    ----------
+    agents : int
+    encoding : Widths
+    hidden : int
+    generator : torch.Generator
+    prior : float, default 0
+        Above 0, one unit of each hidden layer begins as the expected delay of the destination,
+        relative to the shortest one, and counts with this weight against it: learning starts
+        from a policy that is about ShortestExpectedDelay's instead of a random one. All of it is
+        trained like any other weight. No effect if the encoding does not tell the delay.
+    """
 
     def __init__(
-        self, agents: int, encoding: Widths, hidden: int, generator: torch.Generator
+        self,
+        agents: int,
+        encoding: Widths,
+        hidden: int,
+        generator: torch.Generator,
+        prior: float = 0.0,
     ) -> None:
         inputs = encoding.local + 2 * encoding.destinations
         super().__init__(agents, (inputs, hidden, 1), POLICY_GAIN, generator)
+        if prior > 0 and encoding.delay is not None:
+            self._expect_delay(encoding.local + encoding.destinations + encoding.delay, prior)
 
-    def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-        """Scores, minus infinity where illegal.
+    @torch.no_grad()
+    def _expect_delay(self, relative_delay: int, weight: float) -> None:
+        first, middle, last = self.weights
+        first[:, :, 0] = 0
+        first[:, relative_delay, 0] = 1
+        middle[:, :, 0] = 0
+        middle[:, 0, :] = 0
+        middle[:, 0, 0] = 1
+        last[:, 0, 0] = -weight
+
+    def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What of the decisions :meth:`scores` needs, each (A, R, ...); no parameter is in it.
 
         Parameters
         ----------
         local : Tensor, shape (A, R, ``encoding.local``)
         destination : Tensor, shape (A, R, K, ``encoding.destinations``)
         mask : Tensor of bool, shape (A, R, K)
-
-        Returns
-        -------
-        Tensor, shape (A, R, K)
         """
+        return torch.cat([local, smallest(destination, mask)], dim=2), destination, mask
+
+    def scores(self, decision: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
+        """Scores (A, R, K) from :meth:`features`, minus infinity where illegal."""
         agents, rows, slots = mask.shape
-        best = smallest(destination, mask).unsqueeze(2)
-        x = torch.cat(
-            [local.unsqueeze(2).expand(-1, -1, slots, -1), destination, destination - best], dim=3
-        )
-        scores = self(x.flatten(1, 2)).reshape(agents, rows, slots)
+        width = destination.shape[3]
+        weight = self.weights[0]
+        # The first layer of [local, x_k, x_k - min_j x_j], but what all slots have in common once.
+        local, absolute, relative = weight.split([weight.shape[1] - 2 * width, width, width], dim=1)
+        common = torch.cat([local, -relative], dim=1)
+        base = torch.baddbmm(self.biases[0], decision, common).unsqueeze(2)
+        each = torch.bmm(destination.flatten(1, 2), absolute + relative)
+        first = each.reshape(agents, rows, slots, weight.shape[2]) + base
+        scores = self.after_first(first.flatten(1, 2)).reshape(agents, rows, slots)
         return scores.masked_fill(~mask, -torch.inf)
+
+    def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
+        """Scores (A, R, K), minus infinity where illegal; parameters as of :meth:`features`."""
+        return self.scores(*self.features(local, destination, mask))
 
 
 class PooledCritic(StackedMLP):
@@ -104,12 +146,17 @@ class PooledCritic(StackedMLP):
         inputs = encoding.local + 3 * encoding.destinations
         super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)
 
-    def values(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-        """Values, shape (A, R); parameters as in :meth:`EquivariantActor.logits`."""
+    def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Input of the network; parameters as of :meth:`EquivariantActor.features`."""
         legal = mask.unsqueeze(3)
         mean = (destination * legal).sum(2) / legal.sum(2).clamp(min=1)
-        x = torch.cat([local, destination[:, :, 0], mean, smallest(destination, mask)], dim=2)
-        return self(x).squeeze(2)
+        least = smallest(destination, mask)
+        return (torch.cat([local, destination[:, :, 0], mean, least], dim=2),)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Values (A, R) from :meth:`features`."""
+        values: Tensor = self(x).squeeze(2)
+        return values
 
 
 class PaddedActor(StackedMLP):
@@ -133,10 +180,18 @@ class PaddedActor(StackedMLP):
         super().__init__(agents, (inputs, hidden, slots), POLICY_GAIN, generator)
         self.slots = slots
 
+    def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Input of the network and mask; parameters as of :meth:`EquivariantActor.features`."""
+        return flat(self.slots, local, destination, mask), mask
+
+    def scores(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Scores (A, R, K) from :meth:`features`, minus infinity where illegal."""
+        scores: Tensor = self(x)[:, :, : mask.shape[2]]
+        return scores.masked_fill(~mask, -torch.inf)
+
     def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-        """Scores; as :meth:`EquivariantActor.logits`, with at most as many slots as there are."""
-        scores = self(flat(self.slots, local, destination, mask))
-        return scores[:, :, : mask.shape[2]].masked_fill(~mask, -torch.inf)
+        """As :meth:`EquivariantActor.logits`, with at most as many slots as there are."""
+        return self.scores(*self.features(local, destination, mask))
 
 
 class PaddedCritic(StackedMLP):
@@ -149,9 +204,14 @@ class PaddedCritic(StackedMLP):
         super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)
         self.slots = slots
 
-    def values(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-        """Values, shape (A, R); parameters as in :meth:`PaddedActor.logits`."""
-        return self(flat(self.slots, local, destination, mask)).squeeze(2)
+    def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Input of the network; parameters as of :meth:`EquivariantActor.features`."""
+        return (flat(self.slots, local, destination, mask),)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Values (A, R) from :meth:`features`."""
+        values: Tensor = self(x).squeeze(2)
+        return values
 
 
 Actor = EquivariantActor | PaddedActor

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord
 from flwr.common.logger import log
 
 STATE_DIR = "state-dir"
-FORMAT = "fauno_flwr.node_state 1"
+FORMAT = "fauno_flwr.node_state 2"
 DIR_MODE, FILE_MODE = 0o700, 0o600
 LARGEST = 2**28  # bytes; far more than an agent, far less than a node's memory
 
@@ -19,8 +19,8 @@ LARGEST = 2**28  # bytes; far more than an agent, far less than a node's memory
 class NodeState:
     """One file per agent in the folder that its node's owner named, replaced after each message.
 
-    A line of JSON, then the parameters. A file of another training is not gone on from, and
-    replaced by the first message of the new one.
+    A line of JSON, then the parameters and the residual. A file of another training is not gone on
+    from, and replaced by the first message of the new one.
 
     Parameters
     ----------
@@ -60,12 +60,12 @@ class NodeState:
         try:
             if self.path.stat().st_size > LARGEST:
                 raise ValueError(f"it has more than {LARGEST} bytes")
-            header, _, parameters = self.path.read_bytes().partition(b"\n")
+            header, _, body = self.path.read_bytes().partition(b"\n")
             told = dict(json.loads(header))
             if told.get("format") != FORMAT or told.get("agent") != self.agent:
                 raise ValueError(f"it is no {FORMAT} of agent {self.agent}")
-            numbers = {"messages": told["messages"], "version": told["version"]}
-            if told.get("sha256") != _checksum(self.training_of(told), numbers, parameters):
+            numbers = {name: told[name] for name in ("messages", "version", "split")}
+            if told.get("sha256") != _checksum(self.training_of(told), numbers, body):
                 raise ValueError("its checksum is wrong")
         except (OSError, ValueError, KeyError, TypeError) as error:
             log(WARNING, "%s is left alone, the agent begins anew: %s", self.path, error)
@@ -74,7 +74,8 @@ class NodeState:
             log(INFO, "%s is of another training: the agent begins anew", self.path)
             return None
         log(INFO, "agent %s goes on after message %s", self.agent, numbers["messages"])
-        return ConfigRecord({"parameters": parameters, **numbers})
+        split = numbers.pop("split")
+        return ConfigRecord({"parameters": body[:split], "residual": body[split:], **numbers})
 
     @staticmethod
     def training_of(told: dict[str, Any]) -> str:
@@ -87,22 +88,25 @@ class NodeState:
         A disk that is full costs the node its memory of a crash, not its part in the training: a
         line in the log, no error.
         """
-        numbers = {name: record[name] for name in ("messages", "version")}
-        parameters = record["parameters"]
+        parameters, residual = record["parameters"], record["residual"]
         assert isinstance(parameters, bytes)
+        assert isinstance(residual, bytes)
+        body = parameters + residual
+        numbers = {name: record[name] for name in ("messages", "version")}
+        numbers["split"] = len(parameters)
         header = {
             "format": FORMAT,
             "agent": self.agent,
             "training": self.training,
             **numbers,
-            "sha256": _checksum(self.training, numbers, parameters),
+            "sha256": _checksum(self.training, numbers, body),
         }
         partial = self.path.with_suffix(".partial")
         try:
             partial.unlink(missing_ok=True)  # of a process that was killed; it may be anyone's
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(header).encode() + b"\n" + parameters)
+                file.write(json.dumps(header).encode() + b"\n" + body)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self.path)
@@ -116,7 +120,7 @@ class NodeState:
             os.close(folder)
 
 
-def _checksum(training: str, numbers: dict[str, Any], parameters: bytes) -> str:
+def _checksum(training: str, numbers: dict[str, Any], body: bytes) -> str:
     digest = hashlib.sha256(json.dumps([training, numbers], sort_keys=True).encode())
-    digest.update(parameters)
+    digest.update(body)
     return digest.hexdigest()

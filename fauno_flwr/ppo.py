@@ -150,9 +150,13 @@ def update(
     config = population.config
     rates = torch.from_numpy(np.broadcast_to(rate, population.agents).astype(np.float32))
     local, destination, mask, action = stack(batches)
+    actor, critic = population.actor, population.critic
+    for_actor = actor.features(local, destination, mask)
+    for_critic = critic.features(local, destination, mask)
     with torch.no_grad():
-        value = population.critic.values(local, destination, mask).numpy()
-        old_log = _log_prob(population, local, destination, mask, action)
+        value = critic.values(*for_critic).numpy()
+        log_all = torch.log_softmax(actor.scores(*for_actor), dim=2)
+        old_log = log_all.gather(2, action.unsqueeze(2)).squeeze(2)
 
     # Advantages and returns, each agent by itself.
     rows = action.shape[1]
@@ -191,20 +195,20 @@ def update(
                 index[agent, : len(piece)] = torch.from_numpy(piece)
                 weight[agent, : len(piece)] = 1.0 / max(len(piece), 1)
             agents = torch.arange(population.agents).unsqueeze(1)
-            rows_in = (local[agents, index], destination[agents, index], mask[agents, index])
+            legal = mask[agents, index]
 
             # Clipped surrogate, value loss and entropy; a sum over agents keeps them apart.
-            log_all = torch.log_softmax(population.actor.logits(*rows_in), dim=2)
+            scores = actor.scores(*(each[agents, index] for each in for_actor))
+            log_all = torch.log_softmax(scores, dim=2)
             log_new = log_all.gather(2, action[agents, index].unsqueeze(2)).squeeze(2)
             log_ratio = log_new - old_log[agents, index]
             ratio = log_ratio.exp()
             gain = advantage[agents, index]
             clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
             policy_loss = -torch.minimum(ratio * gain, clipped * gain)
-            entropy = -(log_all.exp() * log_all.masked_fill(~rows_in[2], 0.0)).sum(2)
-            value_loss = (
-                0.5 * (population.critic.values(*rows_in) - returns[agents, index]).square()
-            )
+            entropy = -(log_all.exp() * log_all.masked_fill(~legal, 0.0)).sum(2)
+            values = critic.values(*(each[agents, index] for each in for_critic))
+            value_loss = 0.5 * (values - returns[agents, index]).square()
             loss = policy_loss + value_loss - config.entropy * entropy
             (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
             active = weight.sum(1) > 0
@@ -248,17 +252,6 @@ def stack(
         mask[agent, :size, :width] = torch.from_numpy(batch.mask)
         action[agent, :size] = torch.from_numpy(batch.action)
     return local, destination, mask, action
-
-
-def _log_prob(
-    population: "Population",
-    local: torch.Tensor,
-    destination: torch.Tensor,
-    mask: torch.Tensor,
-    action: torch.Tensor,
-) -> torch.Tensor:
-    log_all = torch.log_softmax(population.actor.logits(local, destination, mask), dim=2)
-    return log_all.gather(2, action.unsqueeze(2)).squeeze(2)
 
 
 def _explained(value: np.ndarray, target: np.ndarray) -> float:

@@ -1,7 +1,8 @@
 """What the two ends of the Flower app say to each other: names of records, and the handshake.
 
 train          server: ``arrays`` (critic), ``config`` (settings, ``server-round``, ``rollouts``);
-               node: ``arrays`` (critic), ``metrics``. Nothing else of the agent travels.
+               node: ``arrays`` (critic, or its compressed difference to the one that it was
+               sent), ``metrics``. Nothing else of the agent travels.
 query          server: ``config``; node: ``node`` (who it is, what its critic looks like).
 query.actor    server: ``config``; node: ``actor``, unless its owner said ``share-actor=false``.
 """
@@ -10,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from flwr.app import ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+
+from strategies.arrays import to_record
+from strategies.compression import Compression, compress_update
 
 T = TypeVar("T", int, str, bytes)
 PROTOCOL = 1
@@ -105,3 +109,24 @@ def task_facts(finished: int, lost: int, response: float) -> dict[str, float]:
         "finished-of-ended": finished / max(finished + lost, 1),
         "response": response / max(finished, 1),
     }
+
+
+def report(
+    compression: Compression | None,
+    shared: Mapping[str, np.ndarray],
+    base: Mapping[str, np.ndarray],
+    residual: np.ndarray | None,
+) -> tuple[ArrayRecord, np.ndarray | None]:
+    """What a node sends of what it shares, and what it keeps for its next message.
+
+    Parameters
+    ----------
+    compression : Compression or None
+    shared, base : mapping of str to array
+        After training, and as the server sent it.
+    residual : array of float64 or None
+        What earlier messages have left out; see :func:`strategies.compress_update`.
+    """
+    if compression is None:
+        return to_record(shared), None
+    return compress_update(compression, shared, base, residual)

@@ -238,6 +238,7 @@ class Run:
             merge=MERGE_RULES[federation.merge],
             server_optimizer=SGD(federation.server_rate),
             guard=SizedGuard(self.sizer),
+            compression=federation.build_compression(),
             checkpoint=checkpoint,
             refill=federation.refill,
             ttl=federation.ttl,

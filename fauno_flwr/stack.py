@@ -122,7 +122,7 @@ class AgentStack(ABC):
         agents, encoding, hidden = self.agents, self.encoding, self.config.hidden
         if self.config.network == PADDED:
             return PaddedActor(agents, encoding, self.slots, hidden, generator)
-        return EquivariantActor(agents, encoding, hidden, generator)
+        return EquivariantActor(agents, encoding, hidden, generator, self.config.prior)
 
     # ---- what an algorithm adds ----------------------------------------------------------------
 

@@ -21,13 +21,14 @@ COLUMNS = (
     ("errors", "errors"),
     ("rejected", "rejections"),
 )
+BYTES = {"dispatch": "bytes_to_node", "reply": "bytes_from_node"}
 
 
 def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Per node: messages, merged updates, steps, staleness, latency, errors, rejections."""
+    """Per node: messages, bytes of arrays, merged updates, staleness, latency, errors and so on."""
     statistics: dict[str, dict[str, float]] = defaultdict(
         lambda: dict.fromkeys(
-            ("dispatches", "replies", "merged", "errors", "rejections", "steps"), 0
+            ("dispatches", "replies", "merged", "errors", "rejections", "steps", *BYTES.values()), 0
         )
     )
     staleness: dict[str, list[int]] = defaultdict(list)
@@ -40,6 +41,8 @@ def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]
         elif "name" in event:
             kind = {"dispatch": "dispatches", "reply": "replies", "error": "errors"}
             statistics[event["name"]][kind.get(event["event"], "rejections")] += 1
+            if event["event"] in BYTES:
+                statistics[event["name"]][BYTES[event["event"]]] += event.get("bytes", 0)
             if event["event"] == "reply":
                 statistics[event["name"]]["steps"] += event["metrics"][STEPS]
                 latency[event["name"]].append(event["latency"])

@@ -123,14 +123,17 @@ class Encoding:
         ``encode(local, destination, mask, out_local, out_destination)``: from the raw columns
         (R, 10) and (R, K, 8) and the mask (R, K) to zeros of shape (R, `local`) and
         (R, K, `destinations`); what the mask excludes stays zero.
+    delay : int or None
+        Which feature of a slot is log1p(expected delay in ticks) / 4, if one is.
     """
 
     local: int
     destinations: int
     encode: Callable[..., None]
+    delay: int | None = None
 
 
 OBSERVATIONS = {
-    "full": Encoding(12, 10, encode_full),
+    "full": Encoding(12, 10, encode_full, delay=7),
     "paper": Encoding(7, 3, encode_paper),
 }

@@ -6,6 +6,7 @@
 
 from strategies.buffered_async import BufferedAsync
 from strategies.checkpoint import CheckpointError, Checkpoints
+from strategies.compression import Int8, TopK, compress_update, compression_mod
 from strategies.grids import InMemoryGrid
 from strategies.guard import Guard
 from strategies.latency import Latency, Trace
@@ -29,13 +30,17 @@ __all__ = [
     "Guard",
     "Hinge",
     "InMemoryGrid",
+    "Int8",
     "Latency",
     "Mean",
     "Median",
     "NormFiltered",
     "Polynomial",
     "SyncBuffered",
+    "TopK",
     "Trace",
     "TrimmedMean",
     "VirtualTimeGrid",
+    "compress_update",
+    "compression_mod",
 ]

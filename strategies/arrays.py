@@ -8,6 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 
 Arrays = dict[str, np.ndarray]
+Schema = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 NPY_HEADER = 4096  # more than the header of any .npy payload of these types needs
 
@@ -80,6 +81,9 @@ class Layout:
     Attributes
     ----------
     schema : dict of str to (shape, dtype)
+    places : dict of str to slice
+        Where the values of each array are in the vector: in the order of the names, so that both
+        ends of a message have the same.
     size : int
         Length of the vector.
     dtype : numpy dtype
@@ -94,8 +98,8 @@ class Layout:
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         if not arrays:
             raise ValueError("initial_arrays is empty: must hold the arrays to train")
-        self.schema: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-        self._places: dict[str, slice] = {}
+        self.schema: Schema = {}
+        self.places: dict[str, slice] = {}
         self.size = 0
         for name, array in arrays.items():
             if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
@@ -104,8 +108,9 @@ class Layout:
                     f"or boolean of at most 64 bits"
                 )
             self.schema[name] = (array.shape, array.dtype)
-            self._places[name] = slice(self.size, self.size + array.size)
-            self.size += array.size
+        for name in sorted(arrays):
+            self.places[name] = slice(self.size, self.size + arrays[name].size)
+            self.size += arrays[name].size
         self.dtype = np.result_type(np.float16, *(dtype for _, dtype in self.schema.values()))
 
     def describe(self) -> dict[str, str]:
@@ -115,7 +120,7 @@ class Layout:
     def flatten(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """One vector of shape ``(size,)`` with the values of arrays of this layout."""
         vector = np.empty(self.size, self.dtype)
-        for name, place in self._places.items():
+        for name, place in self.places.items():
             vector[place] = arrays[name].reshape(-1)
         return vector
 
@@ -123,7 +128,7 @@ class Layout:
         """Arrays of this layout; integers are rounded, and kept within their type's range."""
         arrays = {}
         for name, (shape, dtype) in self.schema.items():
-            part = vector[self._places[name]].reshape(shape)
+            part = vector[self.places[name]].reshape(shape)
             if dtype.kind == "b":
                 part = part >= 0.5
             elif dtype.kind in "iu":

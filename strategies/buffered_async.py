@@ -15,6 +15,7 @@ from strategies.buffer import Update
 from strategies.checkpoint import Checkpoints
 from strategies.checks import require_choice, require_number
 from strategies.clock import Clock
+from strategies.compression import Compression
 from strategies.evaluation import mean_metrics
 from strategies.guard import Guard, RejectedError
 from strategies.merge import BY_COUNT, BY_WEIGHT, Mean, MergeRule, merge_weights
@@ -78,6 +79,8 @@ class BufferedAsync(Strategy):
         What the server does with it; see :mod:`strategies.optimizers`.
     guard : Guard, default Guard()
         What a reply must be like.
+    compression : Compression, optional
+        How updates travel; the nodes must have the same one: see :mod:`strategies.compression`.
     ttl : float, default 600.0
         Seconds after which an unanswered message counts as failed.
     min_available_nodes : int, default 1
@@ -127,6 +130,7 @@ class BufferedAsync(Strategy):
         merge: MergeRule | None = None,
         server_optimizer: ServerOptimizer | None = None,
         guard: Guard | None = None,
+        compression: Compression | None = None,
         ttl: float = 600.0,
         min_available_nodes: int = 1,
         concurrency: int | None = None,
@@ -168,7 +172,7 @@ class BufferedAsync(Strategy):
         self.normalize, self.relative_to_newest = normalize, relative_to_newest
         self.merge = merge or Mean()
         self.server_optimizer = server_optimizer or SGD()
-        self.guard = guard or Guard()
+        self.guard, self.compression = guard or Guard(), compression
         self.ttl, self.concurrency, self.refill = ttl, concurrency, refill
         self.min_available_nodes = min_available_nodes
         self.flush_after, self.fraction_evaluate = flush_after, fraction_evaluate
@@ -216,7 +220,7 @@ class BufferedAsync(Strategy):
         log(INFO, "\t│\t├── Weighted by: %s, by %s", self.weighted_by_key, self.normalize)
         log(INFO, "\t│\t├── Staleness: %s, at most %s", self.staleness, self.max_staleness)
         log(INFO, "\t│\t├── Merge: %s, then %s", self.merge, self.server_optimizer)
-        log(INFO, "\t│\t├── Guard: %s", self.guard)
+        log(INFO, "\t│\t├── Guard: %s, compression: %s", self.guard, self.compression)
         log(INFO, "\t│\t└── Time-to-live of a message: %s s", self.ttl)
 
     # ---- Flower's hooks ----------------------------------------------------------------------

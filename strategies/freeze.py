@@ -12,6 +12,7 @@ from strategies.arrays import to_record
 from strategies.checkpoint import State, Tensors
 from strategies.evaluation import Evaluation
 from strategies.flights import Flight
+from strategies.guard import RejectedError
 from strategies.wire import message_from_bytes, message_to_bytes
 
 if TYPE_CHECKING:
@@ -118,7 +119,11 @@ def _thaw_update(
 ) -> None:
     reply = message_from_bytes(data.tobytes())
     base = session.bases[flight.base_version]
-    update = session.strategy.guard.check(reply, flight, base, arrived_at)
+    try:
+        update = session.strategy.guard.check(reply, flight, base, arrived_at)
+    except RejectedError as rejection:  # the guard, or the compression, is not what it was
+        log(WARNING, "node %s: its buffered update is left out: %s", flight.node_id, rejection)
+        return
     session.buffer.put(replace(update, steps=steps))
 
 

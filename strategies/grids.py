@@ -73,7 +73,36 @@ class Due:
     reply: Message = field(compare=False)
 
 
-class InMemoryGrid(Grid):
+class LocalGrid(Grid):
+    """A grid without an engine: it has a run of its own, and how messages travel is up to it."""
+
+    def __init__(self) -> None:
+        # Outside of a Flower process nobody has set the identity that a Message is stamped with.
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_ID, 1
+        self._run = Run.create_empty(1)
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message (deprecated in Flower, but abstract there)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+class InMemoryGrid(LocalGrid):
     """A federation of `num_nodes` nodes that run `client_app` in this process.
 
     A client is run when its message is sent, on the arrays of the message, and its reply is
@@ -124,8 +153,7 @@ class InMemoryGrid(Grid):
         presence: Mapping[int, Sequence[tuple[float, float]]] | None = None,
     ) -> None:
         require_number("num_nodes", num_nodes, at_least=1)
-        # Outside of a Flower process nobody has set the identity that a Message is stamped with.
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_ID, 1
+        super().__init__()
         self.client_app = client_app
         self.duration = duration if callable(duration) else constant_duration(duration)
         self.faults = faults if callable(faults) else random_faults(faults or {}, seed)
@@ -145,7 +173,6 @@ class InMemoryGrid(Grid):
                 )
                 self.nodes[node_id] = Node(context, begin, end)
         self.clock = VirtualClock(self.next_event)
-        self._run = Run.create_empty(1)
         self._messages, self._replies = 0, 0
         self._due: list[Due] = []
         self._ready: dict[str, list[Due]] = {}
@@ -168,26 +195,6 @@ class InMemoryGrid(Grid):
             self._ready.setdefault(due.message_id, []).append(due)
 
     # ---- Flower's interface ------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message (deprecated in Flower, but abstract there)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are there now."""

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Message
 from strategies.arrays import NPY_HEADER, Arrays, Layout, read_payload
 from strategies.buffer import Update
 from strategies.checks import require_number
+from strategies.compression import Compression
 from strategies.flights import Flight
 
 Metrics = dict[str, float | list[float]]
@@ -63,7 +64,13 @@ class Guard:
     def __repr__(self) -> str:
         return f"Guard(max_norm={self.max_norm:g}, max_weight={self.max_weight:g})"
 
-    def begin(self, layout: Layout, arrayrecord_key: str, weighted_by_key: str | None) -> None:
+    def begin(
+        self,
+        layout: Layout,
+        arrayrecord_key: str,
+        weighted_by_key: str | None,
+        compression: Compression | None = None,
+    ) -> None:
         """Freeze the schema and set the counters to zero.
 
         Parameters
@@ -74,8 +81,11 @@ class Guard:
             Record of a reply that holds the arrays.
         weighted_by_key : str, optional
             Metric that holds the weight; without one, all weigh 1.
+        compression : Compression, optional
+            How updates travel; without one, the trained arrays themselves do.
         """
-        self.layout = layout
+        self.layout, self.compression = layout, compression
+        self.schema = layout.schema if compression is None else compression.schema(layout)
         self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
         self.rejections.clear()
         self.accepted.clear()
@@ -128,7 +138,7 @@ class Guard:
 
     def decode(self, record: ArrayRecord) -> Arrays:
         """Arrays of a record that has the frozen schema; payloads are read last."""
-        schema = self.layout.schema
+        schema = self.schema
         if set(record) != set(schema):
             odd = sorted(set(record) ^ set(schema))[:8]
             raise RejectedError("schema", f"arrays {odd} are missing or not known")
@@ -157,7 +167,7 @@ class Guard:
     def check_arrays(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
         """Difference of decoded arrays to their base, finite and of a bounded norm."""
         with np.errstate(over="ignore", invalid="ignore"):
-            delta = np.subtract(self.layout.flatten(arrays), base, dtype=np.float64)
+            delta = self.difference(arrays, base)
             norm = math.sqrt(square) if (square := float(delta @ delta)) >= 0 else math.nan
         if norm <= self.max_norm:
             return delta
@@ -165,6 +175,15 @@ class Guard:
             if not np.all(np.isfinite(array)):
                 raise RejectedError("finite", f"array {name!r} is not finite")
         raise RejectedError("norm", f"norm is {norm:.4g}: must be at most {self.max_norm:g}")
+
+    def difference(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
+        """Difference to their base that arrays stand for, whatever it is."""
+        if self.compression is None:
+            return np.subtract(self.layout.flatten(arrays), base, dtype=np.float64)
+        try:
+            return self.compression.decode(arrays, self.layout)
+        except ValueError as error:
+            raise RejectedError("payload", str(error)) from error
 
     def reject(self, check: str, node_id: int) -> None:
         """Count a rejection."""

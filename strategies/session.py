@@ -19,6 +19,7 @@ from strategies.evaluation import Evaluation
 from strategies.flights import EVALUATE, TRAIN, Flight, Flights
 from strategies.freeze import freeze, thaw
 from strategies.guard import RejectedError
+from strategies.wire import size_of_arrays
 
 if TYPE_CHECKING:
     from strategies.buffered_async import BufferedAsync
@@ -72,7 +73,9 @@ class Session:
         self.unmatched = 0
         self.needed, self.short = 0, (0, 0)
         self.wake, self.last_look = True, -math.inf
-        strategy.guard.begin(self.layout, strategy.arrayrecord_key, strategy.weighted_by_key)
+        strategy.guard.begin(
+            self.layout, strategy.arrayrecord_key, strategy.weighted_by_key, strategy.compression
+        )
         strategy.server_optimizer.state.clear()
 
     # ---- time and talk -----------------------------------------------------------------------
@@ -214,7 +217,8 @@ class Session:
             self.fail(node_id, "error", "the message could not be sent", kind=kind)
             return
         self.flights.open(Flight(pushed[0], node_id, version, self.now(), kind))
-        self.emit("dispatch", node=node_id, version=version, message=pushed[0], kind=kind)
+        about = {"version": version, "message": pushed[0], "kind": kind}
+        self.emit("dispatch", node=node_id, bytes=size_of_arrays(message), **about)
 
     # ---- receiving ---------------------------------------------------------------------------
 
@@ -270,9 +274,8 @@ class Session:
         # Not for an evaluation: whoever answers those may still fail in training.
         self.flights.succeeded(flight.node_id)
         replaced = self.buffer.put(update)
-        self.emit(
-            "reply", node=flight.node_id, replaced=replaced, metrics=dict(update.metrics), **about
-        )
+        told = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply)}
+        self.emit("reply", node=flight.node_id, replaced=replaced, **told, **about)
 
     def fail(self, node_id: int, event: str, reason: str, *, kind: str, **values: Any) -> None:
         """Tell of a failure; one in training costs the node a pause, unless it was only slow."""

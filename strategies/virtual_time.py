@@ -9,9 +9,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from strategies.clock import VirtualClock
+from strategies.grids import FIRST_NODE_ID
 from strategies.latency import Duration
-
-FIRST_NODE_ID = 1000
 
 
 class VirtualTimeGrid(Grid):
@@ -91,7 +90,7 @@ class VirtualTimeGrid(Grid):
         ttl: float | None = None,
     ) -> Message:
         """Create a message (deprecated in Flower, but abstract there)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes of the grid that have a partition."""

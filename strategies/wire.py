@@ -29,3 +29,8 @@ def records_to_bytes(records: RecordDict) -> bytes:
 def records_from_bytes(data: bytes) -> RecordDict:
     """What :func:`records_to_bytes` has written."""
     return recorddict_from_proto(ProtoRecordDict.FromString(data))
+
+
+def size_of_arrays(message: Message) -> int:
+    """Bytes of the arrays of a message as they travel, with their names."""
+    return sum(record.count_bytes() for record in message.content.array_records.values())

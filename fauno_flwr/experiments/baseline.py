@@ -5,6 +5,8 @@ from fauno_flwr.experiments.methods import METHODS
 
 TOPOLOGIES = ("ether1", "ether2", "ether3", "ether4", "random10", "random20", "random40")
 RATES = (0.5, 1.0, 2.0, 4.0)
+# Copies of the network in training: about as many decisions to an update, whatever the rate.
+WORLDS = {0.5: 16, 1.0: 16, 2.0: 8, 4.0: 4}
 QUICK_TOPOLOGIES, QUICK_RATES = ("ether2", "random10"), (1.0, 4.0)
 
 
@@ -15,11 +17,12 @@ def design(quick: bool) -> Design:
             f"{topology}-rate{rate:g}",
             f"{topology}, λ = {rate:g}/s",
             (f"topology={topology}", f"workload.rate={rate:g}"),
+            (f"training.worlds={WORLDS[rate]}",),
         )
         for topology in (QUICK_TOPOLOGIES if quick else TOPOLOGIES)
         for rate in (QUICK_RATES if quick else RATES)
     ]
-    return Design(conditions, all_methods(conditions), messages=8 if quick else 30)
+    return Design(conditions, all_methods(conditions), messages=8 if quick else 20)
 
 
 EXPERIMENT = Experiment(

@@ -1,7 +1,7 @@
 """How many updates make a version, and how much the stale ones count."""
 
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
-from fauno_flwr.experiments.methods import Method
+from fauno_flwr.experiments.methods import FROM_SCRATCH, Method
 from fauno_flwr.experiments.straggler import slow
 
 SIZES = {
@@ -27,7 +27,10 @@ def design(quick: bool) -> Design:
     """Sizes x exponents, with a quarter of the Raspberry Pis slower: staleness is real."""
     conditions = [
         Condition(
-            f"rate{rate:g}", f"ether2, λ = {rate:g}/s", (f"workload.rate={rate:g}",), (slow(5),)
+            f"rate{rate:g}",
+            f"ether2, λ = {rate:g}/s",
+            (f"workload.rate={rate:g}",),
+            (slow(5), FROM_SCRATCH),
         )
         for rate in ((2.0,) if quick else (1.0, 2.0, 4.0))
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from fauno_flwr.config import RunConfig, load_config
 from fauno_flwr.experiments.methods import METHODS, Method
+from sim_env.errors import require_choice
 
 # Seeds of development and of `fauno evaluate` begin at 1,000,000; nothing was ever chosen on these.
 HELD_OUT_SEED = 2_000_000
@@ -133,9 +134,33 @@ class Cell:
     worlds: Mapping[str, RunConfig]
 
 
-def cells(experiment: Experiment, quick: bool, seeds: int) -> list[Cell]:
-    """All cells: first the heuristics of each condition, then seed by seed."""
+def cells(
+    experiment: Experiment, quick: bool, seeds: int, methods: Sequence[str] = ()
+) -> list[Cell]:
+    """All cells: first the heuristics of each condition, then seed by seed.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    quick : bool
+    seeds : int
+        Trainings per arm.
+    methods : sequence of str, optional
+        Only these; the first of the experiment must be among them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method, or the first one, with which all are compared, is missing.
+    """
+    for method in methods:
+        require_choice("method", method, tuple(experiment.methods))
+    ours = next(iter(experiment.methods))
+    if methods and ours not in methods:
+        raise ValueError(f"methods are {', '.join(methods)}: must have {ours!r} among them")
     design = experiment.design(quick)
+    if methods:
+        design = replace(design, arms=[arm for arm in design.arms if arm.method in methods])
     worlds = {c.name: settings(design, c.world) for c in design.conditions}
     agents = {name: len(world.build_scenario().agents) for name, world in worlds.items()}
     trainings = [

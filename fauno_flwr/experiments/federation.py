@@ -1,7 +1,7 @@
 """Where sharing the critic helps: little data, late and failing nodes, a change of load."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
-from fauno_flwr.experiments.methods import METHODS
+from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS
 
 COMPARED = ("fauno", "independent", "model")
 # What a message takes with scarce data, measured: the time line of what happens on the way.
@@ -14,9 +14,13 @@ def design(quick: bool) -> Design:
     """Amounts of data, late and failing nodes, a change of load; x methods."""
     messages = 8 if quick else 30
     end = messages * MESSAGE_SECONDS
-    scarce, very_scarce = ("training.worlds=4",), ("training.worlds=1", "training.ticks=128")
+    ample = (FROM_SCRATCH,)
+    scarce, very_scarce = (
+        (*ample, "training.worlds=4"),
+        (*ample, "training.worlds=1", "training.ticks=128"),
+    )
     conditions = [
-        Condition("ample", "ample data", WORLD),
+        Condition("ample", "ample data", WORLD, ample),
         Condition("scarce", "scarce data", WORLD, scarce),
         Condition("very-scarce", "very scarce data", WORLD, very_scarce),
         Condition("late", "4 nodes join late", WORLD, (*scarce, _away(0, 0.7 * end))),

@@ -1,7 +1,7 @@
 """What slow nodes cost, with and without waiting for them."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
-from fauno_flwr.experiments.methods import METHODS
+from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS
 
 SLOW = ("rpi_0", "rpi_4", "rpi_8", "rpi_12")  # a quarter of ether2's Raspberry Pis
 COMPARED = ("fauno", "sync", "independent")
@@ -19,7 +19,7 @@ def design(quick: bool) -> Design:
             f"slow{factor}",
             f"a quarter {factor}x slow" if factor > 1 else "nobody slow",
             ("workload.rate=2",),
-            (slow(factor),),
+            (slow(factor), FROM_SCRATCH),
         )
         for factor in ((1, 10) if quick else (1, 2, 5, 10))
     ]

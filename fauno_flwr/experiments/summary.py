@@ -62,8 +62,8 @@ class Summary:
     titles : dict of str to str
         Of the conditions, by name.
     samples : dict
-        ``samples[condition][policy]``; policies are methods (greedy), methods with
-        ``-sampled`` and heuristics.
+        ``samples[condition][policy]``; policies are methods as they are compared, methods with
+        ``-sampled`` (or ``-greedy``, where the method itself is sampled) and heuristics.
     rho : dict of str to float
         Offered load of each condition.
     curves : dict
@@ -83,7 +83,8 @@ class Summary:
         methods = self.experiment.methods
         if policy in methods:
             return methods[policy].title
-        return f"{methods[policy.removesuffix('-' + SAMPLED)].title}, {SAMPLED}"
+        method, _, actions = policy.rpartition("-")
+        return f"{methods[method].title}, {actions}"
 
     def pairs(self, rival: str) -> dict[str, tuple[Sample, Sample]]:
         """The first method and a rival, by condition, where both are there."""
@@ -105,7 +106,8 @@ def summarise(experiment: Experiment, titles: dict[str, str], cells: Cells) -> S
         for condition, world in cell["worlds"].items():
             rho[condition] = world["rho"]
             for policy, metrics in world["policies"].items():
-                found[condition].setdefault(_name(cell["method"], policy), []).append(metrics)
+                name = _name(experiment, cell["method"], policy)
+                found[condition].setdefault(name, []).append(metrics)
         if "training" in cell:
             trained_in = cell["key"].partition(".")[0]
             runs = curves.setdefault(trained_in, {}).setdefault(cell["method"], [])
@@ -115,10 +117,11 @@ def summarise(experiment: Experiment, titles: dict[str, str], cells: Cells) -> S
     return Summary(experiment, titles, samples, rho, curves)
 
 
-def _name(method: str, policy: str) -> str:
+def _name(experiment: Experiment, method: str, policy: str) -> str:
     if method == HEURISTICS:
         return policy
-    return method if policy == GREEDY else f"{method}-{SAMPLED}"
+    compared = GREEDY if experiment.methods[method].greedy else SAMPLED
+    return method if policy == compared else f"{method}-{policy}"
 
 
 def _sample(runs: Sequence[Mapping[str, Any]]) -> Sample:

@@ -52,8 +52,10 @@ def equal(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> bool:
     return all(np.array_equal(array, two[name]) for name, array in one.items())
 
 
-def test_a_restarted_node_does_what_it_would_have_done(config: RunConfig, tmp_path: Path) -> None:
-    """Parameters, optimiser and counters: the same bytes as without the restart."""
+@pytest.mark.parametrize("compression", ["none", "top-k", "8-bit"])
+def test_a_restarted_node_does_what_it_would_have_done(tmp_path: Path, compression: str) -> None:
+    """Parameters, optimiser, counters and residual: the same bytes as without the restart."""
+    config = load_config("ether2", [*TINY, f"federation.compression={compression}"])
     steady, restarted = Node(config), Node(config, str(tmp_path))
     for version in (0, 0, 1):
         expected = steady.train(version=version)

@@ -23,7 +23,7 @@ from fauno_flwr.protocol import (
 )
 from fauno_flwr.results import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
-from strategies.arrays import to_arrays, to_record
+from strategies.arrays import Layout, to_arrays, to_record
 from strategies.grids import InMemoryGrid
 
 TINY = [
@@ -112,6 +112,26 @@ def test_a_node_keeps_its_critic_until_there_is_a_newer_one(config: RunConfig) -
     for name in critic:
         np.testing.assert_allclose(kept[name], learned[name])
         np.testing.assert_allclose(taken[name], critic[name])
+
+
+@pytest.mark.parametrize("compression", ["top-k", "8-bit"])
+def test_what_compression_leaves_out_is_kept_by_the_node(compression: str) -> None:
+    """What the server has read and what the node keeps are all that the critic has learned."""
+    config = load_config("ether2", [*TINY, f"federation.compression={compression}"])
+    grid, method = InMemoryGrid(client_app.app, AGENTS), config.federation.build_compression()
+    assert method is not None
+    agent = Population(1, config.agent, config.seed)
+    base, layout = agent.get_critic(), Layout(agent.get_critic())
+    learned, read = np.zeros(layout.size), np.zeros(layout.size)
+    for version in (0, 1, 1):
+        reply = ask(grid, train_message(grid, config, 0, version))
+        read += method.decode(to_arrays(reply.content.array_records[ARRAYS]), layout)
+        state = grid.contexts[1000].state.config_records["agent"]
+        agent.load(state["parameters"])
+        learned += layout.flatten(agent.get_critic()).astype(float) - layout.flatten(base)
+    residual = np.frombuffer(state["residual"])
+    assert np.any(residual)
+    np.testing.assert_allclose(read + residual, learned, atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_reply(config: RunConfig) -> None:

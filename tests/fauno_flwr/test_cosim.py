@@ -1,5 +1,6 @@
 """All agents in one shared network: the server and the strategy of the app, under virtual time."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -148,13 +149,45 @@ def test_a_node_that_is_down_is_left_alone_and_one_that_joins_late_takes_part(
     assert len(trained.rows) == 2  # the joint evaluation has all actors
 
 
+def first_latency(trained: Trained) -> float:
+    """Mean latency of each node's first reply, in seconds.
+
+    Later ones hide the way: a node collects while its reply and the next message travel.
+    """
+    first = {event["name"]: event["latency"] for event in reversed(trained.of("reply"))}
+    return float(np.mean(list(first.values())))
+
+
+SLOW_LINKS = ("physics=fixed", "physics.rate=2e5", "physics.server_rate=2e5")
+NO_WORK = "cosim.training_work=1"  # how many decisions are trained on depends on the links as well
+
+
 def test_messages_travel_the_network_and_are_delayed_by_it(tmp_path: Path) -> None:
-    """At 0.2 Mbit/s the 80 kbit of a critic take 4 ticks each way, not 1, to 5 of the 6 agents."""
+    """At 0.2 Mbit/s the 80 kbit of a critic take 4 ticks, not 1, to 5 of the 6 agents."""
+    fast = first_latency(Trained(tmp_path / "fast", NO_WORK, "physics=fixed"))
+    slow = first_latency(Trained(tmp_path / "slow", NO_WORK, *SLOW_LINKS))
+    assert slow - fast >= 0.3 * 5 / 6 - 1e-9
 
-    def first_replies(*overrides: str) -> float:
-        trained = Trained(tmp_path / f"run{len(overrides)}", *overrides)
-        return float(np.mean([event["latency"] for event in trained.of("reply")]))
 
-    fast = first_replies("physics=fixed")
-    slow = first_replies("physics=fixed", "physics.rate=2e5", "physics.server_rate=2e5")
-    assert slow - fast > 0.4
+def test_a_compressed_update_is_small_and_comes_early(tmp_path: Path) -> None:
+    def run(compression: str) -> tuple[dict[str, set[int]], float]:
+        trained = Trained(
+            tmp_path / compression,
+            NO_WORK,
+            *SLOW_LINKS,
+            f"federation.compression={compression}",
+        )
+        assert len(trained.of("flush")) == 4
+        assert not trained.of("reject")
+        nodes = json.loads((tmp_path / compression / "summary.json").read_text())["nodes"]
+        sizes = {kind: {e["bytes"] for e in trained.of(kind)} for kind in ("dispatch", "reply")}
+        for node in nodes.values():
+            assert node["bytes_from_node"] == node["replies"] * min(sizes["reply"])
+        return sizes, first_latency(trained)
+
+    (full, late), (top_k, early), (int8, _) = map(run, ("none", "top-k", "8-bit"))
+    assert full["dispatch"] == top_k["dispatch"] == int8["dispatch"] == full["reply"]
+    assert max(top_k["reply"]) < min(full["reply"]) / 5
+    assert max(int8["reply"]) < min(full["reply"]) / 3
+    # 10 kB take 4 ticks, a tenth of their values less than one.
+    assert late - early > 0.2

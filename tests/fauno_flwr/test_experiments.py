@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fauno_flwr.config import ConfigError
+from fauno_flwr.config import ConfigError, load_config
 from fauno_flwr.experiments import EXPERIMENTS
 from fauno_flwr.experiments.cells import by_role, run_cell
 from fauno_flwr.experiments.design import (
@@ -90,6 +90,15 @@ def test_arms_get_the_same_data_whatever_makes_a_version(name: str) -> None:
             size = cell.training.federation.buffer_size
             updates = cell.training.federation.versions * (size if size >= 1 else size * agents)
             assert updates / agents == pytest.approx(EXPERIMENTS[name].design(True).messages, 0.1)
+
+
+def test_only_some_methods_can_be_asked_for() -> None:
+    some = cells(EXPERIMENTS["baseline"], True, 1, ["fauno", "scratch"])
+    assert {cell.method for cell in some} == {"heuristics", "fauno", "scratch"}
+    with pytest.raises(ValueError, match=r"method is 'funo': .*did you mean fauno"):
+        cells(EXPERIMENTS["baseline"], True, 1, ["funo"])
+    with pytest.raises(ValueError, match=r"methods are sync: must have 'fauno' among them"):
+        cells(EXPERIMENTS["baseline"], True, 1, ["sync"])
 
 
 def test_a_cell_is_a_matter_of_its_settings_only(done) -> None:
@@ -213,6 +222,27 @@ def test_verdicts_follow_from_the_numbers(done, shift: float, verdict: str) -> N
     rows = differences(summarise(TINY, {"small": "1 cluster"}, cells_found))
     deciding = {row["rival"]: row["verdict"] for row in rows if row["decides"]}
     assert set(deciding.values()) == {verdict}
+
+
+def test_a_sampled_method_is_compared_by_its_samples(done) -> None:
+    """The same cells: only which of the two evaluations bears the method's name is another."""
+    sampled = {
+        name: replace(method, greedy=name != "sync") for name, method in TINY.methods.items()
+    }
+    titles = {"small": "1 cluster"}
+    as_greedy = summarise(TINY, titles, done[1])
+    as_sampled = summarise(replace(TINY, methods=sampled), titles, done[1])
+    before, after = as_greedy.samples["small"], as_sampled.samples["small"]
+    pairs = {"sync": "sync-sampled", "sync-greedy": "sync", "fauno": "fauno"}
+    for name, same in pairs.items():
+        np.testing.assert_array_equal(after[name].response_mean, before[same].response_mean)
+    assert as_sampled.title("sync-greedy") == "synchronous critic, greedy"
+
+
+def test_methods_are_compared_as_their_presets_evaluate() -> None:
+    for name, method in METHODS.items():
+        preset = load_config("paper" if name == "paper" else "ether2")
+        assert method.greedy == preset.evaluation.greedy
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:

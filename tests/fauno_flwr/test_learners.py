@@ -152,8 +152,9 @@ def test_a_padded_network_does_not_mind_empty_slots() -> None:
     narrow = stack.policy().scores(0, *rows)
     np.testing.assert_allclose(stack.policy().scores(0, *wide)[:, :4], narrow, atol=1e-6)
     with torch.no_grad():
+        critic = stack.networks["critic"]
         values = [
-            stack.networks["critic"].values(*(torch.from_numpy(x)[None] for x in each))
+            critic.values(*critic.features(*(torch.from_numpy(x)[None] for x in each)))
             for each in (rows, wide)
         ]
     torch.testing.assert_close(*values)
@@ -305,3 +306,29 @@ def test_the_paper_preset_is_padded_and_sees_and_earns_as_the_original() -> None
         for agent in range(population.agents)
     ]
     assert all(each == shapes[0] for each in shapes)
+
+
+def test_a_prior_starts_from_the_shortest_expected_delay() -> None:
+    batch, delay = some_decisions(7, 200), OBSERVATIONS["full"].delay
+    shortest = np.where(batch.mask, batch.destination[:, :, delay], np.inf).argmin(1)
+
+    def agreement(prior: float) -> float:
+        policy = make("ppo", "equivariant", prior=prior).policy()
+        scores = policy.scores(0, batch.local, batch.destination, batch.mask)
+        return float((scores.argmax(1) == shortest).mean())
+
+    assert agreement(0.0) < 0.6
+    assert agreement(10.0) > 0.9
+    assert agreement(1000.0) == 1.0
+
+
+@pytest.mark.parametrize(("network", "observation"), [("padded", "full"), ("equivariant", "paper")])
+def test_a_prior_needs_an_observation_of_delays_and_one_score_per_slot(
+    network: str, observation: str
+) -> None:
+    without, with_prior = (
+        ALGORITHMS["ppo"](1, AgentConfig(network=network, prior=prior), 3, observation, SLOTS)
+        for prior in (0.0, 10.0)
+    )
+    for mine, theirs in zip(tensors(without, 0), tensors(with_prior, 0), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

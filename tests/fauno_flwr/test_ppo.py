@@ -61,7 +61,7 @@ def test_one_update_equals_a_reference_written_with_torch_alone(network: str) ->
 
     keep = np.flatnonzero(~batch.last)
     rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
-    value = theirs.critic.values(*rows)[0]
+    value = theirs.critic.values(*theirs.critic.features(*rows))[0]
     numbers = value.detach().numpy().astype(np.float64)
     gae = ppo.advantages(batch.reward, numbers, batch.last, config.gamma, config.gae_lambda)
     target = torch.from_numpy((gae + numbers).astype(np.float32))

@@ -452,7 +452,8 @@ def test_integers_are_rounded_and_kept_in_range() -> None:
     layout = arrays_module.Layout(
         {"n": np.zeros(3, np.int64), "b": np.zeros(2, bool), "u": np.zeros(2, np.uint8)}
     )
-    back = layout.unflatten(np.array([1.6, -2.4, 1e30, 0.4, 0.6, -3.0, 256.0]))
+    # In the order of the names.
+    back = layout.unflatten(np.array([0.4, 0.6, 1.6, -2.4, 1e30, -3.0, 256.0]))
     assert back["n"].tolist() == [2, -2, 9223372036854774784]
     assert back["b"].tolist() == [False, True]
     assert back["u"].tolist() == [0, 255]
