@@ -156,7 +156,8 @@ def test_a_critic_learns_where_episodes_end() -> None:
     for _ in range(30):
         learner.update([batch[:200]], 5e-3, [rng])
     local, destination, mask, _ = ppo.stack([batch[:2]])
-    value = learner.critic.values(local, destination, mask).detach().numpy()[0]
+    features = learner.critic.features(local, destination, mask)
+    value = learner.critic.values(*features).detach().numpy()[0]
     np.testing.assert_allclose(value, [1.9, 1.0], atol=0.1)
     # The same of double DQN, whose target must not look behind the end.
     settings = AgentConfig(algorithm="ddqn", network=PADDED, gamma=0.9, target_period=8)
