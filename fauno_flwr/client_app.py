@@ -14,9 +14,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fauno_flwr import ppo
 from fauno_flwr.config import NOTHING, RunConfig, from_yaml
-from fauno_flwr.learners import make_population
 from fauno_flwr.logs import set_up_logging
 from fauno_flwr.node_state import STATE_DIR, NodeState
 from fauno_flwr.protocol import (
@@ -37,8 +35,7 @@ from fauno_flwr.protocol import (
     train_metrics,
 )
 from fauno_flwr.stack import AgentStack
-from sim_env.envs import EdgeVectorEnv
-from sim_env.scenario import Scenario
+from fauno_flwr.tasks import Task, make_task
 from strategies.arrays import to_arrays, to_record
 
 torch.set_num_threads(1)
@@ -48,14 +45,14 @@ app = ClientApp()
 
 
 @lru_cache(maxsize=4)
-def compile_settings(settings: str) -> tuple[RunConfig, Scenario]:
-    """Settings and world of a message; a cache only, rebuilt wherever it is missing."""
+def compile_settings(settings: str) -> tuple[RunConfig, Task]:
+    """Settings and task of a message; a cache only, rebuilt wherever it is missing."""
     config = from_yaml(settings)
-    return config, config.build_scenario()
+    return config, make_task(config)
 
 
-def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenario, int]:
-    """Settings, world, and which of its agents this node is.
+def read_message(message: Message, context: Context) -> tuple[RunConfig, Task, int]:
+    """Settings, task, and which of its agents this node is.
 
     Raises
     ------
@@ -68,15 +65,15 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Scenari
             f"the server speaks protocol {read(config, PROTOCOL_KEY, int)}, this node {PROTOCOL}: "
             f"install the same version of fauno-flwr on both"
         )
-    settings, scenario = compile_settings(read(config, SETTINGS, str))
-    agents = len(scenario.agents)
+    settings, task = compile_settings(read(config, SETTINGS, str))
+    agents = len(task.names)
     agent = context.node_config.get("partition-id")
     if not isinstance(agent, int) or not 0 <= agent < agents:
         raise ValueError(
             f"partition-id in the node config is {agent!r}: must be a whole number "
             f"from 0 to {agents - 1}, one for each node that learns"
         )
-    return settings, scenario, agent
+    return settings, task, agent
 
 
 def own_file(message: Message, context: Context, agent: int) -> NodeState | None:
@@ -88,10 +85,10 @@ def own_file(message: Message, context: Context, agent: int) -> NodeState | None
 
 
 def load_agent(
-    context: Context, config: RunConfig, scenario: Scenario, file: NodeState | None
+    context: Context, task: Task, file: NodeState | None
 ) -> tuple[AgentStack, int, int, np.ndarray | None]:
     """The agent, its number of messages, version of its critic and residual; new ones at first."""
-    population = make_population(1, config, scenario)
+    population = task.make_population(1)
     saved: ConfigRecord | None = context.state.config_records.get(STATE)
     if saved is None and file is not None:
         saved = file.load()
@@ -106,9 +103,9 @@ def load_agent(
 @app.query()
 def describe(message: Message, context: Context) -> Message:
     """Say who this node is, before any training."""
-    config, scenario, agent = read_message(message, context)
+    config, task, agent = read_message(message, context)
     own_file(message, context, agent)  # a folder that cannot be is named before any training
-    population = make_population(1, config, scenario)
+    population = task.make_population(1)
     critic = population.get_shared(config.federation.share)
     about = ConfigRecord(
         {
@@ -125,9 +122,9 @@ def share_actor(message: Message, context: Context) -> Message:
     """Hand over the actor, for a joint evaluation, unless the owner of the node said no."""
     if context.node_config.get("share-actor", True) is not True:
         raise PermissionError("share-actor=false in the node config: the actor stays here")
-    config, scenario, agent = read_message(message, context)
+    _, task, agent = read_message(message, context)
     file = own_file(message, context, agent)
-    population, *_ = load_agent(context, config, scenario, file)
+    population, *_ = load_agent(context, task, file)
     content = RecordDict(
         {
             NODE: ConfigRecord({"agent": agent}),
@@ -141,9 +138,9 @@ def share_actor(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Take the newest critic, train for some rollouts, report the critic and how it went."""
     started = time.perf_counter()
-    config, scenario, agent = read_message(message, context)
+    config, task, agent = read_message(message, context)
     file = own_file(message, context, agent)
-    population, messages, version, residual = load_agent(context, config, scenario, file)
+    population, messages, version, residual = load_agent(context, task, file)
     told_by_server = message.content.config_records[CONFIG]
     sent_version = read(told_by_server, ROUND, int)
     share = config.federation.share
@@ -152,41 +149,21 @@ def train(message: Message, context: Context) -> Message:
         # Asked to go on from a version it already has, the node keeps what it learned since.
         population.set_shared(base)
 
-    training = config.training
-    rollouts = training.rollouts
+    rollouts = config.training.rollouts
     if ROLLOUTS in told_by_server:
         rollouts = read(told_by_server, ROLLOUTS, int)
     rng = np.random.default_rng([config.seed, agent, messages])
-    env = EdgeVectorEnv(
-        scenario,
-        int(scenario.agents[agent]),
-        training.worlds,
-        training.peers,
-        horizon=training.ticks * rollouts,
-        warmup=training.warmup,
-    )
-    env.set_actor(population.policy())
-    view, _ = env.reset(seed=int(rng.integers(2**31)))
-    assert env.world is not None
-    env.world.measure(env.world.now, env.world.now + env.horizon)
     rate = config.agent.learning_rate * (1 - sent_version / config.federation.versions)
     told, rewards = [], []
-    for _ in range(rollouts):
-        decisions, view = ppo.collect(env, view, population, training.ticks, rng)
-        told.append(population.update([decisions], rate, [rng])[0])
-        rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
+    with task.open(agent, context.node_config, population, rollouts, rng) as experience:
+        for _ in range(rollouts):
+            decisions = experience.collect(population)
+            told.append(population.update([decisions], rate, [rng])[0])
+            rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
+        facts = experience.facts()
 
-    measured = env.world.metrics()
-    finished = int(measured.finished.sum())
-    metrics = train_metrics(
-        told,
-        rewards,
-        messages + 1,
-        finished=finished,
-        lost=int((measured.created - measured.inside).sum()) - finished,
-        response=float(measured.response_sum.sum()) / max(finished, 1) * measured.tick,
-        seconds=time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    metrics = train_metrics(told, rewards, messages + 1, facts, seconds)
     compression = config.federation.build_compression()
     arrays, residual = report(compression, population.get_shared(share), base, residual)
     content = RecordDict({ARRAYS: arrays, METRICS: metrics})

@@ -31,6 +31,7 @@ MOST_ROLLOUTS = 1000  # of a message that is sized by time
 SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
 ALGORITHMS = PPO, DDQN = ("ppo", "ddqn")
 NETWORKS = EQUIVARIANT, PADDED = ("equivariant", "padded")
+WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
 COMPRESSIONS = NONE, TOP_K, INT8 = ("none", "top-k", "8-bit")
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
 _PLACES = (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
@@ -162,6 +163,48 @@ class TrainingConfig:
     def most_steps(self) -> int:
         """Decisions behind one message, at most: one per world and tick."""
         return self.worlds * self.ticks * self.most_rollouts
+
+
+@dataclass
+class WorldConfig:
+    """Where the nodes act while they train.
+
+    Parameters
+    ----------
+    kind : str
+        ``own``: each in copies of the network of its own. ``shared``: all in one, that of
+        :mod:`fauno_flwr.shared_world`. ``gym``: not in a network at all, but each in an
+        environment of gymnasium.
+    address : str
+        Of a shared world: where the service listens, as in ``192.0.2.10:9100``.
+    heuristic : str
+        Decides in a shared world for the nodes that have deployed no actor yet.
+    keep : int
+        Ticks for which a shared world keeps what an agent has decided.
+    patience : float
+        Seconds for which a node tries to reach a shared world that does not answer.
+    env_id : str
+        Of ``gym``: the environment, as :func:`gymnasium.make` takes it (``package:Name-v0``).
+    nodes : int
+        Of ``gym``: nodes that learn.
+    """
+
+    kind: str = OWN
+    address: str = ""
+    heuristic: str = "sed"
+    keep: int = 16384
+    patience: float = 60.0
+    env_id: str = ""
+    nodes: int = 4
+
+    def __post_init__(self) -> None:
+        require_choice("world.kind", self.kind, WORLDS)
+        require_number("world.nodes", self.nodes, at_least=1)
+        require_choice("world.heuristic", self.heuristic, POLICIES)
+        require_number("world.keep", self.keep, at_least=1)
+        require_number("world.patience", self.patience, above=0)
+        if self.address:
+            require_address("world.address", self.address)
 
 
 @dataclass
@@ -347,6 +390,7 @@ class RunConfig:
     dynamics: DynamicsSpec = field(default_factory=DynamicsSpec)
     agent: AgentConfig = field(default_factory=AgentConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     cosim: CosimConfig = field(default_factory=CosimConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -369,26 +413,48 @@ class RunConfig:
 
     def build_scenario(self) -> Scenario:
         """Compile the world of this run, and check what depends on more than one group."""
-        if self.agent.algorithm == DDQN and self.federation.share == CRITIC:
+        training, world = self.training, self.world
+        if world.kind == GYM:
+            raise ConfigError(f"world.kind is {GYM!r}: must be another one here, with a network")
+        if world.kind == SHARED and not world.address:
             raise ConfigError(
-                f"federation.share is {CRITIC!r}: must be {MODEL} or {NOTHING} with "
-                f"agent.algorithm={DDQN}, which has no critic"
+                "world.address is '': must be HOST:PORT of fauno world serve with world=shared"
+            )
+        if world.kind == SHARED and training.worlds * training.ticks > world.keep:
+            raise ConfigError(
+                f"world.keep is {world.keep}: must be at least {training.worlds * training.ticks}, "
+                f"the ticks of a rollout in a shared world (training.worlds * training.ticks)"
             )
         try:
             scenario = Scenario(self.scenario_spec)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        agents = len(scenario.agents)
+        self.require_nodes(len(scenario.agents))
+        return scenario
+
+    def require_nodes(self, agents: int) -> None:
+        """Raise :class:`ConfigError` if the federation does not fit so many nodes that learn."""
+        if self.agent.algorithm == DDQN and self.federation.share == CRITIC:
+            raise ConfigError(
+                f"federation.share is {CRITIC!r}: must be {MODEL} or {NOTHING} with "
+                f"agent.algorithm={DDQN}, which has no critic"
+            )
         if self.federation.buffer_size > agents:
             raise ConfigError(
                 f"federation.buffer_size is {self.federation.buffer_size:g}: must be at most "
-                f"{agents}, the number of nodes that learn in this network"
+                f"{agents}, the number of nodes that learn"
             )
-        return scenario
 
     def to_yaml(self) -> str:
         """All settings as YAML; :func:`from_yaml` reads it back."""
         return str(OmegaConf.to_yaml(OmegaConf.structured(self)))
+
+
+def require_address(name: str, address: str) -> None:
+    """Raise ``ValueError`` unless an address is of the form HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ValueError(f"{name} is {address!r}: must be HOST:PORT, as in 192.0.2.10:9100")
 
 
 def conf_dir() -> Path:

@@ -30,6 +30,7 @@ from fauno_flwr.protocol import (
     read,
     report,
     schema,
+    task_facts,
     train_metrics,
 )
 from fauno_flwr.rollout import Recorder
@@ -286,9 +287,7 @@ class CosimGrid(LocalGrid):
             job.told,
             job.rewards,
             self._messages[agent],
-            finished=int(total[FINISHED]),
-            lost=lost,
-            response=float(total[RESPONSE]) / max(int(total[FINISHED]), 1) * self.tick,
+            task_facts(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
             seconds=(self.world.now - job.sent_at) * self.tick,
         )
         content = RecordDict({ARRAYS: job.update, METRICS: metrics})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.config import OWN, ConfigError, RunConfig, load_config
 from fauno_flwr.options import Conf, Out, Overrides, results_path
 from sim_env.policies import POLICIES, Policy
 
@@ -25,6 +25,11 @@ def train(
 ) -> None:
     """Train all nodes in one shared network under virtual time, and print the comparison."""
     config = load_config(conf, ["federation.collect_actors=true", *(overrides or [])])
+    if config.world.kind != OWN:
+        raise ConfigError(
+            f"world.kind is {config.world.kind!r}: must be {OWN} here, where the nodes share a "
+            f"simulated network anyway"
+        )
     scenario = config.build_scenario()
     import torch
 

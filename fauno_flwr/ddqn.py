@@ -147,20 +147,25 @@ class QPopulation(AgentStack):
         """One gradient step on the transitions that begin at some rows; loss and value (A, 2)."""
         now = [each[rows] for each, rows in zip(self.replay, drawn, strict=True)]
         local, destination, mask, action = ppo.stack(now)
+        # What stands behind a terminal transition is not read: its weight is 0.
         following = ppo.stack(
-            [each[rows + 1] for each, rows in zip(self.replay, drawn, strict=True)]
+            [
+                each[np.minimum(rows + 1, len(each) - 1)]
+                for each, rows in zip(self.replay, drawn, strict=True)
+            ]
         )[:3]
         reward = torch.zeros(action.shape)
-        weight = torch.zeros(action.shape)
+        weight, goes_on = torch.zeros(action.shape), torch.ones(action.shape)
         for agent, batch in enumerate(now):
             reward[agent, : len(batch)] = torch.from_numpy(batch.reward)
             weight[agent, : len(batch)] = 1.0 / max(len(batch), 1)
+            goes_on[agent, : len(batch)] = torch.from_numpy(~batch.terminal).float()
         with torch.no_grad():
             best = self.actor.logits(*following).argmax(2, keepdim=True)
             after = self.target.logits(*following).gather(2, best).squeeze(2)
         value = self.actor.logits(local, destination, mask).gather(2, action.unsqueeze(2))
         value = value.squeeze(2)
-        loss = 0.5 * (reward + self.config.gamma * after - value).square()
+        loss = 0.5 * (reward + self.config.gamma * after * goes_on - value).square()
         (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
         optimizer = self.optimizers["actor"]
         optimizer.step(rates, active)

@@ -1,7 +1,7 @@
 """What an agent has decided, as an update needs it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +20,10 @@ class Decisions:
         Of the ticks from this decision to the next one of the world.
     last : array of bool, shape (R,)
         Last decision of its world: its value is what the one before it is bootstrapped with.
+    terminal : array of bool, shape (R,), default none of them
+        Decision after which an episode has ended for good: nothing follows, and what comes next in
+        its world is of another episode. (Of one that was only truncated, the last observation
+        stands as a ``last`` decision.)
     """
 
     local: np.ndarray
@@ -28,6 +32,11 @@ class Decisions:
     action: np.ndarray
     reward: np.ndarray
     last: np.ndarray
+    terminal: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def __post_init__(self) -> None:
+        if not len(self.terminal):
+            self.terminal = np.zeros(len(self.action), np.bool_)
 
     def __len__(self) -> int:
         return len(self.action)

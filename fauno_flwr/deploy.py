@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -65,6 +65,9 @@ class Deployment(Engine):
         Encrypt, with certificates made for this deployment.
     auth : bool, default False
         Admit only SuperNodes whose keys are registered; needs `tls`.
+    world : sequence of str, default empty
+        Arguments of ``fauno world serve`` with ``--port``, if the nodes are to share a world; it is
+        a process of this deployment then, with a token (and, with `tls`, a certificate) of its own.
     tell : callable, optional
         Gets a sentence whenever a process is started again.
     """
@@ -75,11 +78,12 @@ class Deployment(Engine):
         *,
         tls: bool = False,
         auth: bool = False,
+        world: Sequence[str] = (),
         tell: Callable[[str], None] | None = None,
     ) -> None:
         if auth and not tls:
             raise ValueError("auth is on and tls is off: keys of SuperNodes need TLS, add it")
-        self.nodes, self.tls, self.auth = nodes, tls, auth
+        self.nodes, self.tls, self.auth, self.world = nodes, tls, auth, list(world)
         self.tell = tell or (lambda sentence: None)
         self.services: dict[str, Service] = {}
         self._stopping = threading.Event()
@@ -108,6 +112,8 @@ class Deployment(Engine):
         self._await_superlink(superlink.process)
         runtime = ["--runtime-api-address", self.address, *self._trust, *self._share_secret]
         self._serve("superexec", ["flower-superexec", *runtime], **TASK_POLL)
+        if self.world:
+            self._serve_world(certificates)
         for node in range(self.nodes):
             self._serve_node(node)
 
@@ -137,7 +143,12 @@ class Deployment(Engine):
     def node_config(self, node: int) -> str:
         """What a SuperNode's ClientApps are told about it."""
         state = self.node_folder(node) / "state"
-        return f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
+        config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
+        if self.world:
+            config += f' world-token-file="{self.world_token}"'
+        if self.world and self.root_certificate is not None:
+            config += f' world-ca="{self.root_certificate}"'
+        return config
 
     def node_command(self, node: int, address: str, key: Path | None = None) -> list[str]:
         """Command of a SuperNode.
@@ -155,6 +166,18 @@ class Deployment(Engine):
         command = ["flower-supernode", *self._trust, "--superlink", self.address]
         command += ["--host", host, "--port", port, "--node-config", self.node_config(node)]
         return command if key is None else [*command, "--auth-supernode-private-key", str(key)]
+
+    @property
+    def world_token(self) -> Path:
+        """File with the token of the shared world."""
+        return self.home / "world.token"
+
+    def _serve_world(self, certificates: Certificates | None) -> None:
+        write_new(self.world_token, secrets.token_hex(32).encode(), PRIVATE_FILE)
+        options = ["--token-file", str(self.world_token)]
+        if certificates is not None:
+            options += ["--certificates", str(certificates.key.parent)]
+        self._serve("world", ["fauno", "world", "serve", *options, *self.world])
 
     def _serve_node(self, node: int) -> None:
         folder = make_private_folder(self.node_folder(node))

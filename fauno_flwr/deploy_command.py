@@ -1,12 +1,13 @@
 """The commands ``fauno deploy local``, ``fauno deploy certificates``, ``fauno deploy key``."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fauno_flwr.config import ConfigError, load_config
+from fauno_flwr.config import SHARED, ConfigError, load_config
 from fauno_flwr.options import FAILED, Conf, Out, Overrides, results_path
 
 
@@ -34,8 +35,10 @@ def local(
     """
     from fauno_flwr.deploy import Deployment
     from fauno_flwr.following import Progress, print_results, stop_on_signals
-    from fauno_flwr.launcher import EngineError, stage_app
+    from fauno_flwr.launcher import EngineError, free_addresses, stage_app
     from fauno_flwr.results import RunDirectory
+    from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.tasks import make_task
 
     if auth and not tls:
         raise ConfigError("--auth is on and --tls is off: keys of SuperNodes need TLS, add --tls")
@@ -45,8 +48,11 @@ def local(
         settings += ["topology=full20", f"topology.nodes={nodes}"]
     settings += overrides or []
     config = load_config(conf, settings)
-    scenario = config.build_scenario()
-    agents = len(scenario.agents)
+    served = config.world.kind == SHARED and not config.world.address
+    if served:
+        settings.append(f"world.address={free_addresses(1)[0]}")
+        config = load_config(conf, settings)
+    agents = len(make_task(config).names)
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
     path = results_path(out, "deploy")
@@ -54,13 +60,15 @@ def local(
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
     run_config = {"conf": conf, "overrides": shlex.join(settings), "out": str(path)}
+    joint = path / "world.json"
+    world = world_arguments(conf, settings, config.world.address, joint) if served else []
     stop_on_signals()
 
     def tell(sentence: str) -> None:
         typer.echo(sentence, err=True)
 
     try:
-        with Deployment(agents, tls=tls, auth=auth, tell=tell) as deployment:
+        with Deployment(agents, tls=tls, auth=auth, world=world, tell=tell) as deployment:
             how = ("TLS" if tls else "no TLS") + (", registered keys only" if auth else "")
             tell(f"SuperLink on {deployment.address} ({how}), logs in {deployment.home}")
             for service in deployment.services.values():
@@ -77,6 +85,14 @@ def local(
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None
     print_results(path, config)
+    if served and joint.exists():
+        typer.echo(f"\nthe shared world:\n{format_status(json.loads(joint.read_text()))}")
+
+
+def world_arguments(conf: str, settings: list[str], address: str, out: Path) -> list[str]:
+    """Arguments of ``fauno world serve`` for the world that a run with these settings shares."""
+    port = address.rpartition(":")[2]
+    return ["--conf", conf, "--port", port, "--out", str(out), *settings]
 
 
 def certificates(

@@ -114,11 +114,11 @@ class Progress:
 
 def print_results(path: Path, config: RunConfig) -> None:
     """Print the comparison and the files of a run that is complete."""
-    from fauno_flwr.report import format_table
+    from fauno_flwr.report import format_rows
 
     summary = json.loads((path / "summary.json").read_text())
     if summary["table"]:
-        typer.echo(format_table(summary["table"], summary["rho"], config.evaluation.worlds))
+        typer.echo(format_rows(summary["table"], summary["rho"], config.evaluation.worlds))
     seconds = summary["seconds"]["since_start"]
     trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
     trained -= seconds["training"]

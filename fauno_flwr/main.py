@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr import deploy_command
+from fauno_flwr import deploy_command, world_command
 from fauno_flwr.config import ConfigError, load_config
 from fauno_flwr.cosim_command import evaluate, train
 from fauno_flwr.experiment_command import experiment
@@ -24,6 +24,8 @@ from sim_env.policies import POLICIES
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 deploy = typer.Typer(no_args_is_help=True, help="Deployments: SuperLink, SuperNodes, TLS, keys.")
 app.add_typer(deploy, name="deploy")
+world = typer.Typer(no_args_is_help=True, help="One world that all nodes share, as a service.")
+app.add_typer(world, name="world")
 
 
 def _version(asked: bool) -> None:
@@ -74,11 +76,13 @@ def simulate(
     # All nodes of a simulation are ours: their actors may be gathered, unless the user says no.
     overrides = ["federation.collect_actors=true", *(overrides or [])]
     config = load_config(conf, overrides)
-    scenario = config.build_scenario()
+    from fauno_flwr.tasks import make_task
+
+    task = make_task(config)
     path = results_path(out, Path(conf).stem)
     RunDirectory.check(path)
-    agents, cores = len(scenario.agents), len(os.sched_getaffinity(0))
-    typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
+    agents, cores = len(task.names), len(os.sched_getaffinity(0))
+    typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
     stop_on_signals()
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
@@ -147,6 +151,8 @@ command(status)
 command(metrics)
 for _subcommand in (deploy_command.local, deploy_command.certificates, deploy_command.key):
     command(_subcommand, deploy)
+command(world_command.serve, world)
+command(world_command.status, world)
 
 
 @command

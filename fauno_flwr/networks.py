@@ -9,14 +9,26 @@ Either way every agent's networks have one shape, and can be averaged.
 """
 
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sim_env.features import Encoding
-
 POLICY_GAIN, VALUE_GAIN = 0.1, 1.0
+
+
+class Widths(Protocol):
+    """Numbers of features of a decision and of each of its slots, and which of these is a delay."""
+
+    @property
+    def local(self) -> int: ...  # noqa: D102
+
+    @property
+    def destinations(self) -> int: ...  # noqa: D102
+
+    @property
+    def delay(self) -> int | None: ...  # noqa: D102
 
 
 class StackedMLP(nn.Module):
@@ -62,7 +74,7 @@ class EquivariantActor(StackedMLP):
     Parameters
     ----------
     agents : int
-    encoding : Encoding
+    encoding : Widths
     hidden : int
     generator : torch.Generator
     prior : float, default 0
@@ -75,7 +87,7 @@ class EquivariantActor(StackedMLP):
     def __init__(
         self,
         agents: int,
-        encoding: Encoding,
+        encoding: Widths,
         hidden: int,
         generator: torch.Generator,
         prior: float = 0.0,
@@ -129,7 +141,7 @@ class PooledCritic(StackedMLP):
     """Value of a decision: MLP of [local, x_self, mean_k x_k, min_k x_k]."""
 
     def __init__(
-        self, agents: int, encoding: Encoding, hidden: int, generator: torch.Generator
+        self, agents: int, encoding: Widths, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + 3 * encoding.destinations
         super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)
@@ -153,7 +165,7 @@ class PaddedActor(StackedMLP):
     Parameters
     ----------
     agents : int
-    encoding : Encoding
+    encoding : Widths
     slots : int
         K: the largest number of slots in the network. ``m_k`` is 1 where the k-th slot is legal,
         ``x_k`` is 0 where it is not.
@@ -162,7 +174,7 @@ class PaddedActor(StackedMLP):
     """
 
     def __init__(
-        self, agents: int, encoding: Encoding, slots: int, hidden: int, generator: torch.Generator
+        self, agents: int, encoding: Widths, slots: int, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + slots * (encoding.destinations + 1)
         super().__init__(agents, (inputs, hidden, slots), POLICY_GAIN, generator)
@@ -186,7 +198,7 @@ class PaddedCritic(StackedMLP):
     """Value of a decision: MLP of the same row as :class:`PaddedActor`'s."""
 
     def __init__(
-        self, agents: int, encoding: Encoding, slots: int, hidden: int, generator: torch.Generator
+        self, agents: int, encoding: Widths, slots: int, hidden: int, generator: torch.Generator
     ) -> None:
         inputs = encoding.local + slots * (encoding.destinations + 1)
         super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)

@@ -86,26 +86,36 @@ def collect(
 
 
 def advantages(
-    reward: np.ndarray, value: np.ndarray, last: np.ndarray, gamma: float, gae_lambda: float
+    reward: np.ndarray,
+    value: np.ndarray,
+    last: np.ndarray,
+    gamma: float,
+    gae_lambda: float,
+    terminal: np.ndarray | None = None,
 ) -> np.ndarray:
     """Generalised advantage estimation (Schulman et al. 2016) along each world's decisions.
 
-    ``A_t = d_t + gamma lambda A_{t+1}`` with ``d_t = r_t + gamma V_{t+1} - V_t``. The task does not
-    end: the last decision of a world only lends its value to the one before it, and gets 0.
+    ``A_t = d_t + gamma lambda A_{t+1}`` with ``d_t = r_t + gamma V_{t+1} - V_t``. The last decision
+    of a world (or of a truncated episode) only lends its value to the one before it, and gets 0.
+    Nothing follows a terminal one: ``A_t = r_t - V_t``.
 
     Parameters
     ----------
     reward, value : array of float, shape (R,)
     last : array of bool, shape (R,)
     gamma, gae_lambda : float
+    terminal : array of bool, shape (R,), optional
+        Default: none.
 
     Returns
     -------
     array of float64, shape (R,)
     """
     advantage = np.zeros(len(reward))
-    for t in range(len(reward) - 2, -1, -1):
-        if not last[t]:
+    for t in range(len(reward) - 1, -1, -1):
+        if terminal is not None and terminal[t]:
+            advantage[t] = reward[t] - value[t]
+        elif not last[t]:
             delta = reward[t] + gamma * value[t + 1] - value[t]
             advantage[t] = delta + gamma * gae_lambda * advantage[t + 1]
     return advantage
@@ -156,7 +166,9 @@ def update(
     variance_left: list[float] = []
     for agent, batch in enumerate(batches):
         own = value[agent, : len(batch)].astype(np.float64)
-        gae = advantages(batch.reward, own, batch.last, config.gamma, config.gae_lambda)
+        gae = advantages(
+            batch.reward, own, batch.last, config.gamma, config.gae_lambda, batch.terminal
+        )
         keep = np.flatnonzero(~batch.last)
         usable.append(keep)
         variance_left.append(_explained(own[keep], (gae + own)[keep]))

@@ -60,10 +60,7 @@ def train_metrics(
     told: Sequence[Mapping[str, float]],
     rewards: Sequence[float],
     messages: int,
-    *,
-    finished: int,
-    lost: int,
-    response: float,
+    facts: Mapping[str, float],
     seconds: float,
 ) -> MetricRecord:
     """What a node tells about its training.
@@ -76,10 +73,8 @@ def train_metrics(
         Mean reward of each rollout.
     messages : int
         Messages that this node has answered, this one included.
-    finished, lost : int
-        Tasks that ended meanwhile in the worlds of the node.
-    response : float
-        Mean response of the finished ones, in seconds.
+    facts : mapping of str to float
+        How the worlds of the node fared meanwhile, such as :func:`task_facts`.
     seconds : float
         That the message took.
     """
@@ -88,8 +83,7 @@ def train_metrics(
             # At least one, so that a node without a decision is heard; it weighs next to nothing.
             STEPS: max(1, int(sum(each["steps"] for each in told))),
             "reward": float(np.mean(rewards)),
-            "finished-of-ended": finished / max(finished + lost, 1),
-            "response": response,
+            **facts,
             "messages": messages,
             "seconds": seconds,
             **{
@@ -99,6 +93,22 @@ def train_metrics(
             },
         }
     )
+
+
+def task_facts(finished: int, lost: int, response: float) -> dict[str, float]:
+    """How the tasks of a network fared.
+
+    Parameters
+    ----------
+    finished, lost : int
+        Tasks that ended.
+    response : float
+        Of the finished ones, in seconds, all together.
+    """
+    return {
+        "finished-of-ended": finished / max(finished + lost, 1),
+        "response": response / max(finished, 1),
+    }
 
 
 def report(

@@ -25,6 +25,13 @@ LOSSES = {
     "client": ("#009E73", ".."),
     "failure": ("#CC79A7", "xx"),
 }
+# What nodes tell about their training: metric, scale and label.
+PANELS = (
+    ("finished-of-ended", 100, "finished of the ended tasks, %"),
+    ("response", 1, "response of finished tasks, s"),
+    ("return", 1, "return per episode"),
+    ("reward", 1, "reward per decision"),
+)
 Row = Mapping[str, Any]
 
 
@@ -78,6 +85,21 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
         f"± is half of the 95 % interval; response of finished tasks only"
     )
     return "\n".join([text[0], rule, *text[1:], rule, foot, *_differences(rows)])
+
+
+def format_rows(rows: Sequence[Row], rho: float | None, worlds: int) -> str:
+    """The table of a run: of offloading (:func:`format_table`), or of returns without a load."""
+    if rho is not None:
+        return format_table(rows, rho, worlds)
+    width = max(len(row["policy"]) for row in rows) + 2
+    lines = [f"{'policy':<{width}}{'return per episode':>20}{'steps':>18}{'episodes':>10}"]
+    lines += [
+        f"{title(row['policy']):<{width}}{plus_minus(row['return']):>20}"
+        f"{plus_minus(row['length']):>18}{row['episodes']:>10}"
+        for row in rows
+    ]
+    lines += [f"± is half of the 95 % interval over {worlds} starts, the same for every policy"]
+    return "\n".join(lines)
 
 
 def plus_minus(interval: Mapping[str, float | None], scale: float = 1.0) -> str:
@@ -204,6 +226,20 @@ def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
     plt.close(figure)
 
 
+def plot_rows(rows: Sequence[Row], rho: float | None, path: Path) -> None:
+    """Figure of the table of a run: :func:`plot_comparison`, or the returns without a load."""
+    if rho is not None:
+        plot_comparison(rows, rho, path)
+        return
+    figure, axis = plt.subplots(figsize=(7, 0.5 * len(rows) + 1.5))
+    order = list(rows)[::-1]
+    _plot_intervals(axis, order, "return", 1, "return per episode")
+    axis.set_yticks(np.arange(len(order)), [title(row["policy"]) for row in order])
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def _plot_intervals(axis: Axes, rows: Sequence[Row], key: str, scale: float, label: str) -> bool:
     """Means with their intervals; returns whether all intervals are bounded."""
     bounded = True
@@ -263,14 +299,11 @@ def plot_learning(replies: Sequence[Row], path: Path) -> None:
         Reply events, with ``version`` and ``metrics``.
     path : Path
     """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
+    shown = [panel for panel in PANELS if panel[0] in replies[0]["metrics"]]
+    figure, axes = plt.subplots(1, len(shown), figsize=(11, 3.4))
     versions = np.array([reply["version"] for reply in replies])
     steps = np.unique(versions)
-    for axis, key, scale, label in (
-        (axes[0], "finished-of-ended", 100, "finished of the ended tasks, %"),
-        (axes[1], "response", 1, "response of finished tasks, s"),
-        (axes[2], "reward", 1, "reward per decision"),
-    ):
+    for axis, (key, scale, label) in zip(axes, shown, strict=True):
         values = scale * np.array([reply["metrics"][key] for reply in replies])
         low, middle, high = (
             np.array([np.quantile(values[versions == v], q) for v in steps])
@@ -285,7 +318,7 @@ def plot_learning(replies: Sequence[Row], path: Path) -> None:
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8, loc="lower right")
-    figure.suptitle("Training, each node in its own copy of the network")
+    figure.suptitle("Training, as the nodes report it")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)

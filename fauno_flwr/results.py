@@ -54,11 +54,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a file in one go: it is either there or not."""
-        path = self.path / name
-        part = path.with_suffix(path.suffix + ".part")
-        part.write_text(text)
-        os.replace(part, path)
-        return path
+        return write_atomically(self.path / name, text)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Write a JSON file; a number that is not finite becomes null."""
@@ -74,6 +70,14 @@ class RunDirectory:
         path = self.path / "checkpoints" / name
         save_file(dict(arrays), path)
         return path
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    """Write a file in one go: it is either there or not."""
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+    return path
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

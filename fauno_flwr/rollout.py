@@ -12,7 +12,8 @@ from fauno_flwr.decisions import Decisions
 from sim_env.compiled import compiled, part
 from sim_env.events import event_tick
 from sim_env.features import NUM_DESTINATION, NUM_LOCAL, Encoding, encode
-from sim_env.heuristics import Loop
+from sim_env.heuristics import LOCAL, Loop
+from sim_env.heuristics import choose as heuristic_choice
 from sim_env.kernel import has_room, tick
 from sim_env.observation import look, undecided
 from sim_env.reward import decision_reward, ends_reward
@@ -42,6 +43,7 @@ class Weights(NamedTuple):
     agent_of_node: np.ndarray  # int32 (N,): actor of each node, -1 for none
     softmax: bool  # actions are drawn from the softmax of the scores; else the highest one
     epsilon: np.ndarray  # float64 (A,): but with this probability any legal action
+    otherwise: int = LOCAL  # heuristic of the agents without an actor; their decisions are not kept
 
 
 class Rows(NamedTuple):
@@ -198,17 +200,23 @@ def decide(net, st, now, actions, weights, observation, scratch, rows):
         for n in range(actions.shape[1]):
             actions[b, n] = 0
             a = weights.agent_of_node[n]
-            if a < 0 or not net.is_agent[n]:
+            if not net.is_agent[n] or (a < 0 and weights.otherwise == LOCAL):
                 continue
             task = undecided(st, b, n)
             if task < 0:
-                if len(rows.world) and net.reward.no_op != 0.0 and rows.newest[b, a] >= 0:
+                paid = a >= 0 and len(rows.world) and net.reward.no_op != 0.0
+                if paid and rows.newest[b, a] >= 0:
                     rows.reward[rows.newest[b, a]] += net.reward.no_op
                 continue
             slots = net.slots[n]
             raw_local, raw = scratch.raw_local, scratch.raw_destination[:, :slots]
             mask, destination = scratch.mask[:, :slots], scratch.destination[:, :slots]
             look(net, st, b, n, task, now, raw_local[0], raw[0], mask[0])
+            if a < 0:
+                actions[b, n] = heuristic_choice(
+                    st, b, weights.otherwise, raw_local[0], raw[0], mask[0], slots
+                )
+                continue
             destination[:] = np.float32(0.0)
             encode(observation, raw_local, raw, mask, scratch.local, destination)
             actions[b, n] = choose(st, b, weights, a, scratch, slots)
@@ -318,6 +326,11 @@ class Recorder:
         Width of the actors' hidden layers.
     keep : int
         Ticks after which a decision that nobody has taken may be forgotten.
+
+    Attributes
+    ----------
+    forgotten : array of int64, shape (A,)
+        Decisions of each agent that were.
     """
 
     def __init__(self, world: World, agents: int, hidden: int, keep: int) -> None:
@@ -331,6 +344,7 @@ class Recorder:
         self._scratch = make_scratch(self._encoding, int(net.slots.max()), hidden)
         self._rows = make_rows(self._encoding, world.num_worlds, agents, 0, 0)
         self._start = np.zeros(agents, np.int64)
+        self.forgotten = np.zeros(agents, np.int64)
 
     def roll(self, weights: Weights, ticks: int) -> None:
         """Let the worlds run for `ticks` under the actors."""
@@ -380,7 +394,12 @@ class Recorder:
         """Do without what is too old to be taken: some agents may never be asked for theirs."""
         rows = self._rows
         ticks = rows.tick[: rows.used[0]]
-        self._start = np.maximum(self._start, np.searchsorted(ticks, self.world.now - self.keep))
+        kept, first = int(np.searchsorted(ticks, self.world.now - self.keep)), self._start.min()
+        if first < kept:
+            agent = rows.agent[first:kept]
+            missed = agent[np.arange(first, kept) >= self._start[agent]]
+            self.forgotten += np.bincount(missed, minlength=self.agents)
+        self._start = np.maximum(self._start, kept)
         rows.newest[rows.newest < self._start] = -1
         self._forget()
 

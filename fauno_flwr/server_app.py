@@ -12,7 +12,6 @@ from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.common.logger import log
@@ -21,7 +20,6 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from fauno_flwr import report
 from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
-from fauno_flwr.learners import make_population
 from fauno_flwr.logs import set_up_logging
 from fauno_flwr.members import Members
 from fauno_flwr.protocol import (
@@ -40,8 +38,7 @@ from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
 from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
 from fauno_flwr.stack import AgentStack
 from fauno_flwr.status import failures, node_statistics
-from sim_env.evaluation import run_policies
-from sim_env.policies import POLICIES
+from fauno_flwr.tasks import EdgeTask, Task, make_task
 from sim_env.scenario import Scenario
 from strategies import SGD, Checkpoints, Guard, Polynomial
 from strategies.arrays import Arrays, Layout, to_arrays, to_record
@@ -61,12 +58,15 @@ def main(grid: Grid, context: Context) -> None:
     torch.set_num_threads(1)
     set_up_logging()
     settings = context.run_config
-    config = load_config(str(settings["conf"]), shlex.split(str(settings["overrides"])))
-    scenario = config.build_scenario()
+    overrides = shlex.split(str(settings["overrides"]))
+    if settings["env-id"]:
+        overrides = ["world=gym", f"world.env_id={settings['env-id']}", *overrides]
+    config = load_config(str(settings["conf"]), overrides)
+    task = make_task(config)
     if isinstance(grid, HttpGrid):
         grid = BackgroundGrid(grid, LARGEST_REPLY)
     default_out = Path.home() / "fauno-flwr-results" / f"run-{context.run_id}"
-    Run(grid, config, scenario, RunDirectory(str(settings["out"]) or default_out)).execute()
+    Run(grid, config, task, RunDirectory(str(settings["out"]) or default_out)).execute()
 
 
 class Run:
@@ -76,8 +76,8 @@ class Run:
     ----------
     grid : Grid
     config : RunConfig
-    scenario : Scenario
-        The compiled world of `config`.
+    task : Task or Scenario
+        What the nodes learn; a compiled world of `config` stands for offloading in it.
     out : RunDirectory
     tell : callable, optional
         Gets every event that is written down.
@@ -87,12 +87,13 @@ class Run:
         self,
         grid: Grid,
         config: RunConfig,
-        scenario: Scenario,
+        task: Task | Scenario,
         out: RunDirectory,
         tell: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.tell = tell or (lambda event: None)
-        self.grid, self.config, self.scenario, self.out = grid, config, scenario, out
+        self.grid, self.config, self.out = grid, config, out
+        self.task: Task = EdgeTask(config, task) if isinstance(task, Scenario) else task
         self.settings = config.to_yaml()
         # A grid that simulates brings its own time.
         self.clock: Clock = getattr(grid, "clock", None) or time
@@ -109,7 +110,7 @@ class Run:
         """Handshake, train, evaluate, write; returns the rows of the table."""
         self.out.write_text("config.yaml", self.settings)
         log(INFO, "results go to %s", self.out.path)
-        log(INFO, "offered load rho = %.3f", self.scenario.rho)
+        log(INFO, "%s", self.task.describe())
         self._stage("handshake")
         self.agent_of = self._handshake()
         ask = partial(self._question, QUERY)
@@ -126,7 +127,7 @@ class Run:
         self._write_summary(rows, versions)
         worlds = self.config.evaluation.worlds
         if rows:
-            for line in report.format_table(rows, self.scenario.rho, worlds).splitlines():
+            for line in report.format_rows(rows, self.task.facts["rho"], worlds).splitlines():
                 log(INFO, line)
         return rows
 
@@ -139,13 +140,13 @@ class Run:
         self.tell(event)
 
     def _population(self, agents: int) -> AgentStack:
-        return make_population(agents, self.config, self.scenario)
+        return self.task.make_population(agents)
 
     # ---- handshake -----------------------------------------------------------------------------
 
     def _handshake(self) -> dict[int, int]:
         """Which agent each node is; every agent has exactly one node."""
-        needed = len(self.scenario.agents)
+        needed = len(self.task.names)
         agent_of: dict[int, int] = {}
         refusal = ""
         end = self.clock.monotonic() + self.config.federation.wait_for_nodes
@@ -182,8 +183,7 @@ class Run:
                         + (f" (the last refusal: {refusal})" if refusal else "")
                     )
                 self.clock.sleep(1.0)
-        names = [self.scenario.topology.names[node] for node in self.scenario.agents]
-        log(INFO, "%s nodes take part: %s", needed, ", ".join(names))
+        log(INFO, "%s nodes take part: %s", needed, ", ".join(self.task.names))
         return agent_of
 
     def _everybody(self) -> list[int]:
@@ -290,7 +290,7 @@ class Run:
         self._write(event)
 
     def _name(self, node_id: int) -> str:
-        return str(self.scenario.topology.names[self.scenario.agents[self.agent_of[node_id]]])
+        return self.task.names[self.agent_of[node_id]]
 
     # ---- evaluation ----------------------------------------------------------------------------
 
@@ -314,7 +314,7 @@ class Run:
             except (RejectedError, KeyError) as error:
                 log(WARNING, "the actor of %s is left out: %s", self._name(node_id), error)
         flat = {
-            f"{self.scenario.topology.names[self.scenario.agents[agent]]}.{name}": array
+            f"{self.task.names[agent]}.{name}": array
             for agent, actor in sorted(actors.items())
             for name, array in actor.items()
         }
@@ -322,26 +322,16 @@ class Run:
         return actors
 
     def _evaluate(self, actors: dict[int, Arrays]) -> list[dict[str, Any]]:
-        """FAuNO, if all its actors are here, and the heuristics on the same arrivals."""
-        evaluation, agents = self.config.evaluation, self.scenario.agents
-        policies = {name: POLICIES[name] for name in evaluation.policies}
-        if len(actors) == len(agents):
-            population = self._population(len(agents))
+        """The table: the agents, if all their actors are here, and what they are compared with."""
+        agents = len(self.task.names)
+        if len(actors) == agents:
+            population = self._population(agents)
             for agent, actor in actors.items():
                 population.set_actor(actor, agent)
-            agent_of_node = np.zeros(self.scenario.topology.num_nodes, np.int64)
-            agent_of_node[agents] = np.arange(len(agents))
-            fauno = population.policy(agent_of_node, evaluation.greedy)
-            policies = {report.FAUNO: fauno, **policies}
-        elif actors:
-            log(WARNING, "%s of %s actors: no joint evaluation", len(actors), len(agents))
-        return run_policies(
-            self.scenario,
-            policies,
-            evaluation.seeds,
-            warmup=evaluation.warmup,
-            window=evaluation.window,
-        )
+            return self.task.evaluate(population)
+        if actors:
+            log(WARNING, "%s of %s actors: no joint evaluation", len(actors), agents)
+        return self.task.evaluate(None)
 
     # ---- results -------------------------------------------------------------------------------
 
@@ -356,10 +346,7 @@ class Run:
                 "software": software_versions(),
                 "seed": self.config.seed,
                 "evaluation_seeds": list(self.config.evaluation.seeds),
-                "rho": self.scenario.rho,
-                "tasks_per_second": float(
-                    self.scenario.net.arrivals.sum() / self.config.physics.tick
-                ),
+                **self.task.facts,
                 "versions": versions,
                 "versions_wanted": self.config.federation.versions,
                 "buffer_size": self.config.federation.buffer_size,
@@ -371,7 +358,7 @@ class Run:
         )
         if rows:
             figure = self.out.path / "figures" / "comparison.png"
-            report.plot_comparison(rows, self.scenario.rho, figure)
+            report.plot_rows(rows, self.task.facts["rho"], figure)
         if replies:
             report.plot_learning(replies, self.out.path / "figures" / "learning.png")
 

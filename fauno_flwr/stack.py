@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fauno_flwr.config import PADDED, AgentConfig
 from fauno_flwr.decisions import Decisions
-from fauno_flwr.networks import Actor, EquivariantActor, PaddedActor, StackedMLP
+from fauno_flwr.networks import Actor, EquivariantActor, PaddedActor, StackedMLP, Widths
 from fauno_flwr.policy import ActorPolicy
 from fauno_flwr.rollout import Weights
 from sim_env.features import OBSERVATIONS
@@ -82,8 +82,8 @@ class AgentStack(ABC):
     config : AgentConfig
     seed : int
         Of the start.
-    observation : str, default "full"
-        What the agents see; it sets the widths of the networks.
+    observation : str or Widths, default "full"
+        What the agents see, by name, or how much of it; it sets the widths of the networks.
     slots : int, default 1
         Largest number of slots in the network: padded networks have so many, others take any.
 
@@ -102,11 +102,13 @@ class AgentStack(ABC):
         agents: int,
         config: AgentConfig,
         seed: int,
-        observation: str = "full",
+        observation: str | Widths = "full",
         slots: int = 1,
     ) -> None:
         self.agents, self.config, self.observation, self.slots = agents, config, observation, slots
-        self.encoding = OBSERVATIONS[observation]
+        self.encoding: Widths = (
+            OBSERVATIONS[observation] if isinstance(observation, str) else observation
+        )
         generator = torch.Generator().manual_seed(seed)
         self.actor = self._make_actor(generator)
         self.networks: dict[str, StackedMLP] = {"actor": self.actor, **self._others(generator)}

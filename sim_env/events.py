@@ -189,6 +189,8 @@ def complete(net, st, b, n, task, now):
     """The output of a task sets out for its client."""
     if st.window[0] <= st.born[b, task] < st.window[1]:
         st.served_by[b, n] += 1
+        if st.exchange.shape[1] > 0:
+            st.exchange[b, st.origin[b, task], n] += 1
     back, elsewhere = st.back[b, task], st.hops[b, task] > 0
     if net.home_shortcut and st.receiver[b, task] == n:
         back, elsewhere = st.from_receiver[b, task], False

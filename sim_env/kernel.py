@@ -299,6 +299,8 @@ def process(net, st, b, n, now):
         st.service[b, n] = NONE
         if st.window[0] <= st.born[b, task] < st.window[1]:
             st.served_by[b, n] += 1
+            if st.exchange.shape[1] > 0:
+                st.exchange[b, st.origin[b, task], n] += 1
         if st.back[b, task] > 0:
             launch(st, b, task, RETURNING, now + 1 + st.back[b, task])
         else:

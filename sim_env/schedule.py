@@ -66,7 +66,7 @@ class Schedule:
         return 1.0 if self.kind == "constant" else self.high
 
 
-def multipliers(schedule: Schedule, ticks: int, tick_seconds: float) -> np.ndarray:
+def multipliers(schedule: Schedule, ticks: int, tick_seconds: float, start: int = 0) -> np.ndarray:
     """Multiplier of the rate in every tick.
 
     Parameters
@@ -74,23 +74,26 @@ def multipliers(schedule: Schedule, ticks: int, tick_seconds: float) -> np.ndarr
     schedule : Schedule
         What changes.
     ticks : int
-        Number of ticks, from 0 on.
+        Number of ticks.
     tick_seconds : float
         Seconds of a tick.
+    start : int, default 0
+        The first of them.
 
     Returns
     -------
     array of float, shape (ticks,)
         A tick takes the multiplier of the slot in which it begins.
     """
-    begin = np.arange(ticks) * tick_seconds
+    begin = np.arange(start, start + ticks) * tick_seconds
     if schedule.kind == "steps":
         values, durations = np.array(parse_steps(schedule.steps)).T
         ends = np.cumsum(durations)[:-1]
         return values[np.searchsorted(ends * (1 - ROUNDING), begin, "right")]
     slot = np.floor(begin / schedule.slot + ROUNDING).astype(int)
-    slots = int(slot[-1]) + 1 if ticks else 0
-    return np.fromiter(islice(SLOTS[schedule.kind](schedule), slots), float, slots)[slot]
+    first, slots = (int(slot[0]), int(slot[-1]) + 1) if ticks else (0, 0)
+    values = islice(SLOTS[schedule.kind](schedule), first, slots)
+    return np.fromiter(values, float, slots - first)[slot - first]
 
 
 def parse_steps(text: str) -> list[tuple[float, float]]:

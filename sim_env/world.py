@@ -31,6 +31,7 @@ from sim_env.state import (
 )
 
 FIRST_POOL = 512
+AHEAD = 2**16  # ticks for which the multipliers of the rates are computed at once
 SLOT_BYTES = 8 * NUM_DESTINATION + 9  # of an observation: raw columns, reward and mask
 OUTCOMES = {
     "overflow": OVERFLOW,
@@ -149,7 +150,7 @@ class World:
         rows, streams = len(net.neighbour), int(net.streams[-1])
         require_worlds(len(seeds), self.num_nodes, rows, streams, net.information_delay, FIRST_POOL)
         self.now = 0
-        self._factors = np.ones(0)
+        self._factors, self._factors_from = np.ones(0), 0
         first = self._factors_of(0, 1)[0]
         self.state = new_state(self.net, require_seeds(seeds), FIRST_POOL, first)
         self._outages = self.scenario.outages(seeds)
@@ -162,11 +163,17 @@ class World:
         self._filled = np.zeros(0, np.int32)
         self._one = self._room_for(1)
 
-    def measure(self, start: int, stop: int) -> None:
-        """Measure the tasks born in the ticks ``start <= tick < stop``; call it before `start`."""
+    def measure(self, start: int, stop: int, exchange: bool = False) -> None:
+        """Measure the tasks born in the ticks ``start <= tick < stop``; call it before `start`.
+
+        With `exchange`, ``state.exchange`` counts from now on which node served whose tasks: a
+        number for each pair of nodes.
+        """
         self.state.window[:] = start, stop
         for name in ("cohort", "histogram", "born_at", "finished_at", "served_by"):
             getattr(self.state, name)[:] = 0
+        pairs = (self.num_worlds, *[self.num_nodes if exchange else 0] * 2)
+        self.state = self.state._replace(exchange=np.zeros(pairs, np.int64))
 
     def step(self, actions: np.ndarray) -> None:
         """Advance one tick.
@@ -263,11 +270,13 @@ class World:
 
     def _factors_of(self, tick: int, count: int) -> np.ndarray:
         """Multipliers of the rates of arrival in `count` ticks from `tick` on."""
-        if tick + count > len(self._factors):
+        first = tick - self._factors_from
+        if not 0 <= first <= len(self._factors) - count:
             spec = self.scenario.spec
-            ahead = max(1024, 2 * (tick + count))
-            self._factors = multipliers(spec.workload.schedule, ahead, spec.physics.tick)
-        return self._factors[tick : tick + count]
+            ahead = max(AHEAD, count)
+            self._factors = multipliers(spec.workload.schedule, ahead, spec.physics.tick, tick)
+            self._factors_from, first = tick, 0
+        return self._factors[first : first + count]
 
     def _room_for(self, rows: int) -> Observation:
         return empty_observation(rows, int(self.net.slots.max()), self.scenario.encoding)

@@ -69,7 +69,11 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
 @pytest.mark.parametrize(
     ("conf", "overrides", "sentence"),
     [
-        ("eter2", [], "conf is 'eter2': must be one of balanced, ether2, paper, peersimgym"),
+        (
+            "eter2",
+            [],
+            "conf is 'eter2': must be one of balanced, cartpole, ether2, paper, peersimgym",
+        ),
         ("ether2", ["workload.rate=-1"], "workload.rate is -1.0: must be a finite number above 0"),
         ("ether2", ["workload.rate=nan"], "workload.rate is nan"),
         ("ether2", ["federation.bufer_size=3"], "did you mean federation.buffer_size?"),

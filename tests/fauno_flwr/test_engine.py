@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fauno_flwr.launcher import Engine
+from fauno_flwr.launcher import Engine, stage_app
 from fauno_flwr.processes import is_zombie
 from tests.fauno_flwr.test_apps import AGENTS, TINY
 from tests.fauno_flwr.test_main import FAUNO
@@ -46,8 +46,8 @@ def alive(processes: set[psutil.Process]) -> list[str]:
     return [str(each) for each in processes if each.is_running() and not is_zombie(each)]
 
 
-def wait_for(engine: Engine, run_id: str) -> tuple[str, str]:
-    end = time.monotonic() + 120
+def wait_for(engine: Engine, run_id: str, patience: float = 120.0) -> tuple[str, str]:
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         status, details = engine.status(run_id)
         if status.startswith("finished"):
@@ -241,3 +241,23 @@ def test_the_fab_holds_conf_and_no_tests(tmp_path: Path) -> None:
     assert "conf/preset/ether2.yaml" in names
     assert "fauno_flwr/server_app.py" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
+
+
+@pytest.mark.slow
+def test_any_gymnasium_environment_is_learned_through_flower(tmp_path: Path) -> None:
+    """The run config names it; client, strategy and results are those of every other run."""
+    out = tmp_path / "run"
+    with Engine() as engine:
+        settings = {
+            "conf": "cartpole",
+            "env-id": "CartPole-v1",
+            "overrides": "federation.versions=4 evaluation.worlds=2",
+            "out": str(out),
+        }
+        run_id = engine.submit(stage_app(engine.home / "app"), settings, 4, 2)
+        assert wait_for(engine, run_id, 500.0)[0] == "finished:completed", engine.run_log(run_id)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["env_id"] == "CartPole-v1"
+    assert summary["versions"] == 4
+    assert [row["policy"] for row in summary["table"]] == ["fauno", "random"]
+    assert len(summary["nodes"]) == 4

@@ -8,7 +8,7 @@ from sim_env.evaluation import by_world, interval, run_policies, run_policy, sum
 from sim_env.policies import POLICIES
 from sim_env.scenario import load_scenario
 from sim_env.state import BINS
-from sim_env.world import Metrics
+from sim_env.world import Metrics, World
 
 
 def metrics(finished: list[int], response: list[int], created: int = 100) -> Metrics:
@@ -146,3 +146,19 @@ def test_rows_by_world_add_up_to_the_row_of_a_policy() -> None:
     assert rows[0]["response_p95"] == pytest.approx(20.0)
     assert np.isnan(rows[2]["response_mean"])
     assert np.isnan(rows[2]["response_p95"])
+
+
+@pytest.mark.parametrize("policy", ["sed", "random", "local"])
+def test_who_served_whom_adds_up(policy: str) -> None:
+    """By server it is what each node served, by origin no more than was born there."""
+    world = World(load_scenario("ether2"), [1, 2])
+    world.measure(50, 2000, exchange=True)
+    world.run(POLICIES[policy], 2500, np.random.default_rng(0))
+    exchange, metrics = world.state.exchange, world.metrics()
+    np.testing.assert_array_equal(exchange.sum(axis=1), metrics.served_by)
+    assert np.all(exchange.sum(axis=2) <= metrics.born_at)
+    assert np.all(exchange.sum(axis=2) >= metrics.finished_at)
+    own = np.einsum("bnn->b", exchange)
+    assert np.all((own == exchange.sum(axis=(1, 2))) == (policy == "local"))
+    world.measure(0, 10)
+    assert world.state.exchange.size == 0

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from fauno_flwr.config import choices, load_config
 from sim_env.jobs import MEGABYTE, alibaba_jobs
+from sim_env.policies import POLICIES
 from sim_env.scenario import Scenario, ScenarioSpec
 from sim_env.topology import TopologySpec, build_topology
 from sim_env.workload import (
@@ -24,6 +25,7 @@ from sim_env.workload import (
     read_jobs,
     source_rates,
 )
+from sim_env.world import World
 
 ALIBABA = Path(__file__).parents[2].parent / "shared" / "data" / "alibaba_jobs_x0.1.csv"
 with_data = pytest.mark.skipif(not ALIBABA.is_file(), reason="the Alibaba jobs are not here")
@@ -404,3 +406,26 @@ def test_highest_is_the_largest_multiplier() -> None:
     ):
         values = multipliers(schedule, 20_000, 1.0)
         assert schedule.highest * 0.95 <= values.max() <= schedule.highest
+
+
+@given(
+    kind=st.sampled_from(["constant", "linear", "zigzag", "uniform", "steps"]),
+    start=st.integers(0, 400),
+    ticks=st.integers(1, 300),
+)
+def test_multipliers_from_a_later_tick_on_are_a_part_of_all(
+    kind: str, start: int, ticks: int
+) -> None:
+    schedule = Schedule(kind, low=1, high=4, slot=0.7, steps="1-3,2-9,0.5-1")
+    whole = multipliers(schedule, start + ticks, 0.1)
+    assert multipliers(schedule, ticks, 0.1, start).tolist() == whole[start:].tolist()
+
+
+def test_an_old_world_does_not_remember_all_of_its_schedule() -> None:
+    spec = ScenarioSpec(TopologySpec(), WorkloadSpec(schedule=Schedule("zigzag", slot=0.5)))
+    old, young = (World(Scenario(spec), [3]) for _ in range(2))
+    old.now = 10**7
+    assert len(old._factors_of(old.now, 100)) == 100
+    assert len(old._factors) <= 2**17
+    young.run(POLICIES["sed"], 200_000, np.random.default_rng(0))
+    assert len(young._factors) <= 2**18

@@ -1,0 +1,254 @@
+"""A node's end of a shared world."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import INFO, WARNING
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from flwr.common.logger import log
+
+from fauno_flwr.config import RunConfig
+from fauno_flwr.decisions import Decisions
+from fauno_flwr.protocol import task_facts
+from fauno_flwr.shared_world import wire
+from fauno_flwr.shared_world.server import read_file, read_token
+from fauno_flwr.stack import AgentStack
+from sim_env.scenario import Scenario
+
+TOKEN_FILE, AUTHORITY = "world-token-file", "world-ca"  # keys of a node config
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries
+CALL_TIMEOUT = 60.0
+SHORTEST_WAIT, LONGEST_WAIT = 0.01, 5.0  # seconds between two looks for a rollout
+MOST_LIVES = 10  # worlds that begin anew in the course of one rollout
+
+
+class UnreachableError(ConnectionError):
+    """The service did not answer for as long as the node was willing to try."""
+
+
+class RefusedError(ValueError):
+    """The service said no; the text says why."""
+
+
+class AnewError(Exception):
+    """The world that was joined is no more; another one stands in its place."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to get to a service.
+
+    Parameters
+    ----------
+    address : str
+    token : str, default ""
+    authority : bytes, default empty
+        PEM of the authority that signed the service's certificate; empty: plain text.
+    """
+
+    address: str
+    token: str = ""
+    authority: bytes = b""
+
+    @classmethod
+    def read(cls, address: str, token_file: Any = None, authority: Any = None) -> Self:
+        """From files.
+
+        Parameters
+        ----------
+        address : str
+        token_file, authority : str, optional
+            Absolute paths.
+
+        Raises
+        ------
+        ValueError
+            If a path is none, or a file cannot be read.
+        """
+        for name, path in ((TOKEN_FILE, token_file), (AUTHORITY, authority)):
+            if path is not None and not (isinstance(path, str) and Path(path).is_absolute()):
+                raise ValueError(f"{name} is {path!r}: must be an absolute path")
+        return cls(
+            address,
+            "" if token_file is None else read_token(Path(token_file)),
+            b"" if authority is None else read_file(Path(authority)),
+        )
+
+
+class WorldClient:
+    """Calls to a service, tried again while it does not answer; use it as a context manager.
+
+    Parameters
+    ----------
+    access : Access
+    patience : float
+        Seconds for which a call is tried.
+    """
+
+    def __init__(self, access: Access, patience: float) -> None:
+        self.address, self.patience = access.address, patience
+        options = [
+            ("grpc.max_receive_message_length", wire.LARGEST_ANSWER),
+            ("grpc.max_send_message_length", wire.LARGEST_ANSWER),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+        ]
+        if access.authority:
+            trust = grpc.ssl_channel_credentials(access.authority)
+            self._channel = grpc.secure_channel(access.address, trust, options)
+        else:
+            self._channel = grpc.insecure_channel(access.address, options)
+        self._metadata = [(wire.AUTHORIZATION, wire.SCHEME + access.token)] if access.token else []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def call(
+        self, method: str, head: wire.Head, arrays: wire.Arrays | None = None
+    ) -> tuple[wire.Head, wire.Arrays]:
+        """What the service answers.
+
+        Raises
+        ------
+        UnreachableError
+            If it does not.
+        RefusedError
+            If it refuses the token, the settings or the request.
+        AnewError
+            If the world that was joined is no more.
+        """
+        stub = self._channel.unary_unary(f"/{wire.SERVICE}/{method}")
+        request, end, pause = wire.pack(head, arrays), time.monotonic() + self.patience, FIRST_PAUSE
+        told = False
+        while True:
+            try:
+                left = max(end - time.monotonic(), 1.0)
+                answer = stub(request, timeout=min(left, CALL_TIMEOUT), metadata=self._metadata)
+                return wire.unpack(answer)
+            except grpc.RpcError as error:
+                self._raise_if_final(error)
+                reason = error.details()
+            if time.monotonic() + pause > end:
+                raise UnreachableError(
+                    f"the shared world at {self.address} has not answered for {self.patience:g} s "
+                    f"(world.patience): {reason}"
+                )
+            if not told:
+                log(
+                    WARNING,
+                    "the shared world at %s does not answer, trying for %g s: %s",
+                    self.address,
+                    self.patience,
+                    reason,
+                )
+                told = True
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _raise_if_final(self, error: grpc.RpcError) -> None:
+        """Pass on what no second try would change."""
+        code, details = error.code(), error.details()
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return
+        if code == grpc.StatusCode.FAILED_PRECONDITION:
+            raise AnewError(details) from None
+        raise RefusedError(f"the shared world at {self.address} refuses: {details}") from None
+
+
+class SharedWorld:
+    """One agent in a shared world: its actor acts there, its own decisions come back.
+
+    Parameters
+    ----------
+    config : RunConfig
+    scenario : Scenario
+        The compiled world of `config`, which must be that of the service.
+    agent : int
+    access : Access
+    sleep : callable, default time.sleep
+
+    Raises
+    ------
+    UnreachableError, RefusedError
+        As :meth:`WorldClient.call`.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        scenario: Scenario,
+        agent: int,
+        access: Access,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.agent, self._sleep = agent, sleep
+        self._node = np.zeros(0, np.int32)
+        self._encoding = scenario.encoding
+        self._ticks = config.training.worlds * config.training.ticks
+        self._client = WorldClient(access, config.world.patience)
+        self._hello = {
+            "agent": agent,
+            "protocol": wire.PROTOCOL,
+            "fingerprint": wire.fingerprint(config, scenario),
+            "settings": wire.world_settings(config),
+        }
+        self._finished = self._lost = self._response = 0
+        self._tick = config.physics.tick
+        self._session = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.__exit__()
+
+    def collect(self, population: AgentStack) -> Decisions:
+        """Let the first agent of a population act for a rollout; returns what it decided.
+
+        The rollout is of ``training.worlds * training.ticks`` ticks of the one world.
+        """
+        weights = population.weights(self._node, greedy=False)
+        actor = {
+            name: value
+            for name, value in weights._asdict().items()
+            if isinstance(value, np.ndarray) and name != "agent_of_node"
+        }
+        one = {name: value[0] for name, value in actor.items()}
+        for _ in range(MOST_LIVES):
+            try:
+                return self._collect(one)
+            except AnewError as news:
+                log(INFO, "the shared world at %s: %s", self._client.address, news)
+                self._session = ""
+        raise RefusedError(
+            f"the shared world at {self._client.address} has started anew {MOST_LIVES} times "
+            f"within one rollout"
+        )
+
+    def facts(self) -> dict[str, float]:
+        """How the tasks of the whole world have fared while this agent collected."""
+        return task_facts(self._finished, self._lost, self._response * self._tick)
+
+    def _collect(self, actor: wire.Arrays) -> Decisions:
+        if not self._session:
+            self._session = str(self._client.call(wire.JOIN, self._hello)[0]["session"])
+        me = {"agent": self.agent, "session": self._session}
+        self._client.call(wire.DEPLOY, me, actor)
+        while True:
+            told, arrays = self._client.call(wire.COLLECT, {**me, "ticks": self._ticks})
+            if not told["left"]:
+                break
+            wait = told["left"] / max(told["speed"], 1.0)
+            self._sleep(min(max(wait, SHORTEST_WAIT), LONGEST_WAIT))
+        self._finished += told["finished"]
+        self._lost += told["lost"]
+        self._response += told["response"]
+        return wire.to_decisions(arrays, self._encoding.local, self._encoding.destinations)
