@@ -9,22 +9,21 @@ from logging import WARNING
 from typing import Any, TypeVar
 
 import httpx
-from flwr.app import Array, Error, Message, Metadata, RecordDict
+from flwr.app import Array, Error, Message, Metadata
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.common.logger import log
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
-from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_body,
     get_object_children_ids_from_object_content,
 )
-from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from strategies.checks import require_number
+from strategies.grids import GridAround
 
 T = TypeVar("T")
 
@@ -85,7 +84,7 @@ class OneReply:
             raise TooLargeError(f"the reply has more than {self.max_bytes} bytes")
 
 
-class BackgroundGrid(Grid):
+class BackgroundGrid(GridAround):
     """Pulls the contents of each reply in a thread of its own, and at most so many bytes of it.
 
     Flower's grid waits for the contents of a reply that is announced: minutes, if its SuperNode
@@ -100,6 +99,7 @@ class BackgroundGrid(Grid):
         Of a reply, also of its arrays when they are put together; more is an error of its node.
     """
 
+    grid: HttpGrid
     # A busy SuperLink's database answers with an error for a while; see `_patiently`.
     PATIENCE, PAUSE = 120.0, 1.0
     # A reply of a usual size is there in a few milliseconds: the look that finds it has it.
@@ -109,30 +109,11 @@ class BackgroundGrid(Grid):
 
     def __init__(self, grid: HttpGrid, max_bytes: int = 2**28) -> None:
         require_number("max_bytes", max_bytes, at_least=1)
-        self.grid, self.max_bytes = grid, max_bytes
+        super().__init__(grid)
+        self.max_bytes = max_bytes
         self._coming: set[str] = set()
         self._here: dict[str, tuple[float, Message]] = {}
         self._changed = threading.Condition()
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self.grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message, as Flower's deprecated method does."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Ids of the nodes that are online."""

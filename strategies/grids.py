@@ -102,6 +102,38 @@ class LocalGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
 
+class GridAround(Grid):
+    """A grid that changes how the messages of another one come and go; the run is the other's.
+
+    Parameters
+    ----------
+    grid : Grid
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self.grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message (deprecated in Flower, but abstract there)."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+
 class InMemoryGrid(LocalGrid):
     """A federation of `num_nodes` nodes that run `client_app` in this process.
 

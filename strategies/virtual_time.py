@@ -4,16 +4,15 @@ import heapq
 import time
 from collections.abc import Iterable, Mapping
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from strategies.clock import VirtualClock
-from strategies.grids import FIRST_NODE_ID
+from strategies.grids import FIRST_NODE_ID, GridAround
 from strategies.latency import Duration
 
 
-class VirtualTimeGrid(Grid):
+class VirtualTimeGrid(GridAround):
     """Hands out the replies of `grid` in the order and at the times of a latency model.
 
     The engine still works in parallel, as fast as it can. A reply is held back until its virtual
@@ -45,7 +44,8 @@ class VirtualTimeGrid(Grid):
         patience: float = 600.0,
         poll_interval: float = 0.02,
     ) -> None:
-        self.grid, self.duration = grid, duration
+        super().__init__(grid)
+        self.duration = duration
         self.patience, self.poll_interval = patience, poll_interval
         partitions = in_order_of_registration(grid) if partitions is None else partitions
         if len(set(partitions.values())) != len(partitions):
@@ -71,26 +71,6 @@ class VirtualTimeGrid(Grid):
         while self._due and self._due[0][0] <= now:
             due, number, message_id = heapq.heappop(self._due)
             self._ready[message_id] = due, number
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self.grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message (deprecated in Flower, but abstract there)."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes of the grid that have a partition."""
