@@ -258,6 +258,7 @@ class Run:
             ttl=federation.ttl,
             poll_interval=getattr(self.grid, "poll_interval", self._poll_interval),
             nodes=self.members,
+            member_of=self.agent_of.__getitem__,
             on_event=self._record,
         )
         result = strategy.start(
@@ -285,8 +286,9 @@ class Run:
             self.last_failure = f"{self._name(event['node'])}: {event['reason']}"
         if "node" in event:
             event = {**event, "name": self._name(event["node"])}
-        if "nodes" in event:
-            event = {**event, "names": [self._name(node_id) for node_id in event["nodes"]]}
+        if "members" in event:
+            # By agent: after a resume, an update in the buffer may be of a node id that is gone.
+            event = {**event, "names": [self.task.names[agent] for agent in event["members"]]}
         self._write(event)
 
     def _name(self, node_id: int) -> str:

@@ -1,4 +1,4 @@
-"""The newest update of each node, until enough nodes have reported."""
+"""The newest update of each member, until enough of them have reported."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -41,13 +41,18 @@ class Update:
         return self.flight.node_id
 
     @property
+    def member(self) -> int:
+        """Who is behind the node id."""
+        return self.flight.member
+
+    @property
     def base_version(self) -> int:
         """Version that the update started from, by the server's own record."""
         return self.flight.base_version
 
 
 class Buffer:
-    """At most one update per node: a newer one replaces the older and inherits its steps."""
+    """At most one update per member: a newer one replaces the older and inherits its steps."""
 
     def __init__(self) -> None:
         self._updates: dict[int, Update] = {}
@@ -55,8 +60,8 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._updates)
 
-    def __contains__(self, node_id: int) -> bool:
-        return node_id in self._updates
+    def __contains__(self, member: int) -> bool:
+        return member in self._updates
 
     def __iter__(self) -> Iterator[Update]:
         return iter(self._updates.values())
@@ -73,16 +78,16 @@ class Buffer:
 
     def put(self, update: Update) -> bool:
         """Add an update; returns whether it replaced an older one."""
-        older = self._updates.pop(update.node_id, None)
+        older = self._updates.pop(update.member, None)
         if older is not None:
             # The wait counts from the first report: a busy node must not put a flush off for ever.
             steps, arrived_at = update.steps + older.steps, older.arrived_at
             update = replace(update, steps=steps, arrived_at=arrived_at)
-        self._updates[update.node_id] = update
+        self._updates[update.member] = update
         return older is not None
 
     def take_all(self) -> list[Update]:
-        """Empty the buffer; updates in the order of the node ids."""
-        updates = [self._updates[node_id] for node_id in sorted(self._updates)]
+        """Empty the buffer; updates in the order of the members."""
+        updates = [self._updates[member] for member in sorted(self._updates)]
         self._updates = {}
         return updates

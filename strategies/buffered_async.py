@@ -104,6 +104,9 @@ class BufferedAsync(Strategy):
         First and longest pause of a node that fails, in seconds.
     nodes : callable, optional
         ``nodes(grid)`` gives the ids of the nodes that take part; default: all that are online.
+    member_of : callable, optional
+        ``member_of(node_id)`` gives an ``int`` that stays when a SuperNode comes back under a new
+        id, as it does without a key: one member has one place in the buffer. Default: the id.
     on_event : callable, optional
         Gets a dict for every dispatch, reply, error, rejection and flush.
     on_version : callable, optional
@@ -142,6 +145,7 @@ class BufferedAsync(Strategy):
         backoff: float = 2.0,
         max_backoff: float = 300.0,
         nodes: Callable[[Grid], Iterable[int]] | None = None,
+        member_of: Callable[[int], int] | None = None,
         on_event: Callable[[Event], None] | None = None,
         on_version: Callable[[int, ArrayRecord, MetricRecord | None], None] | None = None,
         checkpoint: Checkpoints | None = None,
@@ -179,6 +183,7 @@ class BufferedAsync(Strategy):
         self.poll_interval, self.refresh_interval = poll_interval, refresh_interval
         self.backoff, self.max_backoff = backoff, max_backoff
         self.nodes = nodes or (lambda grid: grid.get_node_ids())
+        self.member_of = member_of or (lambda node_id: node_id)
         self.on_event = on_event or (lambda event: None)
         self.on_version = on_version or (lambda version, arrays, metrics: None)
         self.checkpoint, self.clock, self.seed = checkpoint, clock, seed
@@ -241,7 +246,7 @@ class BufferedAsync(Strategy):
         session = self._running()
         idle = session.idle(sorted(self.nodes(grid)))
         if self.refill == ON_VERSION:
-            idle = [node_id for node_id in idle if node_id not in session.buffer]
+            idle = [i for i in idle if self.member_of(i) not in session.buffer]
         if self.concurrency is not None:
             free = max(0, self.concurrency - len(session.flights))
             if len(idle) > free:

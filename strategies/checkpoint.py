@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from strategies.checks import require_number
 
-FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 2
+FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 3
 
 State = dict[str, Any]
 Tensors = dict[str, np.ndarray]

@@ -15,6 +15,8 @@ class Flight:
     ----------
     message_id : str
     node_id : int
+    member : int
+        Who is behind the node id.
     base_version : int
         Version of the arrays that were sent, from the server's own record.
     sent_at : float
@@ -24,6 +26,7 @@ class Flight:
 
     message_id: str
     node_id: int
+    member: int
     base_version: int
     sent_at: float
     kind: str = TRAIN

@@ -216,7 +216,8 @@ class Session:
         if not pushed:
             self.fail(node_id, "error", "the message could not be sent", kind=kind)
             return
-        self.flights.open(Flight(pushed[0], node_id, version, self.now(), kind))
+        member = self.strategy.member_of(node_id)
+        self.flights.open(Flight(pushed[0], node_id, member, version, self.now(), kind))
         about = {"version": version, "message": pushed[0], "kind": kind}
         self.emit("dispatch", node=node_id, bytes=size_of_arrays(message), **about)
 
@@ -293,6 +294,7 @@ class Session:
         self.merging = {update.flight.message_id: update for update in updates}
         about = {
             "nodes": [update.node_id for update in updates],
+            "members": [update.member for update in updates],
             "steps": [update.steps for update in updates],
             "staleness": staleness,
         }

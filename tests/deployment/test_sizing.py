@@ -108,7 +108,7 @@ def test_more_steps_than_were_asked_for_are_rejected() -> None:
     critic = Population(1, config.agent, config.seed).get_critic()
     layout = Layout(critic)
     guard.begin(layout, "arrays", STEPS)
-    flight = Flight("m", 1000, 0, 0.0, MessageType.TRAIN)
+    flight = Flight("m", 1000, 1000, 0, 0.0, MessageType.TRAIN)
     most = 2 * 40 * sized.ask(1000)
     for steps in (most, most + 1):
         reply.content.metric_records[METRICS][STEPS] = steps

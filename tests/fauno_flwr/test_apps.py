@@ -318,6 +318,24 @@ def test_a_node_that_restarts_under_a_new_id_takes_its_place_again(tmp_path) -> 
     assert {1002 in e["nodes"] for e in flushes} == {True, False}
 
 
+def test_a_node_under_a_new_id_does_not_count_twice(tmp_path) -> None:
+    """Agent 2 has reported, restarts and reports again before K = 5 others are there."""
+    settings = load_config("ether2", [*TINY, "federation.versions=1", "federation.buffer_size=5"])
+    durations = {0: 100.0, 3: 9.0}
+    grid = InMemoryGrid(
+        client_app.app,
+        AGENTS,
+        duration=lambda i, k: durations.get(i, 1.0) if k else 1.0,  # the first is the handshake
+        presence={2: [(0.0, 2.5), (4.0, 1e9)]},
+    )
+    out = run(grid, settings, tmp_path / "run")
+    events = read_lines(out.path / "events.jsonl")
+    (flush,) = [event for event in events if event["event"] == "flush"]
+    reported = {e["node"] for e in events if e["event"] == "reply" and e["t"] <= flush["t"]}
+    assert len(reported) == 6
+    assert len(set(flush["names"])) == 5
+
+
 def test_a_training_goes_on_from_its_checkpoints(tmp_path) -> None:
     state = tmp_path / "state"
     settings = [*TINY, f"federation.checkpoints={state}"]

@@ -119,6 +119,27 @@ def test_a_fraction_is_of_the_nodes_that_take_part_now(
     assert {len(e["nodes"]) for e in events if e["event"] == "flush"} == {2}
 
 
+def test_a_node_under_a_new_id_keeps_its_place_in_the_buffer(
+    linear_app: ClientApp, zeros: ArrayRecord
+) -> None:
+    """Node 0 reports at 1 and comes back as node 1: its reports are those of one member."""
+    grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: 1.0 if i < 2 else 6.5)
+    first, again, other = grid.contexts
+
+    def present(_: object) -> list[int]:
+        return [first if grid.clock.monotonic() < 0.9 else again, other]
+
+    events: list[dict] = []
+    BufferedAsync(
+        2, nodes=present, member_of=lambda i: int(i == other), on_event=events.append
+    ).start(grid, zeros, num_rounds=1)
+    replies = [(e["node"], e["replaced"]) for e in events if e["event"] == "reply"]
+    assert replies[:2] == [(first, False), (again, True)]
+    (flush,) = [event for event in events if event["event"] == "flush"]
+    assert (flush["nodes"], flush["members"]) == ([again, other], [0, 1])
+    assert flush["steps"] == [steps(0) + (len(replies) - 2) * steps(1), steps(2)]
+
+
 def test_k_is_exact_even_when_all_replies_come_at_once(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:

@@ -180,7 +180,7 @@ def damage(path: Path, how: str) -> None:
     elif how == "foreign":
         save_file({"w": np.zeros(3)}, path)
     elif how == "other schema version":
-        path.write_bytes(data.replace(b'"schema_version":"2"', b'"schema_version":"9"'))
+        path.write_bytes(data.replace(b'"schema_version":"3"', b'"schema_version":"9"'))
     elif how == "other model":
         path.write_bytes(data.replace(b"float64(3,)", b"float64(4,)"))
 
@@ -192,7 +192,7 @@ def damage(path: Path, how: str) -> None:
         ("empty", "version-000000011.safetensors cannot be read"),
         ("flipped", "version-000000011.safetensors is damaged: its checksum is wrong"),
         ("foreign", "version-000000011.safetensors was not written by"),
-        ("other schema version", "has schema version 9: must be 2"),
+        ("other schema version", "has schema version 9: must be 3"),
         ("other model", "is of another model"),
     ],
 )
