@@ -106,7 +106,7 @@ def evaluate(
     config = load_config(str(settings), overrides or [])
     scenario = config.build_scenario()
     from fauno_flwr.comparison import compare_policies
-    from fauno_flwr.report import FAUNO
+    from fauno_flwr.policy import FAUNO
     from fauno_flwr.results import RunDirectory
 
     fauno = load_policy(run.expanduser(), source, config, scenario)

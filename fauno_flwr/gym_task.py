@@ -13,12 +13,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from fauno_flwr import report
 from fauno_flwr.config import PADDED, ConfigError, RunConfig
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.experience import Experience
 from fauno_flwr.learners import ALGORITHMS
-from fauno_flwr.policy import ActorPolicy
+from fauno_flwr.policy import FAUNO, ActorPolicy
 from fauno_flwr.stack import AgentStack
 from sim_env.errors import shown
 from sim_env.evaluation import interval
@@ -129,7 +128,7 @@ class GymTask:
         if population is not None:
             policy = population.policy(greedy=evaluation.greedy)
             played = np.array([self._play(policy, agent) for agent in range(population.agents)])
-            row = self._row(report.FAUNO, played)
+            row = self._row(FAUNO, played)
             means = played[:, :, 0].mean(axis=1).tolist()
             rows.append({**row, "by_node": dict(zip(self.names, means, strict=True))})
         rows.append(self._row(RANDOM, np.array([self._play(None, 0)])))

@@ -7,6 +7,8 @@ from fauno_flwr.rollout import LOOP, Weights, make_rows, make_scratch
 from sim_env.observation import Observation
 from sim_env.world import World
 
+FAUNO = "fauno"  # what the trained actors are called among the policies
+
 
 class ActorPolicy:
     """Stacked actors as a policy: in numpy tick by tick, compiled where a world runs by itself.

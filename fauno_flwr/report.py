@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fauno_flwr.policy import FAUNO
 from sim_env.policies import TITLES
 
-FAUNO = "fauno"
 COLOURS = {FAUNO: "#D55E00"}  # Okabe and Ito: told apart by the colour-blind
 OTHER = "#56687A"
 LOSSES = {

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fauno_flwr import report
 from fauno_flwr.config import GYM, RunConfig
 from fauno_flwr.experience import Experience, open_experience
 from fauno_flwr.learners import make_population
+from fauno_flwr.policy import FAUNO
 from fauno_flwr.stack import AgentStack
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES
@@ -90,7 +90,7 @@ class EdgeTask:
             agent_of_node = np.zeros(self.scenario.topology.num_nodes, np.int64)
             agent_of_node[agents] = np.arange(len(agents))
             fauno = population.policy(agent_of_node, evaluation.greedy)
-            policies = {report.FAUNO: fauno, **policies}
+            policies = {FAUNO: fauno, **policies}
         return run_policies(
             self.scenario,
             policies,

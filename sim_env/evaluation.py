@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from sim_env.errors import require_seeds, require_whole, shown
 from sim_env.policies import Policy
@@ -38,6 +37,8 @@ def interval(values: np.ndarray) -> Interval:
     mean = float(values.mean())
     if len(values) == 1:
         return Interval(mean, float("-inf"), float("inf"))
+    from scipy import stats  # here: it is slow to import, and a node that trains needs no interval
+
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
 

@@ -1,6 +1,8 @@
 """The two ends of the Flower app, on the in-memory grid: what travels, what is written."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -334,6 +336,17 @@ def test_a_node_under_a_new_id_does_not_count_twice(tmp_path) -> None:
     reported = {e["node"] for e in events if e["event"] == "reply" and e["t"] <= flush["t"]}
     assert len(reported) == 6
     assert len(set(flush["names"])) == 5
+
+
+def test_a_node_starts_without_what_only_the_server_needs() -> None:
+    """In a deployment every message is a new process: what it imports is paid each time."""
+    script = "import sys, fauno_flwr.client_app as c; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    assert not loaded & {"matplotlib", "networkx", "scipy.stats", "scipy.spatial", "torch._dynamo"}
 
 
 def test_a_training_goes_on_from_its_checkpoints(tmp_path) -> None:

@@ -1,0 +1,40 @@
+"""What Flower's engine costs per message of the default size; six minutes, on an idle machine."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fauno_flwr.results import read_lines
+from tests.fauno_flwr.test_main import FAUNO
+
+pytestmark = pytest.mark.slow
+LEARNED = 4  # messages of a node after which their length has been learned
+
+
+def test_the_engine_costs_less_than_15_percent_of_a_message(tmp_path: Path) -> None:
+    """From a node's message to its next one, all that is not its ClientApp at work."""
+    out = tmp_path / "run"
+    settings = ["federation.versions=24", "federation.buffer_size=1", "evaluation.policies=[]"]
+    command = [FAUNO, "deploy", "local", "--nodes", "3", "--out", str(out), *settings]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    sent: dict[str, float] = {}
+    worked: dict[str, list[float]] = {}
+    cycles: dict[str, list[tuple[float, float]]] = {}
+    for event in read_lines(out / "events.jsonl"):
+        if event["event"] == "dispatch":
+            name = event["name"]
+            if name in sent:
+                cycles.setdefault(name, []).append((event["t"] - sent[name], worked[name][-1]))
+            sent[name] = event["t"]
+        elif event["event"] == "reply":
+            worked.setdefault(event["name"], []).append(event["metrics"]["seconds"])
+    late = np.array([cycle for each in cycles.values() for cycle in each[LEARNED:]])
+    assert len(late) >= 6
+    whole, work = late.T
+    share = float((whole - work).sum() / whole.sum())
+    print(json.dumps({name: np.round(each, 1).tolist() for name, each in cycles.items()}))
+    print(f"engine: {np.mean(whole - work):.1f} s of {np.mean(whole):.1f} s, {100 * share:.1f} %")
+    assert share < 0.15
