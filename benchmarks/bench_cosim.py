@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from fauno_flwr import ppo
-from fauno_flwr.config import RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.population import Population
 from fauno_flwr.rollout import Recorder
+from fauno_flwr.settings import RunConfig
 from sim_env.envs import EdgeVectorEnv
 from sim_env.world import World
 

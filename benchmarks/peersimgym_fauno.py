@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fauno_flwr.config import RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.experiments.cells import learned, train
 from fauno_flwr.experiments.design import HELD_OUT_SEED
 from fauno_flwr.experiments.methods import METHODS
 from fauno_flwr.quiet import quiet_flower
+from fauno_flwr.settings import RunConfig
 from sim_env.peersimgym import run_worlds
 from sim_env.policies import POLICIES, TITLES, Policy
 

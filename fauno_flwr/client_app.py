@@ -14,7 +14,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fauno_flwr.config import NOTHING, RunConfig, from_yaml
+from fauno_flwr.config import from_yaml
 from fauno_flwr.logs import set_up_logging
 from fauno_flwr.node_state import STATE_DIR, NodeState
 from fauno_flwr.protocol import (
@@ -34,6 +34,7 @@ from fauno_flwr.protocol import (
     schema,
     train_metrics,
 )
+from fauno_flwr.settings import NOTHING, RunConfig
 from fauno_flwr.stack import AgentStack
 from fauno_flwr.tasks import Task, make_task
 from strategies.arrays import to_arrays, to_record

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import typer
 
-from fauno_flwr.config import ConfigError, RunConfig
 from fauno_flwr.report import format_table, plot_comparison, tables, to_csv
 from fauno_flwr.results import RunDirectory
+from fauno_flwr.settings import ConfigError, RunConfig
 from sim_env.evaluation import by_world, run_policy, summarise
 from sim_env.policies import Policy
 from sim_env.scenario import Scenario

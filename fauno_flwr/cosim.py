@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fauno_flwr.config import NOTHING, RunConfig
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.learners import make_population
 from fauno_flwr.protocol import (
@@ -34,6 +33,7 @@ from fauno_flwr.protocol import (
     train_metrics,
 )
 from fauno_flwr.rollout import Recorder
+from fauno_flwr.settings import NOTHING, RunConfig
 from fauno_flwr.stack import AgentStack
 from fauno_flwr.transport import Transport
 from sim_env.scenario import Scenario

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fauno_flwr.config import OWN, ConfigError, RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.options import Conf, Out, Overrides, results_path
+from fauno_flwr.settings import OWN, ConfigError, RunConfig
 from sim_env.policies import POLICIES, Policy
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fauno_flwr.config import SHARED, ConfigError, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.settings import SHARED, ConfigError
 
 
 def local(

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fauno_flwr.config import ConfigError
+from fauno_flwr.settings import ConfigError
 
 DAYS = 825  # the longest that common verifiers accept
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600

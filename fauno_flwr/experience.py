@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from fauno_flwr import ppo
-from fauno_flwr.config import SHARED, RunConfig
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.protocol import task_facts
+from fauno_flwr.settings import SHARED, RunConfig
 from fauno_flwr.stack import AgentStack
 from sim_env.envs import EdgeVectorEnv
 from sim_env.scenario import Scenario

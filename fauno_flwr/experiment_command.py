@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fauno_flwr.config import ConfigError
 from fauno_flwr.options import FAILED
+from fauno_flwr.settings import ConfigError
 from sim_env.errors import require_choice
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from fauno_flwr.config import RunConfig
+from fauno_flwr.settings import RunConfig
 
 
 def stop_on_signals() -> None:

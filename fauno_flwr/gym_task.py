@@ -13,11 +13,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from fauno_flwr.config import PADDED, ConfigError, RunConfig
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.experience import Experience
 from fauno_flwr.learners import ALGORITHMS
 from fauno_flwr.policy import FAUNO, ActorPolicy
+from fauno_flwr.settings import PADDED, ConfigError, RunConfig
 from fauno_flwr.stack import AgentStack
 from sim_env.errors import shown
 from sim_env.evaluation import interval

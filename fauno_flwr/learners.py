@@ -1,8 +1,8 @@
 """The algorithms by name, and the agents of a run."""
 
-from fauno_flwr.config import DDQN, PPO, RunConfig
 from fauno_flwr.ddqn import QPopulation
 from fauno_flwr.population import Population
+from fauno_flwr.settings import DDQN, PPO, RunConfig
 from fauno_flwr.stack import AgentStack
 from sim_env.scenario import Scenario
 

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from fauno_flwr import deploy_command, world_command
-from fauno_flwr.config import ConfigError, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.cosim_command import evaluate, train
 from fauno_flwr.experiment_command import experiment
 from fauno_flwr.metrics_command import metrics
 from fauno_flwr.options import BAD_INPUT, FAILED, Conf, Out, Overrides, results_path
 from fauno_flwr.peersimgym_command import peersimgym
+from fauno_flwr.settings import ConfigError
 from fauno_flwr.status import status
 from sim_env.errors import require_choice
 from sim_env.policies import POLICIES
@@ -160,8 +161,8 @@ def prepare() -> None:
     """Compile the kernels once for this machine, so that no run has to."""
     import numpy as np
 
-    from fauno_flwr.config import AgentConfig
     from fauno_flwr.population import Population
+    from fauno_flwr.settings import AgentConfig
     from sim_env.compiled import cache_root
     from sim_env.world import World
 

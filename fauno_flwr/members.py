@@ -8,7 +8,7 @@ from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fauno_flwr.config import ConfigError
+from fauno_flwr.settings import ConfigError
 from strategies.clock import Clock
 
 

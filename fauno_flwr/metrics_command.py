@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr.config import ConfigError
+from fauno_flwr.settings import ConfigError
 from fauno_flwr.status import failures, node_statistics, read_events
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr.config import ConfigError
+from fauno_flwr.settings import ConfigError
 
 POLICY_HELP = "lq, lqrand, random, local, threshold or sed."
 

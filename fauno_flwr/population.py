@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from fauno_flwr import ppo
-from fauno_flwr.config import MODEL, PADDED
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.networks import Critic, PaddedCritic, PooledCritic, StackedMLP
+from fauno_flwr.settings import MODEL, PADDED
 from fauno_flwr.stack import AgentStack, Arrays, get, put
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from fauno_flwr.config import ConfigError
+from fauno_flwr.settings import ConfigError
 
 SCHEMA_VERSION = 1
 

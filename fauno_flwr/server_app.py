@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from fauno_flwr import report
-from fauno_flwr.config import MERGE_RULES, ConfigError, RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.logs import set_up_logging
 from fauno_flwr.members import Members
 from fauno_flwr.protocol import (
@@ -35,6 +35,7 @@ from fauno_flwr.protocol import (
     settings_record,
 )
 from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
+from fauno_flwr.settings import MERGE_RULES, ConfigError, RunConfig
 from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
 from fauno_flwr.stack import AgentStack
 from fauno_flwr.status import failures, node_statistics

@@ -8,8 +8,8 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from fauno_flwr.config import TrainingConfig
 from fauno_flwr.protocol import ROLLOUTS
+from fauno_flwr.settings import TrainingConfig
 from strategies import BufferedAsync, Guard
 from strategies.buffer import Update
 from strategies.buffered_async import Event

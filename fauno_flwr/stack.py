@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fauno_flwr.config import PADDED, AgentConfig
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.networks import Actor, EquivariantActor, PaddedActor, StackedMLP, Widths
 from fauno_flwr.policy import ActorPolicy
 from fauno_flwr.rollout import Weights
+from fauno_flwr.settings import PADDED, AgentConfig
 from sim_env.features import OBSERVATIONS
 
 Arrays = dict[str, np.ndarray]

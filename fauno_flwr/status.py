@@ -9,9 +9,10 @@ import numpy as np
 import typer
 from flwr.common.constant import ErrorCode
 
-from fauno_flwr.config import ConfigError, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.protocol import STEPS
 from fauno_flwr.results import read_lines
+from fauno_flwr.settings import ConfigError
 
 ERRORS = {
     code: name.lower().replace("_", "-")

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fauno_flwr.config import GYM, RunConfig
 from fauno_flwr.experience import Experience, open_experience
 from fauno_flwr.learners import make_population
 from fauno_flwr.policy import FAUNO
+from fauno_flwr.settings import GYM, RunConfig
 from fauno_flwr.stack import AgentStack
 from sim_env.evaluation import run_policies
 from sim_env.policies import POLICIES

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from fauno_flwr.config import OWN, ConfigError, load_config, require_address
+from fauno_flwr.config import load_config
+from fauno_flwr.settings import OWN, ConfigError, require_address
 
 STATUS_PATIENCE = 5.0
 TokenFile = Annotated[

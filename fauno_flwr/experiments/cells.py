@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fauno_flwr.config import RunConfig
 from fauno_flwr.cosim import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
 from fauno_flwr.learners import make_population
 from fauno_flwr.quiet import quiet_flower
 from fauno_flwr.results import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
+from fauno_flwr.settings import RunConfig
 from fauno_flwr.stack import Arrays
 from sim_env.evaluation import run_policy
 from sim_env.policies import POLICIES, Policy

@@ -11,9 +11,9 @@ import grpc
 import numpy as np
 from flwr.common.logger import log
 
-from fauno_flwr.config import RunConfig
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.protocol import task_facts
+from fauno_flwr.settings import RunConfig
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.server import read_file, read_token
 from fauno_flwr.stack import AgentStack

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.common.logger import log
 
-from fauno_flwr.config import RunConfig
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.learners import make_population
 from fauno_flwr.rollout import Recorder
+from fauno_flwr.settings import RunConfig
 from fauno_flwr.shared_world.table import joint_table
 from fauno_flwr.shared_world.wire import Arrays, Schema, require_arrays
 from sim_env.heuristics import CODES

@@ -9,10 +9,11 @@ import pytest
 from flwr.app import Message, MessageType, RecordDict
 
 from fauno_flwr import client_app
-from fauno_flwr.config import RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.node_state import STATE_DIR
 from fauno_flwr.population import Population
 from fauno_flwr.protocol import ARRAYS, CONFIG, METRICS, QUERY, settings_record
+from fauno_flwr.settings import RunConfig
 from strategies.arrays import to_arrays, to_record
 from strategies.grids import InMemoryGrid
 from tests.fauno_flwr.test_apps import AGENTS, TINY, ask

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from flwr.common.logger import FLOWER_LOGGER, log
 
-from fauno_flwr.config import ConfigError, RunConfig
 from fauno_flwr.logs import SETTING, set_up_logging
 from fauno_flwr.metrics_command import format_metrics, serve
+from fauno_flwr.settings import ConfigError, RunConfig
 from fauno_flwr.status import failures, format_status
 from tests.fauno_flwr.test_main import fauno
 

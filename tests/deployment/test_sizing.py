@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fauno_flwr import client_app
-from fauno_flwr.config import TrainingConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.population import Population
 from fauno_flwr.protocol import ARRAYS, CONFIG, METRICS, ROLLOUTS, STEPS
+from fauno_flwr.settings import TrainingConfig
 from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.flights import Flight

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from safetensors.numpy import load_file
 
 from fauno_flwr import client_app
-from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.population import Population
 from fauno_flwr.protocol import (
     ACTOR,
@@ -25,6 +25,7 @@ from fauno_flwr.protocol import (
 )
 from fauno_flwr.results import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
+from fauno_flwr.settings import ConfigError, RunConfig
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.grids import InMemoryGrid
 

@@ -5,14 +5,8 @@ import dataclasses
 import pytest
 import yaml
 
-from fauno_flwr.config import (
-    ConfigError,
-    RunConfig,
-    choices,
-    conf_dir,
-    from_yaml,
-    load_config,
-)
+from fauno_flwr.config import choices, conf_dir, from_yaml, load_config
+from fauno_flwr.settings import ConfigError, RunConfig
 from sim_env.scenario import SCENARIOS
 
 GROUPS = [

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fauno_flwr.config import RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.cosim import CosimGrid
 from fauno_flwr.protocol import STEPS
 from fauno_flwr.results import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
+from fauno_flwr.settings import RunConfig
 
 SMALL = [
     "topology=ether1",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fauno_flwr.config import ConfigError, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.experiments import EXPERIMENTS
 from fauno_flwr.experiments.cells import by_role, run_cell
 from fauno_flwr.experiments.design import (
@@ -34,6 +34,7 @@ from fauno_flwr.experiments.runner import (
 )
 from fauno_flwr.experiments.summary import differences, summarise
 from fauno_flwr.main import app
+from fauno_flwr.settings import ConfigError
 from sim_env.scenario import load_scenario
 
 SMALL = (

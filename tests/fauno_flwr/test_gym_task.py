@@ -12,7 +12,7 @@ import pytest
 from gymnasium import spaces
 
 from fauno_flwr import client_app, ppo
-from fauno_flwr.config import PADDED, AgentConfig, ConfigError, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.ddqn import QPopulation
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.gym_task import Flat, GymWorlds
@@ -20,6 +20,7 @@ from fauno_flwr.population import Population
 from fauno_flwr.report import format_rows
 from fauno_flwr.results import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
+from fauno_flwr.settings import PADDED, AgentConfig, ConfigError
 from fauno_flwr.tasks import make_task
 from strategies.grids import InMemoryGrid
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fauno_flwr.config import AgentConfig, ConfigError, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.ddqn import QPopulation
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.learners import ALGORITHMS, make_population
+from fauno_flwr.settings import AgentConfig, ConfigError
 from fauno_flwr.stack import AgentStack
 from sim_env.features import OBSERVATIONS
 from sim_env.observation import Observation

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fauno_flwr.config import RunConfig
 from fauno_flwr.following import Progress
+from fauno_flwr.settings import RunConfig
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fauno_flwr import ppo
-from fauno_flwr.config import AgentConfig
 from fauno_flwr.population import Population
+from fauno_flwr.settings import AgentConfig
 from sim_env.envs import EdgeVectorEnv
 from sim_env.features import OBSERVATIONS, Encoding
 

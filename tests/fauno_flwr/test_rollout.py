@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fauno_flwr.config import RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.learners import make_population
 from fauno_flwr.rollout import Recorder, Weights
+from fauno_flwr.settings import RunConfig
 from fauno_flwr.stack import AgentStack
 from sim_env.scenario import Scenario
 from sim_env.world import World

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fauno_flwr import client_app
-from fauno_flwr.config import ConfigError, RunConfig, load_config
+from fauno_flwr.config import load_config
 from fauno_flwr.decisions import Decisions
 from fauno_flwr.deploy_keys import write_certificates
 from fauno_flwr.learners import make_population
@@ -24,6 +24,7 @@ from fauno_flwr.protocol import ARRAYS, CONFIG, METRICS, STEPS, settings_record
 from fauno_flwr.results import RunDirectory
 from fauno_flwr.rollout import Recorder
 from fauno_flwr.server_app import Run
+from fauno_flwr.settings import ConfigError, RunConfig
 from fauno_flwr.shared_world import host as host_module
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.client import (
