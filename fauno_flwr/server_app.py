@@ -103,7 +103,7 @@ class Run:
         # Under virtual time the seconds of a node are not those that the server waits.
         sized = config.training.seconds_per_message if self.clock is time else 0.0
         training = replace(config.training, seconds_per_message=sized)
-        self.sizer = Sizer(training, lambda node_id: self.agent_of[node_id])
+        self.sizer = Sizer(training, lambda node_id: self.agent_of[node_id], config.federation.ttl)
         self.stages: dict[str, float] = {}
         self.last_failure = ""
 
@@ -256,7 +256,6 @@ class Run:
             compression=federation.build_compression(),
             checkpoint=checkpoint,
             refill=federation.refill,
-            ttl=federation.ttl,
             poll_interval=getattr(self.grid, "poll_interval", self._poll_interval),
             nodes=self.members,
             member_of=self.agent_of.__getitem__,

@@ -227,7 +227,8 @@ class FederationConfig:
         Folder for the state of training after each version, absolute; empty for none. A run that
         finds one there goes on from it.
     ttl : float
-        Seconds after which an unanswered message counts as failed.
+        Seconds after which an unanswered message counts as failed. If messages are sized by time,
+        the most: four times as long as a node took for its last one, 60 at least, are enough then.
     timeout : float
         Seconds after which training ends with the versions made so far.
     wait_for_nodes : float

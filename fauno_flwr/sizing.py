@@ -1,4 +1,4 @@
-"""Messages as long as the engine's fixed cost asks for: rollouts are counted out by time."""
+"""Messages as long as the engine's fixed cost asks for, and how long to wait for an answer."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -18,7 +18,11 @@ from strategies.guard import RejectedError
 
 
 class Sizer:
-    """How many rollouts to ask of each node, learned from how long it took for the last ones.
+    """How many rollouts to ask of each node, and how long to wait, learned from its last answers.
+
+    A message may get lost on its way to a node that stays online (its SuperLink is killed in that
+    moment), and Flower tells nobody: the node is sent another one when it has been silent for
+    several times as long as it usually is.
 
     Parameters
     ----------
@@ -27,14 +31,22 @@ class Sizer:
         first of each agent has.
     agent_of : callable
         Agent of a node id: a SuperNode that comes back under a new id is as fast as before.
+    longest_wait : float, default 600.0
+        Seconds to wait for an answer at most; of a node that has not answered yet, and of all if
+        messages are not sized by time, the only wait.
     """
 
     GROWTH = 8  # from message to message, at most: the first one may have been an exception
+    WAITS, SHORTEST_WAIT = 4.0, 60.0  # usual times of a message to wait for an answer, and seconds
 
-    def __init__(self, training: TrainingConfig, agent_of: Callable[[int], int]) -> None:
-        self.training, self.agent_of = training, agent_of
+    def __init__(
+        self, training: TrainingConfig, agent_of: Callable[[int], int], longest_wait: float = 600.0
+    ) -> None:
+        self.training, self.agent_of, self.longest_wait = training, agent_of, longest_wait
         self._asked: dict[int, int] = {}
         self._next: dict[int, int] = {}
+        self._took: dict[int, float] = {}
+        self._silent: dict[int, int] = {}
 
     def ask(self, node_id: int) -> int:
         """Rollouts of the next message of a node; it is taken down as asked."""
@@ -66,6 +78,27 @@ class Sizer:
         wanted = min(asked * self.training.seconds_per_message / seconds, asked * self.GROWTH)
         self._next[self.agent_of(node_id)] = max(1, min(round(wanted), self.training.most_rollouts))
 
+    def wait(self, node_id: int) -> float:
+        """Seconds to wait for the answer to the next message of a node."""
+        agent, usual = self.agent_of(node_id), self.training.seconds_per_message
+        if not usual or agent not in self._took:
+            return self.longest_wait
+        patience = max(self.WAITS * max(usual, self._took[agent]), self.SHORTEST_WAIT)
+        # A node that has become much slower must be heard in the end.
+        return min(patience * 2.0 ** min(self._silent.get(agent, 0), 60), self.longest_wait)
+
+    def answered(self, node_id: int, latency: float) -> None:
+        """A node has answered so many seconds after its message was sent."""
+        agent = self.agent_of(node_id)
+        self._took[agent] = latency
+        self._silent.pop(agent, None)
+
+    def gave_up(self, node_id: int, latency: float) -> None:
+        """A message has failed after so many seconds; it counts if its time was over."""
+        agent = self.agent_of(node_id)
+        if latency >= self.wait(node_id):
+            self._silent[agent] = self._silent.get(agent, 0) + 1
+
 
 class SizedAsync(BufferedAsync):
     """:class:`BufferedAsync` that tells every node how many rollouts its message is worth.
@@ -79,7 +112,7 @@ class SizedAsync(BufferedAsync):
     """
 
     def __init__(self, sizer: Sizer, buffer_size: float, **settings: Any) -> None:
-        super().__init__(buffer_size, **settings)
+        super().__init__(buffer_size, ttl=sizer.wait, **settings)
         self.sizer, self.listener = sizer, self.on_event
         self.on_event = self._hear
 
@@ -88,6 +121,9 @@ class SizedAsync(BufferedAsync):
         if event["event"] == "reply":
             event = {**event, "rollouts": self.sizer.asked(event["node"])}
             self.sizer.hear(event["node"], event["metrics"].get("seconds"))
+            self.sizer.answered(event["node"], event["latency"])
+        elif event["event"] == "error" and "latency" in event:
+            self.sizer.gave_up(event["node"], event["latency"])
         self.listener(event)
 
     def configure_train(

@@ -81,8 +81,9 @@ class BufferedAsync(Strategy):
         What a reply must be like.
     compression : Compression, optional
         How updates travel; the nodes must have the same one: see :mod:`strategies.compression`.
-    ttl : float, default 600.0
-        Seconds after which an unanswered message counts as failed.
+    ttl : float or callable, default 600.0
+        Seconds after which an unanswered message counts as failed; ``ttl(node_id)`` if nodes
+        differ.
     min_available_nodes : int, default 1
         Nodes that must be there before the first message is sent. In a deployment SuperNodes come
         one by one, and a fraction of the first one would be that one alone.
@@ -134,7 +135,7 @@ class BufferedAsync(Strategy):
         server_optimizer: ServerOptimizer | None = None,
         guard: Guard | None = None,
         compression: Compression | None = None,
-        ttl: float = 600.0,
+        ttl: float | Callable[[int], float] = 600.0,
         min_available_nodes: int = 1,
         concurrency: int | None = None,
         refill: str = ON_REPLY,
@@ -155,7 +156,8 @@ class BufferedAsync(Strategy):
         require_buffer_size(buffer_size)
         require_choice("normalize", normalize, (BY_WEIGHT, BY_COUNT))
         require_choice("refill", refill, (ON_REPLY, ON_VERSION))
-        require_number("ttl", ttl, above=0)
+        if not callable(ttl):
+            require_number("ttl", ttl, above=0)
         require_number("poll_interval", poll_interval, above=0)
         require_number("refresh_interval", refresh_interval, at_least=0)
         require_number("backoff", backoff, at_least=0)
@@ -196,6 +198,10 @@ class BufferedAsync(Strategy):
         """The newest version of the last training."""
         return self.session.version if self.session else 0
 
+    def time_to_live(self, node_id: int) -> float:
+        """Seconds that a message to a node has."""
+        return self.ttl(node_id) if callable(self.ttl) else self.ttl
+
     def updates_needed(self, nodes: int) -> int:
         """K, when `nodes` nodes take part."""
         if isinstance(self.buffer_size, int) or self.buffer_size > 1:
@@ -226,7 +232,8 @@ class BufferedAsync(Strategy):
         log(INFO, "\t│\t├── Staleness: %s, at most %s", self.staleness, self.max_staleness)
         log(INFO, "\t│\t├── Merge: %s, then %s", self.merge, self.server_optimizer)
         log(INFO, "\t│\t├── Guard: %s, compression: %s", self.guard, self.compression)
-        log(INFO, "\t│\t└── Time-to-live of a message: %s s", self.ttl)
+        ttl = "one for each node" if callable(self.ttl) else f"{self.ttl:g} s"
+        log(INFO, "\t│\t└── Time-to-live of a message: %s", ttl)
 
     # ---- Flower's hooks ----------------------------------------------------------------------
 
@@ -318,7 +325,7 @@ class BufferedAsync(Strategy):
             RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: told}),
             dst_node_id=node_id,
             message_type=message_type,
-            ttl=self.ttl,
+            ttl=self.time_to_live(node_id),
             group_id=str(version),
         )
 

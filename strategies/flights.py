@@ -21,6 +21,8 @@ class Flight:
         Version of the arrays that were sent, from the server's own record.
     sent_at : float
         Time of the strategy's clock.
+    ttl : float
+        Seconds after which no answer is expected.
     kind : {"train", "evaluate"}, default "train"
     """
 
@@ -29,6 +31,7 @@ class Flight:
     member: int
     base_version: int
     sent_at: float
+    ttl: float
     kind: str = TRAIN
 
 
@@ -87,9 +90,9 @@ class Flights:
         del self._by_message[flight.message_id]
         self._busy.discard(flight.node_id)
 
-    def sent_before(self, time: float) -> list[Flight]:
-        """Flights that began before `time`."""
-        return [flight for flight in self._by_message.values() if flight.sent_at < time]
+    def overdue(self, now: float, grace: float) -> list[Flight]:
+        """Flights whose time was over `grace` seconds ago."""
+        return [f for f in self._by_message.values() if now - f.sent_at > f.ttl + grace]
 
     def failed(self, node_id: int, now: float) -> float:
         """Leave a node alone for a while; returns the seconds."""

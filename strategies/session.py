@@ -189,7 +189,8 @@ class Session:
         self.flights.forget_all_but(set(taking_part), self.now())
         self.count(len(taking_part))
         if self.evaluation is not None:
-            expired = self.now() - self.evaluation.opened_at > self.strategy.ttl
+            patience = max(map(self.strategy.time_to_live, self.evaluation.waiting), default=0.0)
+            expired = self.now() - self.evaluation.opened_at > patience
             self.evaluation.drop(taking_part, expired)
             messages = self.strategy.configure_evaluate(
                 self.evaluation.version, self.evaluation.arrays, self.evaluate_config, self.grid
@@ -216,8 +217,8 @@ class Session:
         if not pushed:
             self.fail(node_id, "error", "the message could not be sent", kind=kind)
             return
-        member = self.strategy.member_of(node_id)
-        self.flights.open(Flight(pushed[0], node_id, member, version, self.now(), kind))
+        member, ttl = self.strategy.member_of(node_id), message.metadata.ttl
+        self.flights.open(Flight(pushed[0], node_id, member, version, self.now(), ttl, kind))
         about = {"version": version, "message": pushed[0], "kind": kind}
         self.emit("dispatch", node=node_id, bytes=size_of_arrays(message), **about)
 
@@ -225,7 +226,7 @@ class Session:
 
     def pull(self) -> list[Message]:
         """Replies that are there; flights that nobody will answer any more are closed."""
-        for flight in self.flights.sent_before(self.now() - self.strategy.ttl - GRACE):
+        for flight in self.flights.overdue(self.now(), GRACE):
             self.flights.close(flight)
             self.fail(flight.node_id, "error", "no answer in its time", **self._about(flight))
         return list(self.grid.pull_messages(self.flights.message_ids)) if len(self.flights) else []

@@ -59,6 +59,41 @@ def test_without_a_time_nothing_changes() -> None:
     assert sized.ask(0) == TrainingConfig().rollouts
 
 
+def test_a_silent_node_is_given_up_after_some_of_its_usual_times_and_ever_later() -> None:
+    sized = sizer(seconds_per_message=TARGET)
+    assert sized.wait(0) == 600.0
+    sized.answered(0, 50.0)
+    assert [sized.wait(0), sized.wait(1)] == [200.0, 600.0]
+    sized.gave_up(0, 199.0)  # an error, but not because its time was over
+    assert sized.wait(0) == 200.0
+    sized.gave_up(0, 200.0)
+    assert sized.wait(0) == 400.0
+    sized.gave_up(0, 405.0)
+    assert sized.wait(0) == 600.0
+    sized.answered(0, 20.0)
+    assert sized.wait(0) == sized.WAITS * TARGET
+    assert sizer().wait(0) == 600.0
+
+
+def test_a_lost_message_costs_a_node_little_time() -> None:
+    """Its second message never comes: it is sent another one long before the longest time."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        metrics = MetricRecord({STEPS: 1, "seconds": 5.0})
+        content = RecordDict({ARRAYS: message.content[ARRAYS], METRICS: metrics})
+        return Message(content, reply_to=message)
+
+    sized = Sizer(TrainingConfig(seconds_per_message=5.0), lambda node_id: node_id)
+    told: list[dict] = []
+    grid = InMemoryGrid(app, 1, duration=5.0, faults=lambda i, k: "silent" if k == 1 else None)
+    strategy = SizedAsync(sized, 1, weighted_by_key=STEPS, on_event=told.append)
+    strategy.start(grid, to_record({"w": np.zeros(2, np.float32)}), num_rounds=4, timeout=2000)
+    assert strategy.version == 4
+    assert sized.SHORTEST_WAIT < told[-1]["t"] < 2 * sized.SHORTEST_WAIT
+
+
 def test_a_node_trains_as_many_rollouts_as_it_is_asked_for() -> None:
     """Asked for n, it does what it does with ``training.rollouts=n``."""
 
@@ -109,7 +144,7 @@ def test_more_steps_than_were_asked_for_are_rejected() -> None:
     critic = Population(1, config.agent, config.seed).get_critic()
     layout = Layout(critic)
     guard.begin(layout, "arrays", STEPS)
-    flight = Flight("m", 1000, 1000, 0, 0.0, MessageType.TRAIN)
+    flight = Flight("m", 1000, 1000, 0, 0.0, 60.0, MessageType.TRAIN)
     most = 2 * 40 * sized.ask(1000)
     for steps in (most, most + 1):
         reply.content.metric_records[METRICS][STEPS] = steps

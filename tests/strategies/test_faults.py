@@ -108,7 +108,7 @@ def assert_only_bad_replies_are_rejected(app: ClientApp, check: str, **settings:
     assert set(guard.rejections) == {(check, BAD)}
 
 
-@fault("1", patch(Flights, "sent_before", lambda self, time: []))
+@fault("1", patch(Flights, "overdue", lambda self, now, grace: []))
 def a_client_never_answers(_: Path) -> None:
     """Its slot is opened again after the time-to-live, and it is asked again."""
     grid = InMemoryGrid(
