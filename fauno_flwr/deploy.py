@@ -24,7 +24,7 @@ from fauno_flwr.deploy_keys import (
 from fauno_flwr.launcher import Engine, free_addresses
 
 RESTART_PAUSE = 2.0
-# Where a message waits between two processes; the default is a second.
+# Where a message waits between two processes of a node; the default is a second.
 TASK_POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 
 
@@ -111,7 +111,7 @@ class Deployment(Engine):
         superlink = self._serve("superlink", self._superlink(*self._options(certificates)))
         self._await_superlink(superlink.process)
         runtime = ["--runtime-api-address", self.address, *self._trust, *self._share_secret]
-        self._serve("superexec", ["flower-superexec", *runtime], **TASK_POLL)
+        self._serve("superexec", ["flower-superexec", *runtime])
         if self.world:
             self._serve_world(certificates)
         for node in range(self.nodes):

@@ -251,7 +251,7 @@ class BufferedAsync(Strategy):
         grid : Grid
         """
         session = self._running()
-        idle = session.idle(sorted(self.nodes(grid)))
+        idle = session.idle(session.present)
         if self.refill == ON_VERSION:
             idle = [i for i in idle if self.member_of(i) not in session.buffer]
         if self.concurrency is not None:

@@ -71,6 +71,7 @@ class Session:
         self.evaluated = 0
         self.merging: dict[str, Update] = {}
         self.unmatched = 0
+        self.present: list[int] = []
         self.needed, self.short = 0, (0, 0)
         self.wake, self.last_look = True, -math.inf
         strategy.guard.begin(
@@ -161,10 +162,10 @@ class Session:
 
     # ---- sending -----------------------------------------------------------------------------
 
-    def idle(self, taking_part: list[int]) -> list[int]:
-        """Nodes that may be sent a message now, in the order of their ids."""
+    def idle(self, node_ids: list[int]) -> list[int]:
+        """Which of these nodes may be sent a message now."""
         now = self.now()
-        return [node_id for node_id in taking_part if self.flights.may_start(node_id, now)]
+        return [node_id for node_id in node_ids if self.flights.may_start(node_id, now)]
 
     def count(self, nodes: int) -> None:
         """Work out K for the nodes that take part."""
@@ -185,20 +186,20 @@ class Session:
 
     def dispatch(self, training: bool) -> None:
         """Evaluate on the nodes that are asked for it; send the other idle ones on to train."""
-        taking_part = sorted(self.strategy.nodes(self.grid))
-        self.flights.forget_all_but(set(taking_part), self.now())
-        self.count(len(taking_part))
+        self.present = sorted(self.strategy.nodes(self.grid))
+        self.flights.forget_all_but(set(self.present), self.now())
+        self.count(len(self.present))
         if self.evaluation is not None:
             patience = max(map(self.strategy.time_to_live, self.evaluation.waiting), default=0.0)
             expired = self.now() - self.evaluation.opened_at > patience
-            self.evaluation.drop(taking_part, expired)
+            self.evaluation.drop(self.present, expired)
             messages = self.strategy.configure_evaluate(
                 self.evaluation.version, self.evaluation.arrays, self.evaluate_config, self.grid
             )
             for message in messages:
                 self._send(message, self.evaluation.version, EVALUATE)
             self._close_evaluation()
-        if training and self._may_begin(len(taking_part)):
+        if training and self._may_begin(len(self.present)):
             for message in self.strategy.configure_train(
                 self.version, self.result.arrays, self.train_config, self.grid
             ):
