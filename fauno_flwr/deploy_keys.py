@@ -146,7 +146,8 @@ def write_node_key(path: Path) -> Path:
     Parameters
     ----------
     path : Path
-        Of the private key (mode 600); the public one gets ``.pub`` appended.
+        Of the private key (mode 600); the public one gets ``.pub`` appended. A folder that does
+        not exist is made, for its owner only.
 
     Returns
     -------
@@ -160,6 +161,7 @@ def write_node_key(path: Path) -> Path:
     """
     key = ec.generate_private_key(ec.SECP384R1())
     public = path.with_name(f"{path.name}.pub")
+    make_private_folder(path.parent)
     write_new(path, _private_bytes(key, serialization.PrivateFormat.OpenSSH), PRIVATE_FILE)
     text = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH

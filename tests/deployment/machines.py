@@ -95,7 +95,7 @@ class Machine:
                 if pid != self.keeper.pid and os.readlink(entry) == network:
                     os.kill(pid, signal.SIGKILL)
         self.keeper.kill()
-        self.keeper.wait()
+        self.keeper.communicate()
 
 
 class Machines:
@@ -158,4 +158,4 @@ class Machines:
             machine.stop()
         if self.switch is not None:
             self.switch.kill()
-            self.switch.wait()
+            self.switch.communicate()

@@ -20,7 +20,7 @@ from tests.fauno_flwr.test_main import fauno
         (["deploy", "local", "training.seconds_per_message=-1"], "seconds_per_message is -1.0"),
         (["deploy", "local", "--out", "/proc/nothing/x"], "cannot be written"),
         (["deploy", "certificates", "ä.example", "--out", "/tmp/none"], "hosts is ['ä.example']"),
-        (["deploy", "key", "/proc/nothing/key"], "cannot be written"),
+        (["deploy", "key", "/proc/nothing/key"], "'/proc/nothing' cannot be made"),
         (["status", "/proc"], "holds no events.jsonl"),
     ],
 )
@@ -70,8 +70,9 @@ def test_a_certificate_holds_for_its_hosts_and_its_authority_only(tmp_path: Path
 
 
 def test_a_key_pair_belongs_together_and_is_never_overwritten(tmp_path: Path) -> None:
-    public = write_node_key(tmp_path / "node.key")
-    private = tmp_path / "node.key"
+    private = tmp_path / "new" / "node.key"
+    public = write_node_key(private)
+    assert stat.S_IMODE(private.parent.stat().st_mode) == 0o700
     key = serialization.load_ssh_private_key(private.read_bytes(), password=None)
     form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     assert public.read_bytes().strip() == key.public_key().public_bytes(*form)
