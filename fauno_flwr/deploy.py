@@ -68,6 +68,8 @@ class Deployment(Engine):
     world : sequence of str, default empty
         Arguments of ``fauno world serve`` with ``--port``, if the nodes are to share a world; it is
         a process of this deployment then, with a token (and, with `tls`, a certificate) of its own.
+    warm : bool, default False
+        Run each node's messages in forks of a worker, see :mod:`fauno_flwr.warm_worker`.
     tell : callable, optional
         Gets a sentence whenever a process is started again.
     """
@@ -79,11 +81,13 @@ class Deployment(Engine):
         tls: bool = False,
         auth: bool = False,
         world: Sequence[str] = (),
+        warm: bool = False,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         if auth and not tls:
             raise ValueError("auth is on and tls is off: keys of SuperNodes need TLS, add it")
         self.nodes, self.tls, self.auth, self.world = nodes, tls, auth, list(world)
+        self.warm = warm
         self.tell = tell or (lambda sentence: None)
         self.services: dict[str, Service] = {}
         self._stopping = threading.Event()
@@ -165,6 +169,8 @@ class Deployment(Engine):
         host, port = address.split(":")
         command = ["flower-supernode", *self._trust, "--superlink", self.address]
         command += ["--host", host, "--port", port, "--node-config", self.node_config(node)]
+        if self.warm:
+            command += ["--isolation", "process", *self._share_secret]
         return command if key is None else [*command, "--auth-supernode-private-key", str(key)]
 
     @property
@@ -185,8 +191,11 @@ class Deployment(Engine):
         if self.auth:
             key = folder / "key"
             self.flwr("supernode", "register", str(write_node_key(key)), "private")
-        command = self.node_command(node, self.node_addresses[node], key)
-        self._serve(f"supernode-{node}", command, FLWR_HOME=str(folder), **TASK_POLL)
+        address, home = self.node_addresses[node], {"FLWR_HOME": str(folder), **TASK_POLL}
+        self._serve(f"supernode-{node}", self.node_command(node, address, key), **home)
+        if self.warm:
+            worker = ["fauno", "deploy", "worker", address, "--secret-file", str(self.secret)]
+            self._serve(f"worker-{node}", worker, **home)
 
     def _serve(self, name: str, command: list[str], **environment: str) -> Service:
         process = self.spawn(name, *command, **environment)

@@ -1,7 +1,9 @@
-"""The commands ``fauno deploy local``, ``fauno deploy certificates``, ``fauno deploy key``."""
+"""The commands below ``fauno deploy``: ``local``, ``certificates``, ``key``, ``worker``."""
 
 import json
+import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 
 from fauno_flwr.config import load_config
 from fauno_flwr.options import FAILED, Conf, Out, Overrides, results_path
-from fauno_flwr.settings import SHARED, ConfigError
+from fauno_flwr.settings import SHARED, ConfigError, require_address
 
 
 def local(
@@ -26,6 +28,12 @@ def local(
     tls: Annotated[bool, typer.Option("--tls", help="Encrypt; makes the certificates.")] = False,
     auth: Annotated[
         bool, typer.Option("--auth", help="Admit registered SuperNodes only; needs --tls.")
+    ] = False,
+    warm: Annotated[
+        bool,
+        typer.Option(
+            "--warm", help="Run messages in forks of a worker that has torch loaded."
+        ),
     ] = False,
     out: Out = None,
 ) -> None:
@@ -69,7 +77,9 @@ def local(
         typer.echo(sentence, err=True)
 
     try:
-        with Deployment(agents, tls=tls, auth=auth, world=world, tell=tell) as deployment:
+        with Deployment(
+            agents, tls=tls, auth=auth, world=world, warm=warm, tell=tell
+        ) as deployment:
             how = ("TLS" if tls else "no TLS") + (", registered keys only" if auth else "")
             tell(f"SuperLink on {deployment.address} ({how}), logs in {deployment.home}")
             for service in deployment.services.values():
@@ -119,3 +129,30 @@ def key(
 
     public = write_node_key(path.expanduser().absolute())
     typer.echo(f"flwr supernode register {shlex.quote(str(public))} <superlink>")
+
+
+def worker(
+    address: Annotated[
+        str, typer.Argument(help="HOST:PORT that the SuperNode gives its ClientApps.")
+    ],
+    secret_file: Annotated[
+        Path, typer.Option(help="File with the secret that the SuperNode was given.")
+    ],
+) -> None:
+    """Run a SuperNode's messages in forks of one process, which has loaded their libraries.
+
+    For a SuperNode with --isolation process --superexec-auth-secret-file FILE. It relies on
+    internals of Flower 1.41.
+    """
+    try:
+        require_address("address", address)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    secret = secret_file.expanduser()
+    if not secret.is_file():
+        raise ConfigError(f"secret-file is {str(secret)!r}: must be a file")
+    # Not in this process: the forks must find no module of the app loaded.
+    script = str(Path(__file__).with_name("warm_worker.py"))
+    options = ["--insecure", "--runtime-api-address", address]
+    options += ["--superexec-auth-secret-file", str(secret)]
+    os.execv(sys.executable, [sys.executable, "-P", script, *options])

@@ -150,7 +150,12 @@ command(experiment)
 command(peersimgym)
 command(status)
 command(metrics)
-for _subcommand in (deploy_command.local, deploy_command.certificates, deploy_command.key):
+for _subcommand in (
+    deploy_command.local,
+    deploy_command.certificates,
+    deploy_command.key,
+    deploy_command.worker,
+):
     command(_subcommand, deploy)
 command(world_command.serve, world)
 command(world_command.status, world)

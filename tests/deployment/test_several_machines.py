@@ -51,9 +51,8 @@ def test_the_page_works_word_for_word(tmp_path: Path) -> None:
             # What the page says in words: to bring two files from one machine to the other.
             authority = wait_for(server, "/etc/fauno/tls/ca.crt")
             machines[name].write("/etc/fauno/tls/ca.crt", authority)
-            server.write(
-                f"/root/{name}/node.key.pub", machines[name].read("/etc/fauno/node.key.pub")
-            )
+            public_key = machines[name].read("/etc/fauno/node.key.pub")
+            server.write(f"/etc/keys/{name}/node.key.pub", public_key)
             wait_for(server, "/var/lib/fauno/flwr/config.toml")
             again(server, f"{shell}\ncd /etc/keys/{name}\n{register}")
             machines[name].start("node", f"{shell}\n{serve_node.replace('=0 ', f'={i} ')}")
