@@ -1,4 +1,4 @@
-"""Twenty minutes in which SuperNodes are killed at random; alone on a machine if it can be."""
+"""Twenty minutes of random kills: SuperNodes and their world; alone on a machine if it can be."""
 
 import json
 import os
@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 
 from fauno_flwr import processes
 from fauno_flwr.deploy import Deployment
-from tests.deployment.conftest import Started
+from fauno_flwr.deploy_command import world_arguments
+from fauno_flwr.launcher import free_addresses
+from tests.deployment.conftest import THREE, Started
 from tests.fauno_flwr.test_engine import descendants
 
 pytestmark = pytest.mark.slow
@@ -45,10 +47,15 @@ def sample(deployment: Deployment, names: dict[str, psutil.Process], at: float) 
     }
 
 
-def test_nothing_leaks_while_nodes_are_killed(tmp_path: Path) -> None:
+def test_nothing_leaks_while_nodes_and_their_world_are_killed(tmp_path: Path) -> None:
     rng, kills, samples = random.Random(5), dict[str, int](), []
-    with Deployment(3) as deployment:
+    (address,) = free_addresses(1)
+    shared = ["world=shared", f"world.address={address}"]
+    world = world_arguments("ether2", [*THREE, *shared], address, tmp_path / "world.json")
+    # As fast as possible, the world would keep one core of two from the nodes.
+    with Deployment(3, world=[*world, "--pace", "2000"]) as deployment:
         settings = [
+            *shared,
             "federation.versions=100000",
             "federation.buffer_size=2",
             "federation.ttl=90",
@@ -60,6 +67,7 @@ def test_nothing_leaks_while_nodes_are_killed(tmp_path: Path) -> None:
         began, names = time.monotonic(), lasting(deployment)
         assert set(names) == {"superlink", "superexec", "serverapp"}
         victims = [name for name in deployment.services if name.startswith(VICTIMS)]
+        assert len(victims) == 4
         while (at := time.monotonic() - began) < SECONDS - 90:
             samples.append(sample(deployment, names, at))
             print(json.dumps(samples[-1]), len(run.events("flush")), flush=True)

@@ -144,13 +144,13 @@ def engine() -> Iterator[Engine]:
     ("run_config", "sentence"),
     [
         ({"overrides": "federation.buffer_size=20"}, "federation.buffer_size is 20: must be at"),
-        ({"out": "/proc/nothing/run"}, "out is '/proc/nothing/run': cannot be written"),
         *(
-            pytest.param({"overrides": override}, sentence, marks=pytest.mark.slow)
-            for override, sentence in (
-                ("federation.bufer=2", "key is 'federation.bufer': must be one of"),
-                ("workload.rate=-1", "workload.rate is -1.0: must be"),
-                ("training.peers=best", "training.peers is 'best': must be one of"),
+            pytest.param(run_config, sentence, marks=pytest.mark.slow)
+            for run_config, sentence in (
+                ({"out": "/proc/nothing/run"}, "out is '/proc/nothing/run': cannot be written"),
+                ({"overrides": "federation.bufer=2"}, "key is 'federation.bufer': must be one of"),
+                ({"overrides": "workload.rate=-1"}, "workload.rate is -1.0: must be"),
+                ({"overrides": "training.peers=best"}, "training.peers is 'best': must be one of"),
             )
         ),
     ],
