@@ -1,4 +1,4 @@
-"""The page for operators, word for word, on four machines; three minutes, as root."""
+"""The page for operators, word for word, on four machines; four minutes, as root."""
 
 import re
 import time
@@ -16,19 +16,19 @@ pytestmark = [
     pytest.mark.skipif(not can_be_made(), reason="namespaces, networks and mounts need root"),
 ]
 ROOT = Path(__file__).parents[2]
-HEADING = "## Several machines, plain commands"
+BY_HAND, AS_SERVICES = "## Several machines, plain commands", "## As services"
 SERVER, NODES = "server.example", ("node-0", "node-1", "node-2")
 
 
-def commands() -> list[str]:
-    """The blocks of commands of the page's section, in their order."""
+def commands(heading: str) -> list[str]:
+    """The blocks of commands of a section of the page, in their order."""
     page = (ROOT / "docs" / "deployment.md").read_text()
-    section = page.partition(HEADING)[2].partition("\n## ")[0]
+    section = page.partition(heading)[2].partition("\n## ")[0]
     return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
 
 
 def test_the_page_works_word_for_word(tmp_path: Path) -> None:
-    everywhere, server_side, make_key, register, serve_node, submit = commands()
+    everywhere, server_side, make_key, register, serve_node, submit = commands(BY_HAND)
     install, *rest = everywhere.splitlines()
     assert "python3 -m venv /opt/fauno" in install
     installed = Path(FAUNO).parents[1]
@@ -71,6 +71,18 @@ def test_the_page_works_word_for_word(tmp_path: Path) -> None:
         assert "version 3/3" in said
         assert all(len(name) and name in said for name in ("rpi_0", "rpi_1", "nuc_0"))
         print(said)
+
+
+def test_systemd_takes_the_units_as_the_page_installs_them(tmp_path: Path) -> None:
+    install, *_ = commands(AS_SERVICES)
+    prepare, start = install.rsplit("\n", 2)[:2]
+    assert "systemctl enable" in start
+    with Machines({SERVER: "192.0.2.10"}, tmp_path) as machines:
+        machine = machines[SERVER]
+        machine.run(f"mkdir -p /opt; ln -sfn {Path(FAUNO).parents[1]} /opt/fauno")
+        machine.run(f"cd {ROOT}\n{prepare}\ncp deploy/systemd/* /etc/systemd/system/")
+        said = machine.run("systemd-analyze verify /etc/systemd/system/fauno-*.service 2>&1")
+        assert said == ""
 
 
 def wait_for(machine: Machine, path: str, patience: float = 60.0) -> str:
