@@ -29,7 +29,8 @@ PRIVATE = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)-----END", re.D
 
 def test_deploy_local_trains_and_leaves_nothing_behind(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = [*LITTLE, "federation.versions=5"]
+    # Longer than two rollouts take on a busy machine: more of them are asked for.
+    settings = [*LITTLE, "training.seconds_per_message=12", "federation.versions=5"]
     command = [FAUNO, "deploy", "local", "--nodes", "3", "--out", str(out), *settings]
     code, said, started = run_watched(command, tmp_path)
     assert code == 0, said
