@@ -1,4 +1,4 @@
-"""Deployments in separate processes on loopback; minutes each."""
+"""Deployments in separate processes on loopback; minutes each, alone on a machine."""
 
 import contextlib
 import json
@@ -184,6 +184,8 @@ def test_a_killed_node_goes_on_as_it_was(tmp_path: Path, secure: bool) -> None:
             f"{counters[before - 1]} -> {counters[before]}; from reply to next message, s: "
             f"before the kill {sorted(usual)}, after {sorted(waits)}; restarts {victim.restarts}"
         )
+        # The nodes share this machine with their server: it holds if nothing else does.
+        assert max(waits) < 1.0
 
 
 def turnarounds(run: Started, name: str, since: float, until: float = math.inf) -> list[float]:

@@ -77,6 +77,7 @@ COUNTED = {
     "nan": {"finite"},
     "shape": {"schema"},
     "huge-80": {"reply-message-unavailable"},
+    "huge-2048": {"reply-message-unavailable", *SILENCE},  # it may not arrive within its time
     "junk": {"reply-message-unavailable", *SILENCE},
     "silent": SILENCE,
     "no-message": SILENCE,
@@ -87,8 +88,12 @@ COUNTED = {
 
 @pytest.mark.parametrize(
     "rogues",
-    [("nan", "shape", "huge-80", "junk"), ("silent", "no-message", "raises", "actor")],
-    ids=["replies", "processes"],
+    [
+        ("nan", "shape", "huge-80", "junk"),
+        ("silent", "no-message", "raises", "actor"),
+        ("huge-2048",),
+    ],
+    ids=["replies", "processes", "two-gibibytes"],
 )
 def test_a_run_with_rogue_nodes_completes_and_tells_who_and_why(
     tmp_path: Path, rogues: tuple[str, ...]
