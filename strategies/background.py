@@ -204,7 +204,10 @@ class BackgroundGrid(GridAround):
             (reply,) = grid.pull_messages([about.reply_to_message_id])
         except Exception as error:  # whatever a damaged reply makes Flower raise
             reply = unreadable(about, error)
-            self._throw_away(about)
+            # To delete gibibytes locks the SuperLink's database for longer than anybody waits;
+            # what is too large stays there until the run ends.
+            if not isinstance(error, TooLargeError):
+                self._throw_away(about)
         with self._changed:
             self._here[about.reply_to_message_id] = (time.monotonic(), reply)
             self._changed.notify_all()
