@@ -31,9 +31,7 @@ def local(
     ] = False,
     warm: Annotated[
         bool,
-        typer.Option(
-            "--warm", help="Run messages in forks of a worker that has torch loaded."
-        ),
+        typer.Option("--warm", help="Run messages in forks of a worker that has torch loaded."),
     ] = False,
     out: Out = None,
 ) -> None:
