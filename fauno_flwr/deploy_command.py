@@ -40,13 +40,6 @@ def local(
     Exit codes: 0 the run is complete, 1 it failed (or Flower did not start), 2 bad input, 128 + n
     stopped by signal n.
     """
-    from fauno_flwr.deploy import Deployment
-    from fauno_flwr.following import Progress, print_results, stop_on_signals
-    from fauno_flwr.launcher import EngineError, free_addresses, stage_app
-    from fauno_flwr.results import RunDirectory
-    from fauno_flwr.shared_world.table import format_status
-    from fauno_flwr.tasks import make_task
-
     if auth and not tls:
         raise ConfigError("--auth is on and --tls is off: keys of SuperNodes need TLS, add --tls")
     # All nodes are ours: their actors may be gathered, unless the user says no.
@@ -55,6 +48,14 @@ def local(
         settings += ["topology=full20", f"topology.nodes={nodes}"]
     settings += overrides or []
     config = load_config(conf, settings)
+    # Below the checks: who has mistyped a setting need not wait for torch.
+    from fauno_flwr.deploy import Deployment
+    from fauno_flwr.following import Progress, keep_log, print_results, stop_on_signals
+    from fauno_flwr.launcher import EngineError, free_addresses, stage_app
+    from fauno_flwr.results import RunDirectory
+    from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.tasks import make_task
+
     served = config.world.kind == SHARED and not config.world.address
     if served:
         settings.append(f"world.address={free_addresses(1)[0]}")
@@ -87,8 +88,7 @@ def local(
             follow = Progress(path, agents, config)
             status, details = follow.until_the_end(lambda: deployment.status(run_id))
             if status != "finished:completed":
-                log = path / "flower.log"
-                log.write_text(deployment.run_log(run_id) + deployment.tail(100_000))
+                log = keep_log(path, deployment.run_log(run_id) + deployment.tail(100_000))
                 raise EngineError(f"the run ended as {status}: {details} (log: {log})")
     except EngineError as error:
         typer.echo(f"fauno: {error}", err=True)

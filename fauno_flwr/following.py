@@ -112,6 +112,13 @@ class Progress:
         return text
 
 
+def keep_log(path: Path, text: str) -> Path:
+    """Write Flower's log beside the results, or here if the run failed before there were any."""
+    log = (path if path.is_dir() else Path.cwd()) / "flower.log"
+    log.write_text(text)
+    return log
+
+
 def print_results(path: Path, config: RunConfig) -> None:
     """Print the comparison and the files of a run that is complete."""
     from fauno_flwr.report import format_rows

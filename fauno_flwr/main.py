@@ -70,13 +70,13 @@ def simulate(
     ] = None,
 ) -> None:
     """Train a federation through Flower's simulation engine and print the comparison."""
-    from fauno_flwr.following import Progress, print_results, stop_on_signals
-    from fauno_flwr.launcher import Engine, EngineError, stage_app
-    from fauno_flwr.results import RunDirectory
-
     # All nodes of a simulation are ours: their actors may be gathered, unless the user says no.
     overrides = ["federation.collect_actors=true", *(overrides or [])]
     config = load_config(conf, overrides)
+    # Below the checks: who has mistyped a setting need not wait for torch.
+    from fauno_flwr.following import Progress, keep_log, print_results, stop_on_signals
+    from fauno_flwr.launcher import Engine, EngineError, stage_app
+    from fauno_flwr.results import RunDirectory
     from fauno_flwr.tasks import make_task
 
     task = make_task(config)
@@ -95,8 +95,7 @@ def simulate(
             follow = Progress(path, agents, config)
             status, details = follow.until_the_end(lambda: engine.status(run_id))
             if status != "finished:completed":
-                log = (path if path.is_dir() else Path.cwd()) / "flower.log"
-                log.write_text(engine.run_log(run_id) + engine.tail(100_000))
+                log = keep_log(path, engine.run_log(run_id) + engine.tail(100_000))
                 raise EngineError(f"the run ended as {status}: {details} (log: {log})")
     except EngineError as error:
         typer.echo(f"fauno: {error}", err=True)

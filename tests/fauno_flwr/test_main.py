@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fauno_flwr.following import Progress
+from fauno_flwr.following import Progress, keep_log
 from fauno_flwr.settings import RunConfig
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
@@ -95,3 +95,12 @@ def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
         file.write('me": "rpi_0"}\n{"event": "flush", "version": 3}\n')
     assert progress._read()
     assert "1/6 nodes heard, version 3/40" in progress._text(progress.training_since)
+
+
+def test_the_log_of_a_run_that_failed_before_its_results_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert keep_log(tmp_path / "never made", "why") == tmp_path / "flower.log"
+    (tmp_path / "run").mkdir()
+    assert keep_log(tmp_path / "run", "why").read_text() == "why"
