@@ -201,6 +201,26 @@ def turnarounds(run: Started, name: str, since: float, until: float = math.inf) 
     return waits
 
 
+@pytest.mark.parametrize("victim", ["worker-0", "supernode-0"])
+def test_a_node_with_a_worker_goes_on_after_either_was_killed(tmp_path: Path, victim: str) -> None:
+    """Its messages are forks of the worker; TLS and keys as without one."""
+    with Deployment(3, tls=True, auth=True, warm=True) as deployment:
+        settings = ["federation.versions=5000", "federation.buffer_size=2"]
+        run = Started(deployment, tmp_path / "run", *settings)
+        name = names_of(run)[0]
+        run.wait(lambda: run.events("reply", name))
+        run.wait(lambda: len(run.events("dispatch", name)) > len(run.events("reply", name)))
+        before = len(run.events("reply", name))
+        service = deployment.services[victim]
+        os.kill(service.process.pid, signal.SIGKILL)
+        run.wait(lambda: len(run.events("reply", name)) > before + 1)
+        assert service.restarts >= 1
+        counters = [int(event["metrics"]["messages"]) for event in run.events("reply", name)]
+        assert counters[before] - counters[before - 1] in (1, 2), counters
+        started = descendants(deployment.services["worker-0"].process.pid)
+        assert not [p for p in started if "--token" in p.cmdline()]
+
+
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls-auth"])
 def test_a_run_outlives_its_superlink(tmp_path: Path, secure: bool) -> None:
     with Deployment(3, tls=secure, auth=secure) as deployment:

