@@ -6,12 +6,12 @@ Read the ratios of one run, not the times.
 import numpy as np
 import torch
 
-from fauno_flwr import ppo
-from fauno_flwr.config import load_config
-from fauno_flwr.population import Population
-from fauno_flwr.rollout import Recorder
-from fauno_flwr.settings import RunConfig
-from sim_env.envs import EdgeVectorEnv
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.learning import ppo
+from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.rollout import Recorder
+from sim_env.envs.single import EdgeVectorEnv
 from sim_env.world import World
 
 TICKS = 256

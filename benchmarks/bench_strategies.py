@@ -15,7 +15,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fauno_flwr.launcher import Engine
+from fauno_flwr.deployment.engine import Engine
 from strategies import SGD, BufferedAsync, Guard, Mean, Median, NormFiltered, TrimmedMean
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.buffer import Buffer, Update

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sim_env.policies import POLICIES, shortest_expected_delay
-from sim_env.reference import ReferenceWorld
+from sim_env.network.topology import TopologySpec
+from sim_env.policies.heuristics import POLICIES, shortest_expected_delay
+from sim_env.reference.world import ReferenceWorld
 from sim_env.scenario import Scenario, ScenarioSpec
-from sim_env.topology import TopologySpec
 from sim_env.world import World
 
 WARMUP = 600  # ticks, to fill the network

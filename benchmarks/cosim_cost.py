@@ -13,9 +13,9 @@ import time
 
 import torch
 
-from fauno_flwr.config import load_config
+from fauno_flwr.config.loading import load_config
 from fauno_flwr.experiments.cells import train
-from fauno_flwr.quiet import quiet_flower
+from fauno_flwr.federation.quiet import quiet_flower
 
 SIZES = (10, 100, 1000)
 SETTINGS = ("topology=grid20", "training.worlds=4", "evaluation.worlds=1", "evaluation.window=10")

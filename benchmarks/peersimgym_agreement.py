@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sim_env.peersimgym import PHYSICS, load, run_worlds
-from sim_env.policies import POLICIES
+from sim_env.peersimgym.results import PHYSICS, load, run_worlds
+from sim_env.policies.heuristics import POLICIES
 
 FILES = {"het2": "network_2_clusters_heterogeneous_type.json", "rand10": "network_random10.json"}
 NAMES = {"thr": "threshold"}

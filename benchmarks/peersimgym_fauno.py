@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fauno_flwr.config import load_config
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.experiments.cells import learned, train
 from fauno_flwr.experiments.design import HELD_OUT_SEED
 from fauno_flwr.experiments.methods import METHODS
-from fauno_flwr.quiet import quiet_flower
-from fauno_flwr.settings import RunConfig
-from sim_env.peersimgym import run_worlds
-from sim_env.policies import POLICIES, TITLES, Policy
+from fauno_flwr.federation.quiet import quiet_flower
+from sim_env.peersimgym.results import run_worlds
+from sim_env.policies.heuristics import POLICIES, TITLES, Policy
 
 NETWORKS = {"het2": "network_2_clusters_heterogeneous_type", "rand10": "network_random10"}
 SETTINGS = (("het2", 1.0), ("het2", 2.0), ("rand10", 0.5))

@@ -14,10 +14,11 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fauno_flwr.config import from_yaml
-from fauno_flwr.logs import set_up_logging
-from fauno_flwr.node_state import STATE_DIR, NodeState
-from fauno_flwr.protocol import (
+from fauno_flwr.config.loading import from_yaml
+from fauno_flwr.config.settings import NOTHING, RunConfig
+from fauno_flwr.federation.logs import set_up_logging
+from fauno_flwr.federation.node_state import STATE_DIR, NodeState
+from fauno_flwr.federation.protocol import (
     ACTOR,
     ARRAYS,
     CONFIG,
@@ -34,9 +35,8 @@ from fauno_flwr.protocol import (
     schema,
     train_metrics,
 )
-from fauno_flwr.settings import NOTHING, RunConfig
-from fauno_flwr.stack import AgentStack
-from fauno_flwr.tasks import Task, make_task
+from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.tasks.registry import Task, make_task
 from strategies.arrays import to_arrays, to_record
 
 torch.set_num_threads(1)

@@ -18,11 +18,11 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from fauno_flwr import report
-from fauno_flwr.config import load_config
-from fauno_flwr.logs import set_up_logging
-from fauno_flwr.members import Members
-from fauno_flwr.protocol import (
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import MERGE_RULES, ConfigError, RunConfig
+from fauno_flwr.federation.logs import set_up_logging
+from fauno_flwr.federation.members import Members
+from fauno_flwr.federation.protocol import (
     ACTOR,
     ARRAYS,
     CONFIG,
@@ -34,12 +34,12 @@ from fauno_flwr.protocol import (
     schema,
     settings_record,
 )
-from fauno_flwr.results import SCHEMA_VERSION, RunDirectory, read_lines
-from fauno_flwr.settings import MERGE_RULES, ConfigError, RunConfig
-from fauno_flwr.sizing import SizedAsync, SizedGuard, Sizer
-from fauno_flwr.stack import AgentStack
-from fauno_flwr.status import failures, node_statistics
-from fauno_flwr.tasks import EdgeTask, Task, make_task
+from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
+from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.results import report
+from fauno_flwr.results.directory import SCHEMA_VERSION, RunDirectory, read_lines
+from fauno_flwr.results.status import failures, node_statistics
+from fauno_flwr.tasks.registry import EdgeTask, Task, make_task
 from sim_env.scenario import Scenario
 from strategies import SGD, Checkpoints, Guard, Polynomial
 from strategies.arrays import Arrays, Layout, to_arrays, to_record

@@ -15,13 +15,13 @@ __all__ = ["SCENARIOS", "Metrics", "Scenario", "ScenarioSpec", "World", "load_sc
 for _name in SCENARIOS:
     gymnasium.register(
         id=f"fauno/{_name.capitalize()}-v0",
-        entry_point="sim_env.envs:EdgeEnv",
-        vector_entry_point="sim_env.envs:EdgeVectorEnv",
+        entry_point="sim_env.envs.single:EdgeEnv",
+        vector_entry_point="sim_env.envs.single:EdgeVectorEnv",
         kwargs={"scenario": _name},
     )
     pettingzoo.register(
         "parallel",
         id=f"fauno/{_name.capitalize()}-v0",
-        entry_point="sim_env.parallel:EdgeParallelEnv",
+        entry_point="sim_env.envs.parallel:EdgeParallelEnv",
         kwargs={"scenario": _name},
     )

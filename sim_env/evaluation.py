@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim_env.errors import require_seeds, require_whole, shown
-from sim_env.policies import Policy
+from sim_env.policies.heuristics import Policy
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, Metrics, World
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 
 GIGABYTE = 1e9
-# Bytes of the state of a world, see sim_env.state: whatever its size (wheel and histogram, with a
-# copy of it for the metrics), of a node, of a slot, of a stream of births, and of a place for a
+# Bytes of the state of a world, see engine/state.py: whatever its size (wheel and histogram, with
+# a copy of it for the metrics), of a node, of a slot, of a stream of births, and of a place for a
 # task.
 WORLD_BYTES, NODE_BYTES, SLOT_BYTES, STREAM_BYTES, TASK_BYTES = 75_000, 140, 1, 8, 80
 # Limit of this container, version 2 and version 1 of Linux' control groups.

@@ -6,18 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sim_env import events, kernel
-from sim_env.dynamics import LINK
-from sim_env.errors import require_kind, require_seeds
-from sim_env.features import NUM_DESTINATION
-from sim_env.heuristics import CODES, HEURISTICS, Loop
-from sim_env.memory import TASK_BYTES, require_memory, require_worlds
-from sim_env.observation import Observation, empty_observation, observe
-from sim_env.policies import Policy
-from sim_env.reward import OUTCOME, SPARSE, collect
-from sim_env.scenario import Scenario, as_scenario
-from sim_env.schedule import multipliers
-from sim_env.state import (
+from sim_env.engine import events, kernel
+from sim_env.engine.features import NUM_DESTINATION
+from sim_env.engine.observation import Observation, empty_observation, observe
+from sim_env.engine.reward import OUTCOME, SPARSE, collect
+from sim_env.engine.state import (
     CLIENT,
     CREATED,
     DEADLINE,
@@ -29,6 +22,13 @@ from sim_env.state import (
     grow,
     new_state,
 )
+from sim_env.errors import require_kind, require_seeds
+from sim_env.memory import TASK_BYTES, require_memory, require_worlds
+from sim_env.network.failures import LINK
+from sim_env.policies.compiled import CODES, HEURISTICS, Loop
+from sim_env.policies.heuristics import Policy
+from sim_env.scenario import Scenario, as_scenario
+from sim_env.workload.schedule import multipliers
 
 FIRST_POOL = 512
 AHEAD = 2**16  # ticks for which the multipliers of the rates are computed at once
@@ -309,7 +309,7 @@ class World:
     def collect(self) -> np.ndarray:
         """What each node has earned by the ends of tasks since the last call, shape (B, N).
 
-        See :func:`sim_env.reward.collect`; zeros under a reward that decisions earn.
+        See :func:`sim_env.engine.reward.collect`; zeros under a reward that decisions earn.
         """
         if self.net.reward.kind in (SPARSE, OUTCOME):
             return collect(self.net.reward, self.state.ends)

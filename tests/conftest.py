@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from sim_env.dynamics import DynamicsSpec
-from sim_env.reward import REWARDS, RewardSpec
+from sim_env.engine.reward import REWARDS, RewardSpec
+from sim_env.network.failures import DynamicsSpec
+from sim_env.network.topology import Topology
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
-from sim_env.topology import Topology
-from sim_env.workload import JobTable, Schedule, WorkloadSpec
+from sim_env.workload.workload import JobTable, Schedule, WorkloadSpec
 
 settings.register_profile(
     "project",

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from fauno_flwr.cosim import CosimGrid
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
-from fauno_flwr.learners import make_population
-from fauno_flwr.quiet import quiet_flower
-from fauno_flwr.results import RunDirectory, read_lines
+from fauno_flwr.federation.quiet import quiet_flower
+from fauno_flwr.learning.agents import Arrays
+from fauno_flwr.learning.registry import make_population
+from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
-from fauno_flwr.settings import RunConfig
-from fauno_flwr.stack import Arrays
+from sim_env.engine.state import FINISHED, RESPONSE
 from sim_env.evaluation import run_policy
-from sim_env.policies import POLICIES, Policy
+from sim_env.policies.heuristics import POLICIES, Policy
 from sim_env.scenario import Scenario
-from sim_env.state import FINISHED, RESPONSE
 from sim_env.world import OUTCOMES, Metrics
 
 SCHEMA_VERSION = 1

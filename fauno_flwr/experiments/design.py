@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fauno_flwr.config import load_config
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.experiments.methods import METHODS, Method
-from fauno_flwr.settings import RunConfig
 from sim_env.errors import require_choice
 
 # Seeds of development and of `fauno evaluate` begin at 1,000,000; nothing was ever chosen on these.

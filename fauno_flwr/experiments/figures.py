@@ -20,7 +20,7 @@ from fauno_flwr.experiments.summary import (
     deciding,
     difference,
 )
-from fauno_flwr.statistics import mean
+from fauno_flwr.results.statistics import mean
 
 # Okabe and Ito: told apart by the colour-blind; lines and markers differ as well.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

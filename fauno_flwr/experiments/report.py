@@ -24,9 +24,9 @@ from fauno_flwr.experiments.summary import (
     table,
     times_to_target,
 )
-from fauno_flwr.report import plus_minus, to_csv
-from fauno_flwr.results import SCHEMA_VERSION
-from fauno_flwr.statistics import Estimate
+from fauno_flwr.results.directory import SCHEMA_VERSION
+from fauno_flwr.results.report import plus_minus, to_csv
+from fauno_flwr.results.statistics import Estimate
 
 ONE_SEED = (
     "**One training seed: the intervals are over worlds only, and say nothing about what another "

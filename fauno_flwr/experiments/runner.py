@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fauno_flwr.config.settings import ConfigError
 from fauno_flwr.experiments.cells import fingerprint, run_cell
 from fauno_flwr.experiments.design import Cell
-from fauno_flwr.results import RunDirectory
-from fauno_flwr.settings import ConfigError
+from fauno_flwr.results.directory import RunDirectory
 
 Outcome = tuple[Cell, dict[str, Any] | Exception]
 Pool = Callable[[Sequence[Cell]], Iterator[Outcome]]

@@ -8,7 +8,7 @@ import numpy as np
 
 from fauno_flwr.experiments.cells import GREEDY, SAMPLED
 from fauno_flwr.experiments.design import BASELINES, HEURISTICS, Experiment
-from fauno_flwr.statistics import (
+from fauno_flwr.results.statistics import (
     BETTER,
     TIE,
     WORSE,
@@ -19,7 +19,7 @@ from fauno_flwr.statistics import (
     mean,
     probability_of_improvement,
 )
-from sim_env.policies import TITLES
+from sim_env.policies.heuristics import TITLES
 
 FINISHED, RESPONSE = "finished_ratio", "response_mean"
 SIGN = {FINISHED: 1.0, RESPONSE: -1.0}  # what makes larger better

@@ -11,12 +11,12 @@ import grpc
 import numpy as np
 from flwr.common.logger import log
 
-from fauno_flwr.decisions import Decisions
-from fauno_flwr.protocol import task_facts
-from fauno_flwr.settings import RunConfig
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.protocol import task_facts
+from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.server import read_file, read_token
-from fauno_flwr.stack import AgentStack
 from sim_env.scenario import Scenario
 
 TOKEN_FILE, AUTHORITY = "world-token-file", "world-ca"  # keys of a node config

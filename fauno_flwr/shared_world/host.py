@@ -18,16 +18,17 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.common.logger import log
 
-from fauno_flwr.decisions import Decisions
-from fauno_flwr.learners import make_population
-from fauno_flwr.rollout import Recorder
-from fauno_flwr.settings import RunConfig
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.learning.registry import make_population
+from fauno_flwr.learning.rollout import Recorder
+from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.shared_world.table import joint_table
 from fauno_flwr.shared_world.wire import Arrays, Schema, require_arrays
-from sim_env.heuristics import CODES
-from sim_env.policies import POLICIES
-from sim_env.scenario import NO_DEADLINE, Scenario
-from sim_env.state import FINISHED, NEVER, RESPONSE
+from sim_env.engine.net import NO_DEADLINE
+from sim_env.engine.state import FINISHED, NEVER, RESPONSE
+from sim_env.policies.compiled import CODES
+from sim_env.policies.heuristics import POLICIES
+from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World
 
 T = TypeVar("T")

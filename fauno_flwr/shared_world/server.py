@@ -13,7 +13,7 @@ from typing import Any, Self
 import grpc
 from flwr.common.logger import log
 
-from fauno_flwr.settings import ConfigError
+from fauno_flwr.config.settings import ConfigError
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.host import SessionError, StoppedError, WorldHost
 

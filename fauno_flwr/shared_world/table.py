@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sim_env.state import OFFLOADED
+from sim_env.engine.state import OFFLOADED
 from sim_env.world import OUTCOMES, World
 
 MOST_COLUMNS = 12  # servers in a printed table

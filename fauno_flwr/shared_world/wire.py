@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fauno_flwr.decisions import Decisions
-from fauno_flwr.settings import RunConfig
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.learning.transitions import Decisions
 from sim_env.errors import shown
 from sim_env.scenario import Scenario
 

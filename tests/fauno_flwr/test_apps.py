@@ -11,9 +11,9 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from safetensors.numpy import load_file
 
 from fauno_flwr import client_app
-from fauno_flwr.config import load_config
-from fauno_flwr.population import Population
-from fauno_flwr.protocol import (
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import ConfigError, RunConfig
+from fauno_flwr.federation.protocol import (
     ACTOR,
     ARRAYS,
     CONFIG,
@@ -23,9 +23,9 @@ from fauno_flwr.protocol import (
     STEPS,
     settings_record,
 )
-from fauno_flwr.results import RunDirectory, read_lines
+from fauno_flwr.learning.population import Population
+from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
-from fauno_flwr.settings import ConfigError, RunConfig
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.grids import InMemoryGrid
 

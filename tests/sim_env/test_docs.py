@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
+from tests.paths import ROOT
+
+PAGE = ROOT / "docs" / "environments.md"
 EXAMPLES = re.findall(
     r"^## (.+?)$.*?```python\n(.+?)```", PAGE.read_text(), re.DOTALL | re.MULTILINE
 )

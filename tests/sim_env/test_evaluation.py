@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sim_env.engine.state import BINS
 from sim_env.evaluation import by_world, interval, run_policies, run_policy, summarise
-from sim_env.policies import POLICIES
+from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import load_scenario
-from sim_env.state import BINS
 from sim_env.world import Metrics, World
 
 

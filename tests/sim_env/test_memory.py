@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sim_env import memory
+from sim_env.engine.state import new_state
 from sim_env.errors import require_seeds
+from sim_env.network.topology import TopologySpec
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
-from sim_env.state import new_state
-from sim_env.topology import TopologySpec
 
 
 def test_available_memory_is_that_of_this_machine() -> None:

@@ -1,11 +1,11 @@
 """The examples of docs/strategies.md run as they stand there."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 PAGE = ROOT / "docs" / "strategies.md"
 EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE.read_text(), re.DOTALL)
 

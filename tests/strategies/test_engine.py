@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fauno_flwr.launcher import ENVIRONMENT, Engine
+from fauno_flwr.deployment.engine import ENVIRONMENT, Engine
+from tests.paths import ROOT
 
-REUSE = Path(__file__).parents[2] / "examples" / "reuse"
+REUSE = ROOT / "examples" / "reuse"
 pytestmark = pytest.mark.slow
 
 PROJECT = """

@@ -1,0 +1,103 @@
+"""The commands ``fauno world serve`` and ``fauno world status``."""
+
+import json
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import OWN, ConfigError, require_address
+
+STATUS_PATIENCE = 5.0
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File that holds the token which callers must know.")
+]
+
+
+def serve(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, as those of the run."),
+    ] = None,
+    conf: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 0,
+    token_file: TokenFile = None,
+    certificates: Annotated[
+        Path | None,
+        typer.Option(help="Folder with server.pem and server.key, of fauno deploy certificates."),
+    ] = None,
+    pace: Annotated[
+        float, typer.Option(help="Ticks per second; 0: as many as the machine makes.", min=0)
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the joint table, written (JSON) in the end.")
+    ] = None,
+) -> None:
+    """Host one world that the nodes of a federation share, until SIGTERM or SIGINT.
+
+    Exit codes: 0 stopped by a signal, 1 the world has failed, 2 bad input.
+    """
+    config = load_config(conf, overrides or [])
+    config = replace(config, world=replace(config.world, kind=OWN))
+    scenario = config.build_scenario()
+    import torch
+
+    from fauno_flwr.results.directory import write_atomically
+    from fauno_flwr.shared_world.host import WorldHost
+    from fauno_flwr.shared_world.server import Credentials, WorldService
+    from fauno_flwr.shared_world.table import format_status
+
+    torch.set_num_threads(1)
+    credentials = Credentials.read(token_file, certificates)
+    stop = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = [(each, signal.signal(each, end)) for each in (signal.SIGTERM, signal.SIGINT)]
+    world = WorldHost(config, scenario, pace)
+    try:
+        with WorldService(world, f"{host}:{port}", credentials) as service:
+            how = ("TLS" if certificates else "no TLS") + (", token" if token_file else "")
+            typer.echo(
+                f"world of {scenario.topology.num_nodes} nodes, {len(scenario.agents)} of which "
+                f"decide, on {service.address} ({how})"
+            )
+            while not stop.wait(0.2) and not world.wait(0):
+                pass
+            status = world.call(world.status)
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+    typer.echo(format_status(status))
+    if out is not None:
+        write_atomically(out.expanduser().absolute(), json.dumps(status, indent=2) + "\n")
+
+
+def status(
+    address: Annotated[str, typer.Argument(help="HOST:PORT of the service.")],
+    token_file: TokenFile = None,
+    ca: Annotated[Path | None, typer.Option(help="ca.crt of a service with certificates.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
+) -> None:
+    """Tell how the tasks of a shared world fare, who served whose, and what each node did there."""
+    from fauno_flwr.shared_world.client import Access, WorldClient
+    from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.shared_world.wire import STATUS
+
+    files = [
+        None if each is None else str(each.expanduser().absolute()) for each in (token_file, ca)
+    ]
+    try:
+        require_address("address", address)
+        with WorldClient(Access.read(address, *files), STATUS_PATIENCE) as client:
+            told, _ = client.call(STATUS, {})
+    except (ValueError, ConnectionError) as error:
+        raise ConfigError(str(error)) from error
+    typer.echo(json.dumps(told, indent=2) if as_json else format_status(told))

@@ -1,0 +1,1 @@
+"""Settings of a run: dataclasses, and the YAML that fills them."""

@@ -1,0 +1,1 @@
+"""Co-simulation: all agents learn in one simulated network under virtual time."""

@@ -1,0 +1,1 @@
+"""Processes of Flower: a private engine, a whole deployment on loopback, keys."""

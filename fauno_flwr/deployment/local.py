@@ -1,0 +1,230 @@
+"""A whole deployment on loopback: SuperLink, SuperExec and SuperNodes, each a process of its own.
+
+A process that ends is started again, as ``Restart=always`` of systemd does it, so that plugs can be
+pulled here as they are on the ground.
+"""
+
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from fauno_flwr.deployment.engine import Engine, free_addresses
+from fauno_flwr.deployment.keys import (
+    PRIVATE_FILE,
+    Certificates,
+    make_private_folder,
+    write_certificates,
+    write_new,
+    write_node_key,
+)
+
+RESTART_PAUSE = 2.0
+# Where a message waits between two processes of a node; the default is a second.
+TASK_POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+
+
+@dataclass
+class Service:
+    """A process that is started again when it ends.
+
+    Parameters
+    ----------
+    name : str
+        Of its log.
+    command : list of str
+    environment : dict of str to str
+        On top of the engine's.
+    process : subprocess.Popen
+    restarts : int
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    restarts: int = 0
+    ended_at: float | None = field(default=None, repr=False)
+
+
+class Deployment(Engine):
+    """A private deployment on free ports of loopback; use it as a context manager.
+
+    The SuperLink keeps its state in a database and the ServerApp runs below a SuperExec of its own:
+    a run outlives its SuperLink.
+
+    Parameters
+    ----------
+    nodes : int
+        SuperNodes, with ``partition-id`` 0 to `nodes` - 1.
+    tls : bool, default False
+        Encrypt, with certificates made for this deployment.
+    auth : bool, default False
+        Admit only SuperNodes whose keys are registered; needs `tls`.
+    world : sequence of str, default empty
+        Arguments of ``fauno world serve`` with ``--port``, if the nodes are to share a world; it is
+        a process of this deployment then, with a token (and, with `tls`, a certificate) of its own.
+    warm : bool, default False
+        Run each node's messages in forks of a worker, see :mod:`fauno_flwr.deployment.warm_worker`.
+    tell : callable, optional
+        Gets a sentence whenever a process is started again.
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        *,
+        tls: bool = False,
+        auth: bool = False,
+        world: Sequence[str] = (),
+        warm: bool = False,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        if auth and not tls:
+            raise ValueError("auth is on and tls is off: keys of SuperNodes need TLS, add it")
+        self.nodes, self.tls, self.auth, self.world = nodes, tls, auth, list(world)
+        self.warm = warm
+        self.tell = tell or (lambda sentence: None)
+        self.services: dict[str, Service] = {}
+        self._stopping = threading.Event()
+        self._watch = threading.Thread(target=self._restart_what_ends, daemon=True)
+
+    def __enter__(self) -> Self:
+        entered = super().__enter__()
+        self._watch.start()
+        return entered
+
+    def submit_run(self, app: Path, run_config: Mapping[str, str]) -> str:
+        """Submit a run; returns its id."""
+        return self._submit(app, run_config)
+
+    # ---- start ---------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.address, *self.node_addresses = free_addresses(1 + self.nodes)
+        certificates = None
+        if self.tls:
+            certificates = write_certificates(["localhost", "127.0.0.1"], self.home / "tls")
+            self.root_certificate = certificates.authority
+        self.secret = self.home / "superexec.secret"
+        write_new(self.secret, secrets.token_hex(32).encode(), PRIVATE_FILE)
+        superlink = self._serve("superlink", self._superlink(*self._options(certificates)))
+        self._await_superlink(superlink.process)
+        runtime = ["--runtime-api-address", self.address, *self._trust, *self._share_secret]
+        self._serve("superexec", ["flower-superexec", *runtime])
+        if self.world:
+            self._serve_world(certificates)
+        for node in range(self.nodes):
+            self._serve_node(node)
+
+    def _options(self, certificates: Certificates | None) -> list[str]:
+        options = ["--isolation", "process", "--database", str(self.home / "state.db")]
+        options += self._share_secret
+        if certificates is not None:
+            options += ["--ssl-ca-certfile", str(certificates.authority)]
+            options += ["--ssl-certfile", str(certificates.certificate)]
+            options += ["--ssl-keyfile", str(certificates.key)]
+        return [*options, "--enable-supernode-auth"] if self.auth else options
+
+    @property
+    def _trust(self) -> list[str]:
+        if self.root_certificate is None:
+            return ["--insecure"]
+        return ["--root-certificates", str(self.root_certificate)]
+
+    @property
+    def _share_secret(self) -> list[str]:
+        return ["--superexec-auth-secret-file", str(self.secret)]
+
+    def node_folder(self, node: int) -> Path:
+        """Where a SuperNode keeps what is its own: its agent, its key, Flower's copies of apps."""
+        return self.home / f"node-{node}"
+
+    def node_config(self, node: int) -> str:
+        """What a SuperNode's ClientApps are told about it."""
+        state = self.node_folder(node) / "state"
+        config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
+        if self.world:
+            config += f' world-token-file="{self.world_token}"'
+        if self.world and self.root_certificate is not None:
+            config += f' world-ca="{self.root_certificate}"'
+        return config
+
+    def node_command(self, node: int, address: str, key: Path | None = None) -> list[str]:
+        """Command of a SuperNode.
+
+        Parameters
+        ----------
+        node : int
+            Its partition-id.
+        address : str
+            Where it talks to its own ClientApps.
+        key : Path, optional
+            Its private key.
+        """
+        host, port = address.split(":")
+        command = ["flower-supernode", *self._trust, "--superlink", self.address]
+        command += ["--host", host, "--port", port, "--node-config", self.node_config(node)]
+        if self.warm:
+            command += ["--isolation", "process", *self._share_secret]
+        return command if key is None else [*command, "--auth-supernode-private-key", str(key)]
+
+    @property
+    def world_token(self) -> Path:
+        """File with the token of the shared world."""
+        return self.home / "world.token"
+
+    def _serve_world(self, certificates: Certificates | None) -> None:
+        write_new(self.world_token, secrets.token_hex(32).encode(), PRIVATE_FILE)
+        options = ["--token-file", str(self.world_token)]
+        if certificates is not None:
+            options += ["--certificates", str(certificates.key.parent)]
+        self._serve("world", ["fauno", "world", "serve", *options, *self.world])
+
+    def _serve_node(self, node: int) -> None:
+        folder = make_private_folder(self.node_folder(node))
+        key = None
+        if self.auth:
+            key = folder / "key"
+            self.flwr("supernode", "register", str(write_node_key(key)), "private")
+        address, home = self.node_addresses[node], {"FLWR_HOME": str(folder), **TASK_POLL}
+        self._serve(f"supernode-{node}", self.node_command(node, address, key), **home)
+        if self.warm:
+            worker = ["fauno", "deploy", "worker", address, "--secret-file", str(self.secret)]
+            self._serve(f"worker-{node}", worker, **home)
+
+    def _serve(self, name: str, command: list[str], **environment: str) -> Service:
+        process = self.spawn(name, *command, **environment)
+        service = self.services[name] = Service(name, command, environment, process)
+        return service
+
+    # ---- restart and stop ----------------------------------------------------------------------
+
+    def _restart_what_ends(self) -> None:
+        while not self._stopping.wait(0.2):
+            for service in self.services.values():
+                code = service.process.poll()
+                if code is None:
+                    continue
+                if service.ended_at is None:
+                    service.ended_at = time.monotonic()
+                    self.tell(
+                        f"{service.name} has ended with code {code}: "
+                        f"starting it again in {RESTART_PAUSE:g} s"
+                    )
+                elif time.monotonic() - service.ended_at >= RESTART_PAUSE:
+                    service.ended_at = None
+                    service.restarts += 1
+                    service.process = self.spawn(
+                        service.name, *service.command, **service.environment
+                    )
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        super()._stop()

@@ -1,0 +1,1 @@
+"""The federation: messages, local training, the run on the server, its members."""

@@ -1,0 +1,324 @@
+"""A agents side by side: parameters, optimiser state and gradient clipping, each agent's own.
+
+A = 1 in a Flower client; all agents of a network in co-simulation and in the joint evaluation.
+"""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fauno_flwr.config.settings import PADDED, AgentConfig
+from fauno_flwr.learning.networks import Actor, EquivariantActor, PaddedActor, StackedMLP, Widths
+from fauno_flwr.learning.policy import ActorPolicy
+from fauno_flwr.learning.rollout import Weights
+from fauno_flwr.learning.transitions import Decisions
+from sim_env.engine.features import OBSERVATIONS
+
+Arrays = dict[str, np.ndarray]
+
+
+class StackedAdam:
+    """Adam (Kingma and Ba 2015) on stacked parameters, with one step counter per agent.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Parameters with a leading agent axis.
+    max_norm : float
+        The gradient of each agent is clipped to this norm.
+    """
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-5  # the epsilon of the published PPO code, not of Adam
+
+    def __init__(self, module: nn.Module, max_norm: float) -> None:
+        self.parameters = list(module.parameters())
+        self.max_norm = max_norm
+        # One row per agent with all its parameters: a few large products instead of many small.
+        agents = self.parameters[0].shape[0]
+        self.first = torch.zeros(agents, sum(p[0].numel() for p in self.parameters))
+        self.second = torch.zeros_like(self.first)
+        self.steps = torch.zeros(agents)
+
+    @torch.no_grad()
+    def step(self, rate: Tensor, active: Tensor) -> None:
+        """Step the agents for which `active` (A,) is true by `rate` (A,); the others keep all."""
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        g = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+        g *= (self.max_norm / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
+        self.steps += active
+        on = active.unsqueeze(1).to(g.dtype)  # 0 or 1: the others move by nothing
+        steps = self.steps.clamp(min=1).unsqueeze(1)
+        self.first.add_((g - self.first) * ((1 - self.BETAS[0]) * on))
+        self.second.add_((g * g - self.second) * ((1 - self.BETAS[1]) * on))
+        spread = (self.second / (1 - self.BETAS[1] ** steps)).sqrt_().add_(self.EPSILON)
+        change = self.first / (1 - self.BETAS[0] ** steps) / spread * (on * rate.unsqueeze(1))
+        sizes = [p[0].numel() for p in self.parameters]
+        for p, part in zip(self.parameters, torch.split(change, sizes, dim=1), strict=True):
+            p.sub_(part.reshape(p.shape))
+            p.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments and counters."""
+        return {"first": self.first, "second": self.second, "steps": self.steps}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`state` gave."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+class AgentStack(ABC):
+    """A agents of one algorithm; all start with the same weights.
+
+    Parameters
+    ----------
+    agents : int
+        A.
+    config : AgentConfig
+    seed : int
+        Of the start.
+    observation : str or Widths, default "full"
+        What the agents see, by name, or how much of it; it sets the widths of the networks.
+    slots : int, default 1
+        Largest number of slots in the network: padded networks have so many, others take any.
+
+    Attributes
+    ----------
+    actor : EquivariantActor or PaddedActor
+        What scores the actions.
+    networks : dict of str to StackedMLP
+        All networks, the actor among them.
+    optimizers : dict of str to StackedAdam
+        Of those that are trained, by the same names.
+    """
+
+    def __init__(
+        self,
+        agents: int,
+        config: AgentConfig,
+        seed: int,
+        observation: str | Widths = "full",
+        slots: int = 1,
+    ) -> None:
+        self.agents, self.config, self.observation, self.slots = agents, config, observation, slots
+        self.encoding: Widths = (
+            OBSERVATIONS[observation] if isinstance(observation, str) else observation
+        )
+        generator = torch.Generator().manual_seed(seed)
+        self.actor = self._make_actor(generator)
+        self.networks: dict[str, StackedMLP] = {"actor": self.actor, **self._others(generator)}
+        self.optimizers = {
+            name: StackedAdam(self.networks[name], config.max_grad_norm) for name in self.TRAINED
+        }
+
+    TRAINED: tuple[str, ...]
+
+    def _make_actor(self, generator: torch.Generator) -> Actor:
+        agents, encoding, hidden = self.agents, self.encoding, self.config.hidden
+        if self.config.network == PADDED:
+            return PaddedActor(agents, encoding, self.slots, hidden, generator)
+        return EquivariantActor(agents, encoding, hidden, generator, self.config.prior)
+
+    # ---- what an algorithm adds ----------------------------------------------------------------
+
+    @abstractmethod
+    def _others(self, generator: torch.Generator) -> dict[str, StackedMLP]:
+        """Networks beside the actor."""
+
+    @abstractmethod
+    def exploration(self) -> tuple[bool, np.ndarray]:
+        """Whether actions are drawn from the softmax, and epsilon of each agent, shape (A,)."""
+
+    @abstractmethod
+    def learn(
+        self,
+        batches: list[Decisions],
+        rate: float | np.ndarray,
+        rngs: list[np.random.Generator],
+    ) -> list[dict[str, float]]:
+        """:meth:`update` of agents whose batches are about as large."""
+
+    @abstractmethod
+    def get_shared(self, share: str, agent: int = 0) -> Arrays:
+        """Parameters of an agent that travel, by name; `share` as in the federation's settings."""
+
+    @abstractmethod
+    def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
+        """Take back what :meth:`get_shared` gave; returns whether the agent acts differently."""
+
+    # ---- learning ------------------------------------------------------------------------------
+
+    def update(
+        self,
+        batches: list[Decisions],
+        rate: float | np.ndarray,
+        rngs: list[np.random.Generator],
+    ) -> list[dict[str, float]]:
+        """One update of every agent on its own decisions.
+
+        Parameters
+        ----------
+        batches : list of Decisions
+            One per agent.
+        rate : float or array of float, shape (A,)
+            Learning rate, of all or of each.
+        rngs : list of Generator
+            One per agent: an agent learns the same alone and among others.
+
+        Returns
+        -------
+        list of dict
+            Per agent ``steps`` (decisions trained on) and what the algorithm tells.
+        """
+        groups = alike(batches)
+        if len(groups) == 1:
+            return self.learn(batches, rate, rngs)
+        rates = np.broadcast_to(np.asarray(rate, np.float32), self.agents)
+        told: dict[int, dict[str, float]] = {}
+        for group in groups:
+            some = self.select(group)
+            learned = some.learn(
+                [batches[a] for a in group], rates[group], [rngs[a] for a in group]
+            )
+            for place, agent in enumerate(group):
+                self.put(agent, some, place)
+                told[agent] = learned[place]
+        return [told[agent] for agent in range(self.agents)]
+
+    # ---- parameters ----------------------------------------------------------------------------
+
+    def get_actor(self, agent: int = 0) -> Arrays:
+        """Actor parameters of an agent, by name."""
+        return get(self.actor, agent)
+
+    def set_actor(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
+        """Replace the actor parameters of an agent."""
+        put(self.actor, arrays, agent)
+
+    def select(self, agents: Sequence[int]) -> Self:
+        """Copies of some of the agents."""
+        some = type(self)(len(agents), self.config, 0, self.observation, self.slots)
+        for place, agent in enumerate(agents):
+            some.put(place, self, agent)
+        return some
+
+    @torch.no_grad()
+    def put(self, agent: int, other: Self, place: int = 0) -> None:
+        """Replace an agent by a copy of another stack's, with its optimiser."""
+        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            mine[agent] = theirs[place]
+
+    def _tensors(self) -> list[Tensor]:
+        """Everything that training changes, each with a leading agent axis."""
+        tensors: list[Tensor] = [
+            p for network in self.networks.values() for p in network.parameters()
+        ]
+        for optimizer in self.optimizers.values():
+            tensors += optimizer.state().values()
+        return tensors
+
+    def save(self) -> bytes:
+        """Everything that training changes."""
+        file = io.BytesIO()
+        torch.save(self._state(), file)
+        return file.getvalue()
+
+    def load(self, data: bytes) -> None:
+        """Take back what :meth:`save` gave."""
+        self._take_state(torch.load(io.BytesIO(data), weights_only=True))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "networks": {name: each.state_dict() for name, each in self.networks.items()},
+            "optimizers": {name: each.state() for name, each in self.optimizers.items()},
+        }
+
+    def _take_state(self, state: dict[str, Any]) -> None:
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load(state["optimizers"][name])
+
+    # ---- acting --------------------------------------------------------------------------------
+
+    def weights(self, agent_of_node: np.ndarray, greedy: bool) -> Weights:
+        """The actors as compiled code reads them; parameters as of :meth:`policy`."""
+        first, middle, last = (weight.detach().numpy() for weight in self.actor.weights)
+        biases = [bias.detach().numpy()[:, 0] for bias in self.actor.biases]
+        width, features = self.encoding.local, self.encoding.destinations
+        rest = first[:, width:]
+        if self.config.network == PADDED:
+            rest = rest.reshape(self.agents, self.slots, features + 1, -1)
+            slot, present = rest[:, :, :features], rest[:, :, features]
+            best = np.zeros_like(slot[:, 0])
+        else:
+            best = rest[:, features:]
+            slot = (rest[:, :features] + best)[:, None]
+            present = np.zeros_like(slot[:, :, 0])
+        softmax, epsilon = (False, np.zeros(self.agents)) if greedy else self.exploration()
+        return Weights(
+            padded=self.config.network == PADDED,
+            local=first[:, :width].copy(),
+            slot=slot.copy(),
+            best=best.copy(),
+            present=present.copy(),
+            bias=biases[0].copy(),
+            middle=middle.copy(),
+            middle_bias=biases[1].copy(),
+            last=last.transpose(0, 2, 1).copy(),
+            last_bias=biases[2].copy(),
+            agent_of_node=np.asarray(agent_of_node, np.int32),
+            softmax=softmax,
+            epsilon=epsilon,
+        )
+
+    def policy(self, agent_of_node: np.ndarray | None = None, greedy: bool = False) -> ActorPolicy:
+        """The actors as they are now, as a policy for a world.
+
+        Parameters
+        ----------
+        agent_of_node : array of int, shape (N,), optional
+            Which actor decides for each node; default: the first one for all.
+        greedy : bool, default False
+            Take the best action always, instead of exploring as in training.
+        """
+        nodes = np.zeros(0) if agent_of_node is None else agent_of_node
+        return ActorPolicy(self.weights(nodes, greedy))
+
+
+def alike(batches: list[Decisions]) -> list[list[int]]:
+    """Agents in groups of about as many slots and decisions, so that little is filled up."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for agent, batch in enumerate(batches):
+        size = max(8, batch.mask.shape[1] - 1).bit_length(), max(8, len(batch)).bit_length()
+        groups.setdefault(size, []).append(agent)
+    return [groups[size] for size in sorted(groups)]
+
+
+def get(module: nn.Module, agent: int) -> Arrays:
+    """Parameters of an agent, by name."""
+    return {name: p.detach()[agent].numpy().copy() for name, p in module.named_parameters()}
+
+
+@torch.no_grad()
+def put(module: nn.Module, arrays: Mapping[str, np.ndarray], agent: int) -> None:
+    """Replace the parameters of an agent.
+
+    Raises
+    ------
+    ValueError
+        If they are those of a network of another shape.
+    """
+    for name, p in module.named_parameters():
+        if arrays[name].shape != p.shape[1:]:
+            raise ValueError(
+                f"{name} has the shape {arrays[name].shape}: must be {tuple(p.shape[1:])}; keep "
+                f"the agent, the observation and, of padded networks, the largest number of slots "
+                f"(agent.network=equivariant fits any)"
+            )
+        p[agent] = torch.from_numpy(np.array(arrays[name]))

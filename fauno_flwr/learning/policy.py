@@ -1,0 +1,125 @@
+"""Stacked actors as a policy for a world."""
+
+import numpy as np
+
+from fauno_flwr.learning.networks import require_slots
+from fauno_flwr.learning.rollout import LOOP, Weights, make_rows, make_scratch
+from sim_env.engine.observation import Observation
+from sim_env.world import World
+
+FAUNO = "fauno"  # what the trained actors are called among the policies
+
+
+class ActorPolicy:
+    """Stacked actors as a policy: in numpy tick by tick, compiled where a world runs by itself.
+
+    Parameters
+    ----------
+    weights : Weights
+        With an empty ``agent_of_node`` the first actor decides for all.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def drive(self, world: World, ticks: int) -> None:
+        """Let a world run; the actions are drawn from streams of its own.
+
+        Raises
+        ------
+        ValueError
+            If padded actors are to act in a network with another largest number of slots.
+        """
+        weights, encoding = self.weights, world.scenario.encoding
+        slots = int(world.net.slots.max())
+        self._require_network(slots)
+        if len(weights.agent_of_node) == 0:
+            weights = weights._replace(agent_of_node=np.zeros(world.num_nodes, np.int32))
+        scratch = make_scratch(encoding, slots, weights.bias.shape[1])
+        nothing = make_rows(encoding, 0, 0, 0, 0)
+        world.drive(LOOP, ticks, weights, world.scenario.observation_number, scratch, nothing)
+
+    def __call__(self, observation: Observation, rng: np.random.Generator) -> np.ndarray:
+        """Actions, shape (R,); raises as :meth:`drive`."""
+        local, destination = observation.features()
+        mask, weights = observation.mask, self.weights
+        self._require_network(mask.shape[1])
+        if len(weights.agent_of_node) == 0:
+            return self.choose(0, local, destination, mask, rng)
+        actions = np.empty(len(mask), np.int64)
+        agents = weights.agent_of_node[observation.node]
+        for agent in np.unique(agents):
+            mine = agents == agent
+            actions[mine] = self.choose(agent, local[mine], destination[mine], mask[mine], rng)
+        return actions
+
+    def _require_network(self, slots: int) -> None:
+        known = self.weights.slot.shape[1]
+        if self.weights.padded and slots != known:
+            raise ValueError(
+                f"a network of up to {slots} slots: padded actors act only in one of {known}, as "
+                f"that of their training (agent.network=equivariant moves to any)"
+            )
+
+    def choose(
+        self,
+        agent: int,
+        local: np.ndarray,
+        destination: np.ndarray,
+        mask: np.ndarray,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Actions of one agent, shape (R,); parameters as of :meth:`scores`."""
+        scores = self.scores(agent, local, destination, mask)
+        if self.weights.softmax:
+            # The largest of the scores plus Gumbel noise is a sample of the softmax.
+            scores = scores + rng.gumbel(size=scores.shape)
+        chosen = scores.argmax(axis=1)
+        epsilon = self.weights.epsilon[agent]
+        if epsilon > 0:
+            explores = rng.random(len(mask)) < epsilon
+            at_random = np.where(mask, rng.random(mask.shape), -1.0).argmax(axis=1)
+            chosen = np.where(explores, at_random, chosen)
+        return np.asarray(chosen)
+
+    def scores(
+        self, agent: int, local: np.ndarray, destination: np.ndarray, mask: np.ndarray
+    ) -> np.ndarray:
+        """Logits, or action values, of one agent.
+
+        Parameters
+        ----------
+        agent : int
+        local : array of float32, shape (R, F)
+        destination : array of float32, shape (R, K, D)
+        mask : array of bool, shape (R, K)
+
+        Returns
+        -------
+        array of float32, shape (R, K)
+            Minus infinity where illegal.
+        """
+        w = self.weights
+        rows, slots = np.nonzero(mask)
+        legal = destination[rows, slots]
+        scores = np.full(mask.shape, -np.inf, np.float32)
+        base = local @ w.local[agent] + w.bias[agent]
+        if w.padded:
+            require_slots(mask.shape[1], w.slot.shape[1])
+            known = slice(mask.shape[1])
+            base += np.tensordot(destination * mask[:, :, None], w.slot[agent, known], 2)
+            base += mask.astype(np.float32) @ w.present[agent, known]
+            x = self._second_layer(agent, base)
+            every = x @ w.last[agent, known].T + w.last_bias[agent, known]
+            scores[rows, slots] = every[rows, slots]
+            return scores
+        first = np.flatnonzero(slots == 0)  # slot 0 is always legal, so it begins each row
+        best = np.minimum.reduceat(legal, first, axis=0)
+        base -= best @ w.best[agent]
+        x = self._second_layer(agent, legal @ w.slot[agent, 0] + base[rows])
+        scores[rows, slots] = x @ w.last[agent, 0] + w.last_bias[agent, 0]
+        return scores
+
+    def _second_layer(self, agent: int, x: np.ndarray) -> np.ndarray:
+        w = self.weights
+        return np.asarray(np.tanh(np.tanh(x) @ w.middle[agent] + w.middle_bias[agent]))

@@ -1,0 +1,101 @@
+"""The folder of a run: settings, events, metrics, summary, checkpoints, figures."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from fauno_flwr.config.settings import ConfigError
+
+SCHEMA_VERSION = 1
+
+
+class RunDirectory:
+    """An absolute folder that is new or empty, made when the run begins.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Raises
+    ------
+    ConfigError
+        If it is not absolute, cannot be written, or holds the results of another run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = self.check(path)
+        for name in ("checkpoints", "figures"):
+            (self.path / name).mkdir(exist_ok=True)
+        (self.path / "events.jsonl").touch()
+
+    @staticmethod
+    def check(path: str | Path) -> Path:
+        """Make the folder and try to write to it; raises as the class does."""
+        folder = Path(path).expanduser()
+        if not folder.is_absolute():
+            raise ConfigError(f"out is {str(path)!r}: must be an absolute path")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise ConfigError(f"out is {str(path)!r}: is not empty, choose a new folder")
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ConfigError(
+                f"out is {str(path)!r}: cannot be written ({error.strerror})"
+            ) from error
+        return folder
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a file in one go: it is either there or not."""
+        return write_atomically(self.path / name, text)
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
+        """Write a JSON file; a number that is not finite becomes null."""
+        return self.write_text(name, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+
+    def append(self, name: str, values: Mapping[str, Any]) -> None:
+        """Append one line to a JSON Lines file."""
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(_plain(values), allow_nan=False) + "\n")
+
+    def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
+        """Write named arrays as safetensors."""
+        path = self.path / "checkpoints" / name
+        save_file(dict(arrays), path)
+        return path
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    """Write a file in one go: it is either there or not."""
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON Lines file; one that is still being written is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and containers that JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""What the nodes learn: to offload tasks, or an environment of gymnasium."""

@@ -1,0 +1,1 @@
+"""The compiled world: state, tick, observation, reward."""

@@ -1,0 +1,94 @@
+"""Compile once per machine: numba with a cache that survives a change of folder.
+
+numba files its cache under the *path* of the source. Flower unpacks an app into a new folder
+for every build, so the same kernel would be compiled again in each. Here the folder is named by
+the content of the sources instead.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import caching
+
+PACKAGE = Path(__file__).parents[1]  # sim_env
+# IEEE arithmetic. Nothing here creates an array, so none needs a reference count; counting those
+# of a NamedTuple of arrays at every call takes five times as long as the tick itself.
+OPTIONS: Any = {"error_model": "numpy", "_nrt": False}
+UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def cache_root() -> Path:
+    """Folder of the compiled kernels: ``NUMBA_CACHE_DIR`` if set, else the user's cache folder.
+
+    Returns
+    -------
+    Path
+        A folder that can be written to; the system's temporary folder as a last resort.
+    """
+    wanted = os.environ.get("NUMBA_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    root = Path(wanted) if wanted else Path(base).expanduser() / "fauno-flwr" / "numba"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError:
+        root = Path(tempfile.gettempdir()) / f"fauno-flwr-numba-{os.getuid()}"
+        root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+@cache
+def source_digest() -> str:
+    """Digest of every source of this package.
+
+    numba checks the file of a function, but neither those of the functions it calls nor those of
+    the types it gets, whose layout is compiled in: the digest spans them all.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class ContentLocator(caching.UserProvidedCacheLocator):
+    """Cache locator whose folder is named by the content of this package and of the file."""
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_file = py_file
+        self._lineno = py_func.__code__.co_firstlineno
+        own = hashlib.sha256(Path(py_file).read_bytes()).hexdigest()[:16]
+        self._cache_path = str(cache_root() / source_digest() / own)
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "ContentLocator | None":
+        """Locator for a function that lives in a file; None for one that does not."""
+        if not os.path.exists(py_file):
+            return None
+        self = cls(py_func, py_file)
+        self.ensure_cache_path()  # type: ignore[no-untyped-call]
+        return self
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` with numba and cache the result on disk."""
+    settings: Any = numba.config
+    before = settings.CACHE_LOCATOR_CLASSES
+    settings.CACHE_LOCATOR_CLASSES = f"{__name__}.{ContentLocator.__name__}"
+    try:
+        return numba.njit(cache=True, **OPTIONS)(function)
+    finally:
+        settings.CACHE_LOCATOR_CLASSES = before
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` to be called by compiled code only: neither wrapped nor cached.
+
+    A call from Python ends the process; most of the time of compiling is saved.
+    """
+    return numba.njit(**OPTIONS, **UNWRAPPED)(function)

@@ -1,0 +1,139 @@
+"""What a network is fed with: encodings of the raw quantities of a decision, by name.
+
+An encoding makes of each decision a row of numbers about the node and its task (``local``) and a
+row for each of its slots (``destinations``). A new one is a compiled function and a line in
+:data:`OBSERVATIONS` and :func:`encode`; spaces and networks take their widths from there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim_env.engine.compilation import compiled, part
+
+# Raw columns of a decision and of a slot, filled in by observation.py; times in ticks.
+PENDING, READY, LOAD, BACKLOG, WORK, MEGABYTES, OUTPUT_MEGABYTES, SLACK, HOPS, INCOMING = range(10)
+QUEUE, CAPACITY, SPEED, WAIT, EXECUTE, SEND, BACK, IS_SENDER = range(8)
+NUM_LOCAL, NUM_DESTINATION = 10, 8
+REFERENCE_SPEED = 2e7  # instructions per tick: fixed, so that features mean the same everywhere
+
+
+# log1p(x) is written log(1 + x): the same in float32, in a third of the time.
+
+
+@compiled
+def encode_full(local, destination, mask, out_local, out_destination):
+    """Features of order one, with fixed constants so that they transfer between networks.
+
+    Local (12): 1; tasks / capacity; log1p(undecided) / 4; log2(speed / 2e7) / 4;
+    log1p(execution here) / 4; log1p(megabytes) / 4; ticks to deadline / 300; hops / 4;
+    decided / capacity; incoming tasks per tick; legal actions / 10; log1p(backlog) / 5.
+    Destination (10): queue / capacity; log1p(queue) / 4; log2(speed / 2e7) / 4;
+    log1p(execution) / 4; log1p(wait) / 4; log1p(transfers) / 4; is this node; log1p(delay) / 4;
+    came from there; min(delay / 100, 6) / 2. Times in ticks.
+    """
+    for r in range(len(local)):
+        capacity = destination[r, 0, CAPACITY]
+        out_local[r, 0] = 1.0
+        out_local[r, 1] = local[r, LOAD] / capacity
+        out_local[r, 2] = np.log(1.0 + local[r, PENDING]) / 4
+        out_local[r, 3] = np.log2(destination[r, 0, SPEED] / REFERENCE_SPEED) / 4
+        out_local[r, 4] = np.log(1.0 + destination[r, 0, EXECUTE]) / 4
+        out_local[r, 5] = np.log(1.0 + local[r, MEGABYTES]) / 4
+        out_local[r, 6] = min(local[r, SLACK] / 300, 3.0)
+        out_local[r, 7] = local[r, HOPS] / 4
+        out_local[r, 8] = local[r, READY] / capacity
+        out_local[r, 9] = local[r, INCOMING]
+        slots = 0
+        for k in range(mask.shape[1]):
+            d = destination[r, k]
+            if not mask[r, k]:
+                continue
+            slots += 1
+            delay = d[WAIT] + d[EXECUTE] + d[SEND] + d[BACK]
+            out_destination[r, k, 0] = d[QUEUE] / d[CAPACITY]
+            out_destination[r, k, 1] = np.log(1.0 + d[QUEUE]) / 4
+            out_destination[r, k, 2] = np.log2(d[SPEED] / REFERENCE_SPEED) / 4
+            out_destination[r, k, 3] = np.log(1.0 + d[EXECUTE]) / 4
+            out_destination[r, k, 4] = np.log(1.0 + d[WAIT]) / 4
+            out_destination[r, k, 5] = np.log(1.0 + d[SEND] + d[BACK]) / 4
+            out_destination[r, k, 6] = k == 0
+            out_destination[r, k, 7] = np.log(1.0 + delay) / 4
+            out_destination[r, k, 8] = d[IS_SENDER]
+            out_destination[r, k, 9] = min(delay / 100, 6.0) / 2
+        out_local[r, 10] = min(slots / 10, 10.0)
+        out_local[r, 11] = np.log(1.0 + local[r, BACKLOG]) / 5
+
+
+@compiled
+def encode_paper(local, destination, mask, out_local, out_destination):
+    """What an agent of the original simulator sees: queues, own speed, next task.
+
+    Local (7): 1; own queue / capacity; log2(own speed / 2e7) / 4; legal actions / 10; of the next
+    task log1p(execution here in ticks) / 4, log1p(megabytes) / 4, log1p(megabytes of its
+    output) / 4. Destination (3): queue / capacity; free places / capacity; is this node.
+
+    The quantities are those of PeersimGym's ``PeersimEnv`` with the next task in its state; the
+    logarithms and the fixed reference speed (the original's is the mean of the network) are those
+    of :func:`encode_full`. Left out: the node's number, which the original feeds as a quantity,
+    and the progress of the next task, which is always 0. The original pads its vectors with -1 to
+    the number of nodes, so that all agents have one width. Here a slot is a row, so the padding
+    goes to the largest number of slots only, in zeros, and the mask tells them apart: the width of
+    a network does not depend on the number of nodes.
+    """
+    for r in range(len(local)):
+        out_local[r, 0] = 1.0
+        out_local[r, 1] = local[r, LOAD] / destination[r, 0, CAPACITY]
+        out_local[r, 2] = np.log2(destination[r, 0, SPEED] / REFERENCE_SPEED) / 4
+        out_local[r, 4] = np.log(1.0 + destination[r, 0, EXECUTE]) / 4
+        out_local[r, 5] = np.log(1.0 + local[r, MEGABYTES]) / 4
+        out_local[r, 6] = np.log(1.0 + local[r, OUTPUT_MEGABYTES]) / 4
+        slots = 0
+        for k in range(mask.shape[1]):
+            if not mask[r, k]:
+                continue
+            slots += 1
+            queue, capacity = destination[r, k, QUEUE], destination[r, k, CAPACITY]
+            out_destination[r, k, 0] = queue / capacity
+            out_destination[r, k, 1] = (capacity - queue) / capacity
+            out_destination[r, k, 2] = k == 0
+        out_local[r, 3] = min(slots / 10, 10.0)
+
+
+@part
+def encode(number, local, destination, mask, out_local, out_destination):
+    """Encode with the entry of that number of :data:`OBSERVATIONS`, inside compiled code."""
+    if number == 0:
+        encode_full(local, destination, mask, out_local, out_destination)
+    else:
+        encode_paper(local, destination, mask, out_local, out_destination)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How raw quantities become the inputs of a network.
+
+    Parameters
+    ----------
+    local, destinations : int
+        Number of features of a decision and of each of its slots. The first feature of a decision
+        is 1: zeros all over mean that there is nothing to decide.
+    encode : callable
+        ``encode(local, destination, mask, out_local, out_destination)``: from the raw columns
+        (R, 10) and (R, K, 8) and the mask (R, K) to zeros of shape (R, `local`) and
+        (R, K, `destinations`); what the mask excludes stays zero.
+    delay : int or None
+        Which feature of a slot is log1p(expected delay in ticks) / 4, if one is.
+    """
+
+    local: int
+    destinations: int
+    encode: Callable[..., None]
+    delay: int | None = None
+
+
+OBSERVATIONS = {
+    "full": Encoding(12, 10, encode_full, delay=7),
+    "paper": Encoding(7, 3, encode_paper),
+}

@@ -1,0 +1,169 @@
+"""The arrays and numbers that the kernel reads, and how they are compiled."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sim_env.engine.physics import EVENT_OPTIONS, PLAIN, PhysicsSpec
+from sim_env.engine.reward import Reward, RewardSpec, compile_reward
+from sim_env.network.graph import Topology
+from sim_env.network.links import received_power, shannon_rate
+from sim_env.workload.jobs import JobTable
+from sim_env.workload.workload import WorkloadSpec, source_rates
+
+NO_DEADLINE = 2**30
+LONGEST_JOURNEY = 1e7  # ticks
+
+
+class Net(NamedTuple):
+    """The arrays and numbers that the kernel reads; times in ticks, sizes in bits.
+
+    Slot 0 of a node is the node itself, slot k > 0 its k-th neighbour. Links are rows: slot k of
+    node n is row ``first[n] + k`` of L = ``first[N]``. Of the G streams of births, a client has
+    its own, or with ``serve_neighbours`` one per slot.
+    """
+
+    slots: np.ndarray  # int32 (N,): number of slots, the node itself included
+    first: np.ndarray  # int64 (N + 1,): row of slot 0
+    streams: np.ndarray  # int64 (N + 1,): first stream of births of a client
+    neighbour: np.ndarray  # int32 (L,)
+    rate: np.ndarray  # float64 (L,): bits per tick
+    latency: np.ndarray  # float64 (L,): ticks
+    speed: np.ndarray  # float64 (N,): instructions per tick
+    capacity: np.ndarray  # int32 (N,)
+    is_agent: np.ndarray  # bool (N,)
+    arrivals: np.ndarray  # float64 (N,): tasks per tick
+    births: float  # tasks per tick of all streams
+    job_work: np.ndarray  # float64 (J,): instructions
+    job_input: np.ndarray  # float64 (J,): bits
+    job_output: np.ndarray  # float64 (J,): bits
+    mean_work: float
+    deadline_low: int  # ticks after birth
+    deadline_high: int  # exclusive
+    hop_cap: int
+    information_delay: int
+    cancel_in_service: bool
+    events: bool  # whether any option below differs from the plain tick
+    lifo: bool
+    keep_marks_first: bool
+    one_per_tick: bool
+    serve_neighbours: bool
+    whole_seconds: bool
+    ticks_per_second: float
+    message_noise: bool
+    signal: np.ndarray  # float64 (L,): dBm that arrive
+    bandwidth: float  # Hz
+    self_hop: int
+    intake_period: int
+    publish_on_arrival: bool
+    home_shortcut: bool
+    cancel_on_arrival: bool
+    expiry_grace: int
+    late_counts: bool
+    client_forgets: bool
+    random_order: bool
+    reward: Reward
+
+    def destinations(self, node: int) -> np.ndarray:
+        """Nodes in the slots of a node, itself first."""
+        return self.neighbour[self.first[node] : self.first[node + 1]]
+
+
+def compile_net(
+    topology: Topology,
+    jobs: JobTable,
+    workload: WorkloadSpec,
+    physics: PhysicsSpec,
+    reward: RewardSpec,
+) -> Net:
+    """Compile a network, its workload and its physics into arrays.
+
+    Raises
+    ------
+    ValueError
+        If a link would take longer than 1e7 ticks for the largest job.
+    """
+    tick = physics.tick
+    slots = np.array([1 + len(row) for row in topology.neighbours], np.int32)
+    first = np.concatenate([[0], np.cumsum(slots, dtype=np.int64)])
+    own = np.repeat(np.arange(topology.num_nodes), slots)
+    neighbour = np.array(
+        [m for n, row in enumerate(topology.neighbours) for m in (n, *row)], np.int32
+    )
+    apart = np.linalg.norm(topology.position[own] - topology.position[neighbour], axis=1)
+    signal = received_power(apart, physics.power, physics.frequency)
+    if physics.link == "wireless":
+        rate = shannon_rate(signal, physics.bandwidth)
+        latency = np.zeros(rate.shape)
+    else:
+        server = np.array(topology.roles) == "server"
+        touches = server[own] | server[neighbour]
+        rate = np.where(touches, physics.server_rate, physics.rate)
+        latency = np.where(touches, physics.server_latency, physics.latency)
+    _require_live_links(topology, jobs, rate * tick, latency / tick, own)
+    low = round(workload.deadline_min / tick)
+    high = max(round(workload.deadline_max / tick), low + 1)
+    if workload.deadline_max == 0:
+        low, high = NO_DEADLINE, NO_DEADLINE + 1
+    arrivals = source_rates(workload, topology) * tick
+    births: np.ndarray = arrivals
+    if physics.serve_neighbours:
+        makes = arrivals[neighbour] * (arrivals[own] > 0)  # by the client of each slot's owner
+        births = np.bincount(neighbour, makes, topology.num_nodes)
+    return Net(
+        slots=slots,
+        first=first,
+        streams=first if physics.serve_neighbours else np.arange(topology.num_nodes + 1),
+        neighbour=neighbour,
+        rate=rate * tick,
+        latency=latency / tick,
+        speed=np.asarray(topology.speed, float) * tick,
+        capacity=np.asarray(topology.capacity, np.int32),
+        is_agent=np.asarray(topology.is_agent, bool),
+        arrivals=arrivals,
+        births=float(births.sum()),
+        job_work=np.asarray(jobs.instructions, float),
+        job_input=np.asarray(jobs.input_bits, float),
+        job_output=np.asarray(jobs.output_bits, float),
+        mean_work=float(jobs.instructions.mean()),
+        deadline_low=low,
+        deadline_high=high,
+        hop_cap=physics.hop_cap,
+        information_delay=physics.information_delay,
+        cancel_in_service=physics.cancel_in_service,
+        events=any(getattr(physics, name) != getattr(PLAIN, name) for name in EVENT_OPTIONS),
+        lifo=physics.queue_order == "lifo",
+        keep_marks_first=physics.keep_marks == "first",
+        one_per_tick=physics.arrivals == "one_per_tick",
+        serve_neighbours=physics.serve_neighbours,
+        whole_seconds=physics.latency_unit == "second",
+        ticks_per_second=1 / tick,
+        message_noise=physics.noise_bandwidth == "message" and physics.link == "wireless",
+        signal=signal,
+        bandwidth=physics.bandwidth,
+        self_hop=physics.self_hop,
+        intake_period=physics.intake_period,
+        publish_on_arrival=physics.publish == "arrival",
+        home_shortcut=physics.home_shortcut,
+        cancel_on_arrival=physics.cancel_on_arrival,
+        expiry_grace=physics.expiry_grace,
+        late_counts=physics.late_results == "finished",
+        client_forgets=physics.client_forgets,
+        random_order=physics.tick_order == "random",
+        reward=compile_reward(reward, tick, float(jobs.input_bits.mean()), births),
+    )
+
+
+def _require_live_links(
+    topology: Topology, jobs: JobTable, rate: np.ndarray, latency: np.ndarray, own: np.ndarray
+) -> None:
+    """Raise ``ValueError`` for a link on which the largest job would travel for ever."""
+    largest = max(jobs.input_bits.max(), jobs.output_bits.max())
+    with np.errstate(divide="ignore", over="ignore"):
+        ticks = largest / rate + latency
+    slowest = int(ticks.argmax())
+    if not ticks[slowest] < LONGEST_JOURNEY:
+        raise ValueError(
+            f"a link of node {topology.names[own[slowest]]} takes {ticks[slowest]:.3g} ticks for "
+            f"the largest job: must be below {LONGEST_JOURNEY:g}"
+        )

@@ -1,0 +1,1 @@
+"""The world as environments of gymnasium and PettingZoo, and as pictures."""

@@ -1,0 +1,189 @@
+"""All nodes of one world as a PettingZoo environment: every agent decides in every tick."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from sim_env.envs.render import RENDER_FPS, RENDER_MODES, Viewer
+from sim_env.envs.single import agent_spaces, earned, lay_out
+from sim_env.errors import require_number
+from sim_env.scenario import Scenario, as_scenario
+from sim_env.world import World
+
+View = dict[str, np.ndarray]
+
+
+class EdgeParallelEnv(ParallelEnv):
+    """All agents of one world.
+
+    One step is one tick. Observation, action and reward of an agent are those of
+    `sim_env.envs.single.EdgeEnv` for its node: ``action_mask`` says what is legal, an illegal
+    action keeps the task, earns what keeping would and is counted by the world
+    (``world.state.total``, column ``MASKED``); without an undecided task an action means nothing.
+
+    Agents
+        Named as the topology names its nodes; those nodes that decide, in the order of the nodes.
+    End of an episode
+        All agents are truncated after `horizon` ticks; the task is a continuing one and never
+        terminates.
+
+    Parameters
+    ----------
+    scenario : Scenario or str, default "ether2"
+        Compiled scenario or the name of one.
+    horizon : int, default 1000
+        Ticks of an episode.
+    render_mode : {"rgb_array", "human", None}, default None
+        See :class:`sim_env.envs.render.Viewer`.
+
+    Attributes
+    ----------
+    world : World or None
+        The world, None before the first reset.
+
+    Raises
+    ------
+    ValueError
+        For an unknown scenario or render mode, or a horizon below 1.
+    """
+
+    metadata: dict[str, Any] = {
+        "name": "fauno_v0",
+        "is_parallelizable": True,
+        "render_modes": RENDER_MODES,
+        "render_fps": RENDER_FPS,
+    }
+
+    def __init__(
+        self,
+        scenario: Scenario | str = "ether2",
+        horizon: int = 1000,
+        render_mode: str | None = None,
+    ) -> None:
+        self.scenario = as_scenario(scenario)
+        require_number("horizon", horizon, at_least=1)
+        self.horizon = horizon
+        names = [self.scenario.topology.names[node] for node in self.scenario.agents]
+        self.possible_agents: list[str] = names
+        self.agents: list[str] = []
+        self.world: World | None = None
+        self.render_mode = render_mode
+        self._viewer = Viewer(render_mode)
+        slots = self.scenario.net.slots[self.scenario.agents]
+        self._slots = dict(zip(names, slots.tolist(), strict=True))
+        self._node = dict(zip(names, self.scenario.agents.tolist(), strict=True))
+        # Row of an agent's view, by node.
+        self._row = np.full(self.scenario.topology.num_nodes, -1)
+        self._row[self.scenario.agents] = np.arange(len(names))
+        encoding = self.scenario.encoding
+        both = {name: agent_spaces(count, encoding) for name, count in self._slots.items()}
+        self.observation_spaces = {name: both[name][0] for name in names}
+        self.action_spaces = {name: both[name][1] for name in names}
+        self._rng: np.random.Generator | None = None
+
+    def observation_space(self, agent: str) -> spaces.Dict:
+        """Space of the observations of `agent`; the same object in every call."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Discrete:
+        """Space of the actions of `agent`; the same object in every call."""
+        return self.action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, View], dict[str, dict[str, Any]]]:
+        """Start a new world, seeded from `seed` or from the environment's own stream.
+
+        The world is the one that ``EdgeEnv.reset`` starts from the same seed.
+        """
+        if seed is not None or self._rng is None:
+            self._rng, _ = gym.utils.seeding.np_random(seed)
+        self.world = World(self.scenario, self._rng.integers(0, 2**63, 1, dtype=np.uint64).tolist())
+        self.world.collect()  # of a tick that has begun before the first step
+        self._seen = self.world.observe()
+        self.agents = list(self.possible_agents)
+        self._viewer.follow(self.world)
+        return self._views(), {name: {} for name in self.agents}
+
+    def step(
+        self, actions: dict[str, int]
+    ) -> tuple[
+        dict[str, View],
+        dict[str, float],
+        dict[str, bool],
+        dict[str, bool],
+        dict[str, dict[str, Any]],
+    ]:
+        """One tick.
+
+        Parameters
+        ----------
+        actions : dict of str to int
+            Slot by agent; an agent that is not in it keeps its task.
+
+        Returns
+        -------
+        observations, rewards, terminations, truncations, infos : dict
+            By agent; all empty once the episode is over.
+
+        Raises
+        ------
+        gymnasium.error.ResetNeeded
+            Before the first reset.
+        ValueError
+            If `actions` names somebody who is not an agent.
+        """
+        if self.world is None:
+            raise gym.error.ResetNeeded("call reset before step")
+        strangers = sorted(set(actions) - set(self.possible_agents))
+        if strangers:
+            raise ValueError(f"actions of {', '.join(strangers)}: not among possible_agents")
+        if not self.agents:
+            return {}, {}, {}, {}, {}
+        asked = np.zeros(self.scenario.topology.num_nodes, np.int32)
+        for name, action in actions.items():
+            # One past either end is as illegal as any number beyond it, and fits the integers.
+            asked[self._node[name]] = min(max(int(action), -1), self._slots[name])
+        nodes = self._seen.node
+        reward = np.full(len(self.agents), self.scenario.net.reward.no_op)
+        reward[self._row[nodes]] = earned(self._seen, asked[nodes])
+        decisions = np.zeros((1, len(asked)), np.int32)
+        decisions[0, nodes] = asked[nodes]
+        self.world.step(decisions)
+        reward += self.world.collect()[0, self.scenario.agents]
+        self._seen = self.world.observe()
+        self._viewer.follow(self.world)
+        over = self.world.now >= self.horizon
+        live = self.agents
+        self.agents = [] if over else live
+        return (
+            self._views(),
+            dict(zip(live, reward.tolist(), strict=True)),
+            dict.fromkeys(live, False),
+            dict.fromkeys(live, over),
+            {name: {} for name in live},
+        )
+
+    def render(self) -> np.ndarray | None:
+        """The frame of the world in mode ``rgb_array``, else None."""
+        return self._viewer.render(self.world)
+
+    def close(self) -> None:
+        """Close the window of mode ``human``."""
+        self._viewer.close()
+
+    def _views(self) -> dict[str, View]:
+        names = self.possible_agents
+        rows = self._row[self._seen.node]
+        together = lay_out(self._seen, rows, len(names), max(self._slots.values()))
+        return {
+            name: {
+                "local": together["local"][row],
+                "destinations": together["destinations"][row, : self._slots[name]],
+                "action_mask": together["action_mask"][row, : self._slots[name]],
+            }
+            for row, name in enumerate(names)
+        }

@@ -1,0 +1,301 @@
+"""The figure of a network, laid out once and used again for every frame."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from scipy.spatial import KDTree
+
+from sim_env.engine.state import CREATED, FINISHED, OUTBOUND, RETURNING
+from sim_env.network.topology import Topology
+from sim_env.world import OUTCOMES, World
+
+INCHES, DPI = (10.0, 7.0), 100
+AXES = (0.02, 0.03, 0.78, 0.86)  # left, bottom, width and height as parts of the figure
+# The lengths below are in points.
+MARGIN, FONT, GAP, WIDEST = 26.0, 8.5, 3.0, 6.0
+PUSHES = 100  # rounds in which marks that cover each other are pushed apart
+MOST_PUSHED = 500  # in larger networks marks are small, and pushing would bend the whole picture
+MOST_UNFOLDED = 200  # the layout that shows structure best takes time that grows with the cube
+MOST_LABELS = 60  # more names than this cannot be read
+# Mark of a role, and what makes its area that of a circle: matplotlib measures by the box.
+SHAPES = {"rpi": ("o", 1.0), "tx2": ("^", 1.3), "nuc": ("s", 0.8), "server": ("D", 0.7)}
+OTHER_SHAPES = "hpvX8<>P"  # of roles that are not in SHAPES, in order of appearance
+# Where a name may stand, in the order of preference.
+SIDES = np.array(
+    [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)]
+)
+INK, LINK = "#222222", "#9AA5B1"
+WEDGE: dict[str, Any] = {"facecolors": "#D55E00", "linewidths": 0, "zorder": 2}
+FEW_LINKS = 150  # more links and their wedges are drawn fainter, so that the nodes stand out
+LINK_STEP = 4.0  # between points at which links are sampled
+# What a name costs where it covers such a point, or leaves the paper, in square points of a mark.
+LINK_COST, EDGE_COST = 1.0, 1000.0
+Box = tuple[float, float, float, float]
+
+
+class NetworkPicture:
+    """The figure of one network, used again for every frame; lengths on paper are in points.
+
+    Parameters
+    ----------
+    topology : Topology
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        # Not made by pyplot: the process keeps no list of it and its backend stays as it is.
+        self._canvas: Any = FigureCanvasAgg(Figure(figsize=INCHES, dpi=DPI, facecolor="white"))
+        left, bottom, width, height = AXES
+        self._axes = self._canvas.figure.add_axes(AXES)
+        paper = np.array([width * INCHES[0], height * INCHES[1]]) * 72
+        self._axes.set(xlim=(0, paper[0]), ylim=(0, paper[1]))
+        self._axes.set_axis_off()
+        self._capacity = np.asarray(topology.capacity, float)
+        self._radius = _radii(topology, paper)
+        self._place, metre = _places(topology, paper, self._radius)
+        pairs = [(a, b) for a, row in enumerate(topology.neighbours) for b in row if a < b]
+        ends = self._place[np.array(pairs, int).reshape(-1, 2)]
+        crowd = FEW_LINKS / max(len(pairs), FEW_LINKS)
+        self._wedge = {**WEDGE, "alpha": max(0.5 * crowd**0.5, 0.15)}
+        self._width = float(np.clip(np.median(self._radius) / 5, 0.2, 1.0))
+        self._links(ends, max(0.9 * crowd, 0.15))
+        self._nodes(topology)
+        self._keys()
+        if topology.num_nodes <= MOST_LABELS:
+            self._names(topology.names, ends, paper[0])
+        if metre:
+            self._scale_bar(metre, paper)
+        top, text = bottom + height, self._canvas.figure.text
+        self._time = text(left, top + 0.06, "", fontsize=15, fontweight="bold", color=INK)
+        self._counts = text(left, top + 0.02, "", fontsize=11, color=INK)
+        self._wedges = PolyCollection([], **self._wedge)
+        self._axes.add_collection(self._wedges)
+
+    def draw(self, world: World, index: int) -> np.ndarray:
+        """The frame of world `index`, array of uint8, shape (700, 1000, 3)."""
+        st, total = world.state, world.state.total[index]
+        tasks = st.num_ready[index] + st.num_pending[index] + (st.service[index] >= 0)
+        for nodes, marks in self._marks:
+            marks.set_array(tasks[nodes] / self._capacity[nodes])
+        lost = sum(int(total[column]) for column in OUTCOMES.values())
+        inside = int(total[CREATED] - total[FINISHED]) - lost
+        self._time.set_text(f"t = {world.now * world.scenario.spec.physics.tick:,.1f} s")
+        home = int((st.kind[index] == RETURNING).sum())
+        self._counts.set_text(
+            f"finished {total[FINISHED]:,}    lost {lost:,}    inside {inside:,}:  "
+            f"{tasks.sum():,} at nodes, {inside - tasks.sum() - home:,} on their way, "
+            f"{home:,} results going home"
+        )
+        self._travel(world, index)
+        self._canvas.draw()
+        return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
+
+    def _travel(self, world: World, index: int) -> None:
+        """A wedge for each direction of a link that has tasks on it."""
+        st = world.state
+        tasks = np.flatnonzero(st.kind[index] == OUTBOUND)
+        ways, counts = np.unique(
+            np.stack([st.sender[index, tasks], st.place[index, tasks]], axis=1),
+            axis=0,
+            return_counts=True,
+        )
+        self._wedges.set_verts(_wedges(self._place[ways], counts, self._width))
+
+    def _links(self, ends: np.ndarray, alpha: float) -> None:
+        self._axes.add_collection(
+            LineCollection(list(ends), colors=LINK, linewidths=0.8, alpha=alpha, zorder=1)
+        )
+
+    def _nodes(self, topology: Topology) -> None:
+        """One collection of marks per role, as a collection has one shape."""
+        roles, spare = np.array(topology.roles), itertools.cycle(OTHER_SHAPES)
+        self._marks: list[tuple[np.ndarray, PathCollection]] = []
+        legend = []
+        for role in dict.fromkeys(topology.roles):
+            nodes = np.flatnonzero(roles == role)
+            shape, area = SHAPES.get(role) or (next(spare), 1.0)
+            x, y = self._place[nodes].T
+            marks = self._axes.scatter(
+                x,
+                y,
+                s=area * (2 * self._radius[nodes]) ** 2,
+                c=np.zeros(len(nodes)),
+                cmap="Blues",
+                norm=PowerNorm(0.5, 0, 1),
+                marker=shape,
+                edgecolors=INK,
+                linewidths=min(0.8, 0.12 * float(self._radius.max())),
+                zorder=3,
+            )
+            self._marks.append((nodes, marks))
+            look = {"ls": "", "marker": shape, "ms": 9 * area**0.5, "mfc": "white", "mec": INK}
+            legend.append(Line2D([], [], label=role, **look))
+        self._canvas.figure.legend(
+            handles=legend,
+            loc="upper left",
+            bbox_to_anchor=(0.82, 0.42),
+            frameon=False,
+            title="larger: faster",
+            alignment="left",
+        )
+
+    def _keys(self) -> None:
+        """What the colours and the wedges mean."""
+        figure = self._canvas.figure
+        bar = figure.colorbar(self._marks[0][1], cax=figure.add_axes((0.84, 0.47, 0.02, 0.40)))
+        bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5 %", "20 %", "50 %", "100 %"])
+        bar.set_label("load: tasks / capacity", color=INK)
+        key = figure.add_axes((0.83, 0.03, 0.16, 0.14))
+        key.set(xlim=(0, 115), ylim=(0, 70))
+        key.set_axis_off()
+        key.text(0, 60, "tasks on their way", color=INK, va="center")
+        for height, count in ((42, 1), (26, 5), (8, 25)):
+            ends = np.array([[[4.0, height], [60.0, height]]])
+            wedges = _wedges(ends, np.array([count]), self._width)
+            key.add_collection(PolyCollection(wedges, **self._wedge))
+            key.text(68, height, f"{count}", color=INK, va="center")
+
+    def _names(self, names: Sequence[str], ends: np.ndarray, width: float) -> None:
+        """Each name beside its node, on the side where it covers least marks, names and links."""
+        links = KDTree(_along(ends)) if len(ends) else None
+        marks = [(*(p - r), *(p + r)) for p, r in zip(self._place, self._radius, strict=True)]
+        taken = list(marks)
+        for node, name in enumerate(names):
+            half = np.array([0.31 * FONT * len(name), 0.55 * FONT])
+            boxes = []
+            for side in SIDES:
+                middle = self._place[node] + side * (self._radius[node] + 2 + half)
+                boxes.append((*(middle - half), *(middle + half)))
+            best = min(
+                boxes,
+                key=lambda box: (
+                    sum(_overlap(box, other) for other in taken)
+                    + LINK_COST * (_inside(links, box) if links else 0)
+                    + EDGE_COST * (box[0] < 0 or box[2] > width)
+                ),
+            )
+            taken.append(best)
+            self._axes.text(
+                (best[0] + best[2]) / 2,
+                (best[1] + best[3]) / 2,
+                name,
+                fontsize=FONT,
+                color=INK,
+                ha="center",
+                va="center",
+                zorder=6,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )
+
+    def _scale_bar(self, metre: float, paper: np.ndarray) -> None:
+        """How long some round number of metres, about a sixth of the paper, is."""
+        wish = paper[0] / 6 / metre
+        power = 10.0 ** np.floor(np.log10(wish))
+        length = power * max(step for step in (1, 2, 5) if step * power <= wish)
+        self._axes.plot([0, length * metre], [0, 0], color=INK, lw=1.5)
+        self._axes.text(length * metre + 4, 0, f"{length:g} m", fontsize=9, va="center", color=INK)
+
+
+def _along(ends: np.ndarray) -> np.ndarray:
+    """Points along lines, `LINK_STEP` apart; of lines of shape (L, 2, 2)."""
+    span = ends[:, 1] - ends[:, 0]
+    steps = np.maximum(np.linalg.norm(span, axis=1) / LINK_STEP, 1).astype(int)
+    line = np.repeat(np.arange(len(ends)), steps)
+    part = (np.arange(len(line)) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[line]
+    return np.asarray(ends[line, 0] + part[:, None] * span[line])
+
+
+def _inside(points: KDTree, box: Box) -> int:
+    """How many of the points lie in a box."""
+    low, high = np.array(box[:2]), np.array(box[2:])
+    near = points.data[points.query_ball_point((low + high) / 2, np.linalg.norm(high - low) / 2)]
+    return int(((near >= low) & (near <= high)).all(axis=1).sum())
+
+
+def _wedges(ends: np.ndarray, counts: np.ndarray, scale: float) -> list[np.ndarray]:
+    """Triangles from a point to a base across the other end.
+
+    Parameters
+    ----------
+    ends : array, shape (L, 2, 2)
+        Where each wedge begins and ends.
+    counts : array of int, shape (L,)
+        Tasks; the width grows with the square root.
+    scale : float
+        Of the width; below 1 where marks are small.
+
+    Returns
+    -------
+    list of L arrays, shape (3, 2)
+    """
+    span = ends[:, 1] - ends[:, 0]
+    across = span[:, ::-1] * (-1, 1) / np.maximum(np.linalg.norm(span, axis=1), 1e-9)[:, None]
+    half = across * (scale * np.minimum(0.5 + 0.8 * np.sqrt(counts), WIDEST))[:, None]
+    return list(np.stack([ends[:, 0], ends[:, 1] - half, ends[:, 1] + half], axis=1))
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Area that two boxes (left, bottom, right, top) share."""
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    return max(wide, 0.0) * max(high, 0.0)
+
+
+def _radii(topology: Topology, paper: np.ndarray) -> np.ndarray:
+    """Radius of each mark: the area grows with the square root of the speed."""
+    typical = np.clip(0.2 * np.sqrt(paper.prod() / topology.num_nodes), 1.5, 7.0)
+    relative = np.asarray(topology.speed, float) / np.median(topology.speed)
+    return np.asarray(typical * np.clip(relative**0.25, 0.6, 2.2))
+
+
+def _places(
+    topology: Topology, paper: np.ndarray, radius: np.ndarray
+) -> tuple[np.ndarray, float | None]:
+    """Where the nodes stand on paper, shape (N, 2), and points per metre.
+
+    Nodes that share a place are laid out by their links, and there are no metres then. Marks that
+    would cover each other are pushed apart until they do not, except in very large networks.
+    """
+    position = np.asarray(topology.position, float)
+    _, which, count = np.unique(position, axis=0, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero(count[which.ravel()] == 1)
+    to_scale = len(alone) == len(position)
+    if not to_scale:
+        graph, fixed = topology.to_networkx(), alone.tolist()
+        if fixed or len(position) > MOST_UNFOLDED:
+            known = {node: position[node] for node in fixed}
+            spread = nx.spring_layout(graph, pos=known or None, fixed=fixed or None, seed=0)
+        else:
+            spread = nx.kamada_kawai_layout(graph)
+        position = np.array([spread[node] for node in range(len(position))])
+    low, extent = position.min(axis=0), np.ptp(position, axis=0)
+    room = paper - 2 * MARGIN
+    metre = float(np.min(room / np.maximum(extent, 1e-9)))
+    place = MARGIN + (position - low) * metre + (room - extent * metre) / 2
+    if len(place) <= MOST_PUSHED:
+        place = _push_apart(place, radius)
+    return place, metre if to_scale and extent.any() else None
+
+
+def _push_apart(place: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    place = place.copy()
+    for _ in range(PUSHES):
+        pairs = KDTree(place).query_pairs(2 * radius.max() + GAP, output_type="ndarray")
+        a, b = pairs.T
+        apart = place[b] - place[a]
+        distance = np.linalg.norm(apart, axis=1)
+        missing = np.maximum(radius[a] + radius[b] + GAP - distance, 0.0)
+        push = apart * (missing / np.maximum(distance, 1e-9) / 2)[:, None]
+        np.add.at(place, a, -push / 2)
+        np.add.at(place, b, push / 2)
+        if not missing.any():
+            break
+    return place

@@ -1,0 +1,1 @@
+"""Networks: nodes, links, generators, files, failures."""

@@ -1,0 +1,189 @@
+"""Networks from files: the JSON of Ether, as PeersimGym and FAuNO use it."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim_env.errors import require_number, require_path, shown
+from sim_env.network.graph import ROLES, SOURCE_ROLE, Topology
+
+SIDE = 100.0  # metres
+FARTHEST = 1e12  # coordinate in a file, in whatever unit
+AGENT_WORDS = ("rpi", "nuc", "server")
+OTHER_ROLE = "worker"
+
+
+def read_ether_json(
+    path: str | Path, memory_per_task: float = 320e6, speed_per_millicpu: float = 1e4
+) -> Topology:
+    """Read an Ether topology file.
+
+    Parameters
+    ----------
+    path : str or Path
+        JSON with ``nodes`` (name: ``id``, ``coordinates``, ``capacity`` with ``cpu_milis`` and
+        ``memory``) and ``links.neighbours`` (id: ids). The bandwidths in it are not used.
+    memory_per_task : float, default 320e6
+        Bytes that one queued task takes: capacity = round(memory / this).
+    speed_per_millicpu : float, default 1e4
+        Instructions per second of a milli-CPU. The original executes 1000 per tick, whatever a
+        tick is; the default is that for ticks of 0.1 s.
+
+    Returns
+    -------
+    Topology
+        Nodes in the order of the file. The role is the one of ``rpi``, ``tx2``, ``nuc``,
+        ``server`` that the name begins with (or else contains, or else ``worker``). Tasks are born
+        at nodes with ``rpi`` in the name, those with ``rpi``, ``nuc`` or ``server`` decide.
+        Coordinates are stretched to 0..100 m in x and in y; a node in the place of an earlier one
+        moves on by (1, 1). Neighbours come in the order of :func:`linked_rows`, over the nodes in
+        the order of the file; the links of each as ``links.neighbours`` gives them in the same way,
+        as the original does it: once when it reads the file, once when it links.
+
+    Raises
+    ------
+    ValueError
+        For a file that cannot be read, is not JSON or not a topology (names what is missing or
+        cannot be, and where), or whose network is not connected.
+    """
+    content = _load(path)
+    where = f"topology file {str(path)!r}"
+    require_number("memory per task", memory_per_task, above=0)
+    require_number("speed per milli-CPU", speed_per_millicpu, above=0)
+    nodes = _mapping(content, "nodes", where)
+    links = _mapping(_mapping(content, "links", where), "neighbours", f"{where}: links")
+    if not nodes:
+        raise ValueError(f"{where}: nodes is {{}}: must have at least one node")
+    index: dict[str, int] = {}
+    speed, capacity, place = [], [], []
+    for name, node in nodes.items():
+        at = f"{where}: node {' '.join(name.split())}"
+        if not isinstance(node, Mapping):
+            raise ValueError(
+                f"{at} is {shown(node)}: must be a mapping with id, coordinates, capacity"
+            )
+        identity = str(_value(node, "id", at))
+        if identity in index:
+            raise ValueError(f"{at} has the id {identity} of an earlier node: must be its own")
+        index[identity] = len(index)
+        means = _mapping(node, "capacity", at)
+        millicpu = _positive(means, "cpu_milis", f"{at}: capacity")
+        speed.append(millicpu * speed_per_millicpu)
+        capacity.append(_positive(means, "memory", f"{at}: capacity") / memory_per_task)
+        place.append(_coordinates(node, at))
+    names = list(nodes)
+    return Topology(
+        names=names,
+        roles=[role_of(name) for name in names],
+        speed=np.array(speed),
+        capacity=np.rint(capacity),
+        position=_projected(np.array(place).reshape(-1, 2)),
+        neighbours=_neighbours(links, index, where),
+        is_agent=np.array([any(word in name for word in AGENT_WORDS) for name in names], bool),
+        is_source=np.array([SOURCE_ROLE in name for name in names], bool),
+    )
+
+
+def role_of(name: str) -> str:
+    """Role that the name of a node begins with, or else contains; ``worker`` if it has none."""
+    known = [role for role in ROLES if name.startswith(role)] or [r for r in ROLES if r in name]
+    return known[0] if known else OTHER_ROLE
+
+
+def _load(path: str | Path) -> Mapping[str, Any]:
+    file = require_path("path of the topology", path)
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ValueError(
+            f"topology file {str(path)!r} cannot be read ({error.strerror}): must be an Ether "
+            f"topology in JSON"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"topology file {str(path)!r} is not JSON ({error}): must be an Ether topology"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"topology file {str(path)!r} holds a {type(content).__name__}: must be a mapping "
+            f"with nodes and links"
+        )
+    return content
+
+
+def _value(mapping: Mapping[str, Any], key: str, where: str) -> Any:
+    if key not in mapping:
+        raise ValueError(f"{where} has no key {key!r}: must be an Ether topology")
+    return mapping[key]
+
+
+def _mapping(mapping: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = _value(mapping, key, where)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: {key} is {shown(value)}: must be a mapping")
+    return value
+
+
+def _positive(mapping: Mapping[str, Any], key: str, where: str) -> float:
+    value = _value(mapping, key, where)
+    require_number(f"{where}: {key}", value, above=0)
+    return float(value)
+
+
+def _coordinates(node: Mapping[str, Any], where: str) -> tuple[float, float]:
+    value = _value(node, "coordinates", where)
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{where}: coordinates are {shown(value)}: must be a list of two numbers")
+    for axis, number in zip("xy", value, strict=True):
+        require_number(f"{where}: {axis}", number, at_least=-FARTHEST, at_most=FARTHEST)
+    return float(value[0]), float(value[1])
+
+
+def _projected(place: np.ndarray) -> np.ndarray:
+    """Stretched to 0..100 in x and y (a line stays at 0), no two nodes in the same place."""
+    low, extent = place.min(axis=0), np.ptp(place, axis=0)
+    taken: dict[tuple[float, float], None] = {}
+    for x, y in ((place - low) / np.where(extent > 0, extent, 1.0) * SIDE).tolist():
+        while (x, y) in taken:
+            x, y = x + 1, y + 1
+        taken[x, y] = None
+    return np.array(list(taken))
+
+
+def _neighbours(links: Mapping[str, Any], index: Mapping[str, int], where: str) -> list[list[int]]:
+    pairs = []
+    for identity, others in links.items():
+        if identity not in index:
+            raise ValueError(f"{where}: links are those of {identity!r}: must be the id of a node")
+        if not isinstance(others, list):
+            raise ValueError(
+                f"{where}: neighbours of {identity!r} are {shown(others)}: must be a list of ids"
+            )
+        for other in others:
+            if str(other) not in index:
+                raise ValueError(
+                    f"{where}: node {identity!r} names neighbour {shown(other)}: must be the id of "
+                    f"a node"
+                )
+            pairs.append((index[identity], index[str(other)]))
+    read = linked_rows(len(index), pairs)
+    return linked_rows(len(index), ((a, b) for a, row in enumerate(read) for b in row))
+
+
+def linked_rows(num_nodes: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Neighbours of each node in the order in which a pair first names them, from either end.
+
+    Parameters
+    ----------
+    num_nodes : int
+    pairs : iterable of (int, int)
+        As often as you like; a node with itself is passed over.
+    """
+    rows: list[dict[int, None]] = [{} for _ in range(num_nodes)]
+    for a, b in pairs:
+        if a != b:
+            rows[b][a] = rows[a][b] = None
+    return [list(row) for row in rows]

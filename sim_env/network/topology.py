@@ -1,0 +1,157 @@
+"""Edge networks by name: what can be asked for, and the building of it.
+
+What a network is stands in :mod:`sim_env.network.graph`, the recipes in
+:mod:`sim_env.network.generators`, the readers in :mod:`sim_env.network.files`. A new kind is a
+function in one of them and a line in `KINDS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sim_env.errors import require_choice, require_number, require_path, require_whole
+from sim_env.memory import require_memory
+from sim_env.network import generators
+from sim_env.network.files import read_ether_json
+from sim_env.network.graph import TIERS, Tier, Topology, from_networkx, memory_needed
+
+__all__ = [
+    "KINDS",
+    "TIERS",
+    "Tier",
+    "Topology",
+    "TopologySpec",
+    "build_topology",
+    "from_networkx",
+    "read_ether_json",
+]
+
+
+@dataclass
+class TopologySpec:
+    """What network to build.
+
+    Parameters
+    ----------
+    kind : str
+        ``ether``: clusters of Raspberry Pis and two TX2 around a NUC, everything linked to one
+        server (star of stars). ``file``: an Ether topology file. The others have NUCs (five of 10
+        to 47 nodes) and Raspberry Pis: ``random`` in a square of 100 m, two nodes linked when
+        closer than `radius`; ``grid``, 10 m apart; ``ring``; ``full``, everyone linked to
+        everyone; ``bridged``, two cliques with one link between them.
+    clusters : int
+        Clusters of an ``ether`` network; 1, 2, 3, 4 give 8, 23, 32, 45 nodes.
+    nodes : int
+        Nodes of the other networks, but for ``file``.
+    radius : float
+        Reach of a node of a ``random`` network, in metres.
+    path : str
+        Of the ``file``; absolute where several processes are to read it.
+    memory_per_task : float
+        Bytes of memory that one queued task takes: capacity = round(memory / this).
+    seed : int
+        Seed of the positions and of the order of the tiers.
+    """
+
+    kind: str = "ether"
+    clusters: int = 2
+    nodes: int = 20
+    radius: float = 50.0
+    path: str = ""
+    memory_per_task: float = 320e6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_choice("topology.kind", self.kind, KINDS)
+        require_whole("topology.clusters", self.clusters, at_least=1)
+        require_whole("topology.nodes", self.nodes, at_least=2)
+        require_number("topology.radius", self.radius, above=0)
+        require_number("topology.memory_per_task", self.memory_per_task, above=0)
+        require_whole("topology.seed", self.seed, at_least=0)
+        if self.kind == "file":
+            require_path("topology.path", self.path)
+
+
+class Size(NamedTuple):
+    """How large a network will be, roughly; links are counted in both directions."""
+
+    nodes: float
+    links: float
+    widest: float  # links of the busiest node
+
+
+class Kind(NamedTuple):
+    """A kind of network: how it is built, and how large it will be."""
+
+    build: Callable[[TopologySpec], Topology]
+    size: Callable[[TopologySpec], Size]
+
+
+def build_topology(spec: TopologySpec) -> Topology:
+    """Build the network that `spec` describes; same spec, same network.
+
+    Raises
+    ------
+    ValueError
+        If it is not connected, cannot be read, or would not fit into the free memory.
+    """
+    size = KINDS[spec.kind].size(spec)
+    key = "clusters" if spec.kind == "ether" else "nodes"
+    require_memory(
+        f"topology.{key} is {getattr(spec, key)}: a network of the kind {spec.kind!r} with "
+        f"{size.nodes:,} nodes, the busiest with about {size.widest:,.0f} links,",
+        memory_needed(size.nodes, size.links),
+    )
+    return KINDS[spec.kind].build(spec)
+
+
+def _ether_size(spec: TopologySpec) -> Size:
+    nodes = generators.num_pis(spec.clusters) + 3 * spec.clusters + 1
+    return Size(nodes, 4 * nodes, nodes - 1)
+
+
+def _random_size(spec: TopologySpec) -> Size:
+    reached = min(np.pi * (min(spec.radius, generators.SIDE) / generators.SIDE) ** 2, 1.0)
+    widest = (spec.nodes - 1) * reached
+    return Size(spec.nodes, spec.nodes * widest, widest)
+
+
+def _bridged_size(spec: TopologySpec) -> Size:
+    left = generators.left_clique(spec.nodes)
+    right = spec.nodes - left
+    return Size(spec.nodes, left**2 + right**2, max(left, right))
+
+
+KINDS = {
+    "ether": Kind(
+        lambda spec: generators.ether(spec.clusters, spec.memory_per_task, spec.seed), _ether_size
+    ),
+    "random": Kind(
+        lambda spec: generators.random_geometric(
+            spec.nodes, spec.radius, spec.memory_per_task, spec.seed
+        ),
+        _random_size,
+    ),
+    "grid": Kind(
+        lambda spec: generators.grid(spec.nodes, spec.memory_per_task, spec.seed),
+        lambda spec: Size(spec.nodes, 4 * spec.nodes, 4),
+    ),
+    "ring": Kind(
+        lambda spec: generators.ring(spec.nodes, spec.memory_per_task, spec.seed),
+        lambda spec: Size(spec.nodes, 2 * spec.nodes, 2),
+    ),
+    "full": Kind(
+        lambda spec: generators.full(spec.nodes, spec.memory_per_task, spec.seed),
+        lambda spec: Size(spec.nodes, spec.nodes * (spec.nodes - 1), spec.nodes - 1),
+    ),
+    "bridged": Kind(
+        lambda spec: generators.bridged(spec.nodes, spec.memory_per_task, spec.seed),
+        _bridged_size,
+    ),
+    "file": Kind(
+        lambda spec: read_ether_json(spec.path, spec.memory_per_task),
+        lambda spec: Size(0, 0, 0),  # known when it has been read, and checked then
+    ),
+}

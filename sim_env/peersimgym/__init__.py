@@ -1,0 +1,1 @@
+"""The original simulator (PeersimGym): its settings, physics and measures."""

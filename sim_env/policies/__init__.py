@@ -1,0 +1,1 @@
+"""Heuristics that decide where a task goes."""

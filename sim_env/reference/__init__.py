@@ -1,0 +1,1 @@
+"""The world in plain Python: the specification of the engine."""

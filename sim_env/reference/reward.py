@@ -1,0 +1,51 @@
+"""What a decision earns at once: the specification of :mod:`sim_env.engine.reward`."""
+
+import math
+
+from sim_env.engine.net import Net
+from sim_env.engine.reward import REWARDS
+
+Slot = dict[str, float]  # queue, wait, execute, send, back; of a slot as a node knows it
+
+
+def decision_reward(net: Net, n: int, k: int, slots: list[Slot]) -> float:
+    """What node n earns for a decision for its slot k."""
+    kind = REWARDS[net.reward.kind]
+    if kind == "delay":
+        return delay_reward(net, n, k, slots[k])
+    if kind == "peersimgym_dense":
+        return peersimgym_dense(net, n, k, slots)
+    return 0.0
+
+
+def delay_reward(net: Net, n: int, k: int, slot: Slot) -> float:
+    """Utility - delay - overload once the task is there."""
+    reward, capacity = net.reward, net.capacity[net.neighbour[net.first[n] + k]]
+    delay = slot["wait"] + slot["execute"] + slot["send"] + slot["back"]
+    cost = min(delay, reward.delay_cap) / reward.scale
+    return reward.utility - cost - overload(net, (capacity - slot["queue"] - (k > 0)) / capacity)
+
+
+def peersimgym_dense(net: Net, n: int, k: int, slots: list[Slot]) -> float:
+    """Utility - (wait + transfer + difference in execution) - overload one tick later."""
+    reward, queue, known = net.reward, slots[0]["queue"], slots[k]["queue"]
+    m, link, away = net.neighbour[net.first[n] + k], net.first[n] + k, k > 0
+    mine, theirs = (float(net.mean_work / net.speed[node]) for node in (n, m))
+    wait = (queue - 1) * mine + (known / float(net.speed[m]) if away else 0.0)
+    seconds = (reward.mean_input / net.rate[link] + net.latency[link]) / net.ticks_per_second
+    limit = {
+        name: reward.utility * getattr(reward, f"{name}_cap") for name in ("queue", "exec", "comm")
+    }
+    delay = (
+        min(wait, limit["queue"])
+        + (min(seconds, limit["comm"]) if away else 0.0)
+        + max(-limit["exec"], min(theirs - mine, limit["exec"]))
+    )
+    served = 1 / theirs if theirs else math.inf
+    later = min(max(known + away + reward.births[m] - served, 0.0), net.capacity[m])
+    return reward.utility - delay - overload(net, 1 - later / net.capacity[m])
+
+
+def overload(net: Net, free: float) -> float:
+    """Cost of a queue of which the fraction `free` is left."""
+    return net.reward.overload_weight * -math.log10(max(free, 0.001))

@@ -1,0 +1,1 @@
+"""What arrives: jobs, rates, deadlines, schedules."""

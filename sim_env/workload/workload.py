@@ -1,0 +1,196 @@
+"""What arrives where and when: a table of jobs to draw from, rates of arrival and deadlines."""
+
+import fnmatch
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sim_env.errors import require_choice, require_kind, require_number, require_path
+from sim_env.network.graph import Topology
+from sim_env.workload.files import ReadReport, read_jobs
+from sim_env.workload.jobs import JobTable, TaskType, alibaba_jobs, light_jobs
+from sim_env.workload.schedule import Schedule, multipliers
+
+__all__ = [
+    "JOB_TABLES",
+    "JobTable",
+    "ReadReport",
+    "Schedule",
+    "TaskType",
+    "WorkloadSpec",
+    "build_jobs",
+    "multipliers",
+    "rates_per_tick",
+    "read_jobs",
+    "source_rates",
+]
+
+
+LARGEST_RATE = 1e5  # tasks per second and source: more is a slip of the keyboard, and memory
+LONGEST_DEADLINE = 1e7  # seconds, four months; 0 is how to have none
+
+
+@dataclass
+class WorkloadSpec:
+    """What arrives at the sources.
+
+    Parameters
+    ----------
+    jobs : str
+        ``alibaba``: heavy-tailed, fitted to the quantiles of the Alibaba trace.
+        ``light``: 2, 4 or 8 x 1e7 instructions and 10, 30 or 60 MB, each with probability
+        0.4, 0.4, 0.2. ``types``: those of `types`. ``file``: those of the file `path`. The output
+        of a job is as large as its input, unless its type says otherwise.
+    path : str
+        Of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute where several
+        processes are to read it.
+    types : list of TaskType
+        Of ``types``.
+    work_scale : float
+        The instructions of every job are multiplied by this. (The paper's Alibaba jobs have a
+        tenth of the trace's; ``alibaba`` is fitted to those.)
+    rate : float
+        Tasks per second and source (true Poisson arrivals). At most 100,000, also with the
+        highest multiplier of the schedule; so are those of `source_rates`.
+    source_rates : dict of str to float
+        Other rates for some sources: a key is a name, a role or a pattern of them (``rpi_1*``),
+        and the last key that fits a source counts.
+    schedule : Schedule
+        How all rates change with time.
+    deadline_min, deadline_max : float
+        The deadline is drawn uniformly from [min, max) seconds after birth, at most 1e7; both 0:
+        none.
+    """
+
+    jobs: str = "alibaba"
+    path: str = ""
+    types: list[TaskType] = field(default_factory=list)
+    work_scale: float = 1.0
+    rate: float = 2.0
+    source_rates: dict[str, float] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=Schedule)
+    deadline_min: float = 30.0
+    deadline_max: float = 60.0
+
+    def __post_init__(self) -> None:
+        require_choice("workload.jobs", self.jobs, JOB_TABLES)
+        if self.jobs == "file":
+            require_path("workload.path", self.path)
+        require_kind("workload.types", self.types, Sequence, "a list of task types")
+        if self.jobs == "types" and not self.types:
+            raise ValueError(
+                "workload.types is []: must have at least one type when workload.jobs is 'types'"
+            )
+        require_number("workload.work_scale", self.work_scale, above=0)
+        require_kind("workload.schedule", self.schedule, Schedule, "a Schedule")
+        require_number("workload.rate", self.rate, above=0, at_most=LARGEST_RATE)
+        require_kind("workload.source_rates", self.source_rates, Mapping, "a mapping")
+        for key, rate in self.source_rates.items():
+            require_kind("key of workload.source_rates", key, str, "a name, a role or a pattern")
+            require_number(f"workload.source_rates.{key}", rate, at_least=0, at_most=LARGEST_RATE)
+        require_number(
+            "largest rate of workload times the highest multiplier of its schedule",
+            max(self.rate, *self.source_rates.values(), 0.0) * self.schedule.highest,
+            at_most=LARGEST_RATE,
+        )
+        require_number(
+            "workload.deadline_min", self.deadline_min, at_least=0, at_most=LONGEST_DEADLINE
+        )
+        require_number(
+            "workload.deadline_max",
+            self.deadline_max,
+            at_least=self.deadline_min,
+            at_most=LONGEST_DEADLINE,
+        )
+
+
+def build_jobs(spec: WorkloadSpec) -> JobTable:
+    """The table of jobs that `spec` describes.
+
+    Warns
+    -----
+    UserWarning
+        Of the bad rows of a file.
+
+    Raises
+    ------
+    ValueError
+        For a file that cannot be read, holds no job or ends in the middle of a row.
+    """
+    table = JOB_TABLES[spec.jobs](spec)
+    return table if spec.work_scale == 1 else table.scaled(spec.work_scale)
+
+
+def source_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
+    """Rate of arrivals at each node, before the schedule.
+
+    Returns
+    -------
+    array of float, shape (N,)
+        Tasks per second; 0 at nodes that are not sources.
+
+    Raises
+    ------
+    ValueError
+        For a key of ``spec.source_rates`` that fits no source, or if no source has a rate above 0.
+    """
+    rates = np.where(topology.is_source, spec.rate, 0.0)
+    sources = np.flatnonzero(topology.is_source).tolist()
+    for key, rate in spec.source_rates.items():
+        fitting = [
+            node
+            for node in sources
+            if fnmatch.fnmatchcase(topology.names[node], key)
+            or fnmatch.fnmatchcase(topology.roles[node], key)
+        ]
+        if not fitting:
+            known = ", ".join(topology.names[node] for node in sources[:8])
+            raise ValueError(
+                f"workload.source_rates.{key} is {rate!r}: must be for a source of this network "
+                f"({known}{', ...' if len(sources) > 8 else ''}), its role, or a pattern of them"
+            )
+        rates[fitting] = rate
+    if not rates.any():
+        raise ValueError("workload.source_rates are all 0: must have a source with a rate above 0")
+    return rates
+
+
+def rates_per_tick(spec: WorkloadSpec, ticks: int, tick_seconds: float) -> np.ndarray:
+    """Expected arrivals in each tick, at a source that has the rate ``spec.rate``.
+
+    Parameters
+    ----------
+    spec : WorkloadSpec
+        Its rate and schedule.
+    ticks : int
+        Number of ticks, from 0 on.
+    tick_seconds : float
+        Seconds of a tick.
+
+    Returns
+    -------
+    array of float, shape (ticks,)
+        Tasks. A source n with a rate of its own has ``source_rates(spec, topology)[n] /
+        spec.rate`` times as many.
+    """
+    return spec.rate * tick_seconds * multipliers(spec.schedule, ticks, tick_seconds)
+
+
+def _file_jobs(spec: WorkloadSpec) -> JobTable:
+    """Of a file that must be whole: nobody knows what is missing behind a cut."""
+    table, report = read_jobs(spec.path)
+    if report.cut:
+        raise ValueError(f"{report}: must not end in the middle of a row")
+    if report.bad:
+        warnings.warn(str(report), stacklevel=2)
+    return table
+
+
+JOB_TABLES: dict[str, Callable[[WorkloadSpec], JobTable]] = {
+    "alibaba": lambda spec: alibaba_jobs(),
+    "light": lambda spec: light_jobs(),
+    "types": lambda spec: JobTable.from_types(spec.types),
+    "file": _file_jobs,
+}

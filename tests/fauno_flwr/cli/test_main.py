@@ -1,0 +1,106 @@
+"""The command line, without an engine."""
+
+import csv
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from fauno_flwr.cli.progress import Progress, keep_log
+from fauno_flwr.config.settings import RunConfig
+
+FAUNO = str(Path(sys.executable).with_name("fauno"))
+
+
+def fauno(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([FAUNO, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
+    short = ["evaluation.warmup=50", "evaluation.window=200"]
+    out = tmp_path / "c"
+    done = fauno(*("compare", "--policies", "lq,sed", "--seeds", "3", "--out", str(out)), *short)
+    assert done.returncode == 0, done.stderr
+    assert "LeastQueue" in done.stdout
+    assert "ShortestExpectedDelay" in done.stdout
+    assert "rho = 0.411" in done.stdout
+    written = json.loads((out / "table.json").read_text())
+    assert [row["policy"] for row in written["table"]] == ["lq", "sed"]
+    assert (out / "figures" / "comparison.png").exists()
+    assert "ShortestExpectedDelay - LeastQueue: finished" in done.stdout
+    with (out / "worlds.csv").open() as file:
+        worlds = list(csv.DictReader(file))
+    assert [(row["policy"], row["seed"]) for row in worlds] == [
+        (policy, f"{1_000_000 + world}") for policy in ("lq", "sed") for world in range(3)
+    ]
+    lq, sed = ([row["created"] for row in worlds if row["policy"] == p] for p in ("lq", "sed"))
+    assert lq == sed
+    with (out / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["created"]) for row in table] == [sum(map(int, lq))] * 2
+    with (out / "differences.csv").open() as file:
+        differences = list(csv.DictReader(file))
+    minus = written["table"][1]["minus"]["lq"]["response_mean"]
+    found = [
+        [float(row[end]) for end in ("mean", "low", "high")]
+        for row in differences
+        if (row["policy"], row["minus"], row["measure"]) == ("sed", "lq", "response_mean")
+    ]
+    assert found == [[minus["mean"], minus["low"], minus["high"]]]
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert fauno("--version").stdout == f"fauno-flwr {version('fauno-flwr')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["simulate", "federation.bufer_size=3"], "did you mean federation.buffer_size?"),
+        (["simulate", "workload.rate=-1"], "workload.rate is -1.0: must be"),
+        (["simulate", "federation.buffer_size=20"], "must be at most 19"),
+        (["simulate", "evaluation.policies=[best]"], "evaluation.policies is 'best'"),
+        (["simulate", "--conf", "eter2"], "did you mean ether2?"),
+        (["simulate", "--out", "/proc/nothing/x"], "cannot be written"),
+        (["compare", "--policies", "lq,best"], "policies is 'best': must be one of"),
+        (["compare", "--policies", "lq,,sed"], "policies is '': must be one of"),
+        (["compare", "--policies", "[lq"], "policies is '[lq'"),
+        (["compare", "evaluation.policies=[]"], "evaluation.policies is []"),
+        (["compare", "workload.rate=nan"], "workload.rate is nan"),
+        (["compare", "topology.kind=full", "topology.nodes=1000000"], "GB that are free"),
+        (["compare", "evaluation.window=99999999999"], "window is 99999999999: must be"),
+        (["compare", "workload.jobs=file", "workload.path=/none.csv"], "cannot be read"),
+        (["compare", "--scenario", "nowhere"], "conf is 'nowhere'"),
+        (["compare", "--policies", ""], "policies is '': must be one of"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
+    done = fauno(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    progress = Progress(tmp_path, 6, RunConfig())
+    events.write_text('{"event": "stage", "stage": "training"}\n{"event": "reply", "na')
+    assert progress._read()
+    assert "0/6 nodes heard" in progress._text(0.0)
+    with events.open("a") as file:
+        file.write('me": "rpi_0"}\n{"event": "flush", "version": 3}\n')
+    assert progress._read()
+    assert "1/6 nodes heard, version 3/40" in progress._text(progress.training_since)
+
+
+def test_the_log_of_a_run_that_failed_before_its_results_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert keep_log(tmp_path / "never made", "why") == tmp_path / "flower.log"
+    (tmp_path / "run").mkdir()
+    assert keep_log(tmp_path / "run", "why").read_text() == "why"

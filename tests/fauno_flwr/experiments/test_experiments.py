@@ -1,0 +1,277 @@
+"""Experiments: cells, their resumption, what is said about them."""
+
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fauno_flwr.cli.main import app
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.experiments import EXPERIMENTS
+from fauno_flwr.experiments.cells import by_role, run_cell
+from fauno_flwr.experiments.design import (
+    HELD_OUT_SEED,
+    Arm,
+    Cell,
+    Condition,
+    Design,
+    Experiment,
+    cells,
+)
+from fauno_flwr.experiments.methods import METHODS
+from fauno_flwr.experiments.report import write
+from fauno_flwr.experiments.runner import (
+    CellsFailedError,
+    Outcome,
+    Results,
+    compute,
+    in_process,
+    through_ray,
+)
+from fauno_flwr.experiments.summary import differences, summarise
+from sim_env.scenario import load_scenario
+
+SMALL = (
+    "topology=ether1",
+    "evaluation.worlds=3",
+    "evaluation.window=200",
+    "evaluation.warmup=50",
+)
+SHORT = ("training.worlds=2", "training.ticks=40", "training.rollouts=1", "training.warmup=10")
+
+
+def tiny(quick: bool) -> Design:
+    condition = Condition("small", "1 cluster", SMALL, SHORT)
+    return Design([condition], [Arm("fauno", "small"), Arm("sync", "small")], messages=2)
+
+
+TINY = Experiment("tiny", "Is it?", tiny, {k: METHODS[k] for k in ("fauno", "sync")}, target=True)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> tuple[Path, list[dict]]:
+    """The tiny experiment, computed."""
+    out = tmp_path_factory.mktemp("tiny")
+    return out, compute(cells(TINY, True, 2), Results(out), in_process, lambda text: None)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_made_of_cells_with_names_of_their_own(name: str) -> None:
+    made = cells(EXPERIMENTS[name], True, 1)
+    keys = [cell.key for cell in made]
+    assert len(set(keys)) == len(keys)
+    assert set(EXPERIMENTS[name].rivals) <= {
+        "lq",
+        "sed",
+        "threshold",
+        *EXPERIMENTS[name].methods,
+    }
+    assert {cell.method for cell in made} - {"heuristics"} <= set(EXPERIMENTS[name].methods)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_nothing_is_evaluated_on_seeds_of_training_or_development(name: str) -> None:
+    for cell in cells(EXPERIMENTS[name], True, 2):
+        for world in cell.worlds.values():
+            assert min(world.evaluation.seeds) >= HELD_OUT_SEED
+        assert cell.training is None or cell.training.seed < 1000
+
+
+@pytest.mark.parametrize("name", ["baseline", "buffer"])
+def test_arms_get_the_same_data_whatever_makes_a_version(name: str) -> None:
+    for cell in cells(EXPERIMENTS[name], True, 1):
+        if cell.training:
+            agents = len(cell.training.build_scenario().agents)
+            size = cell.training.federation.buffer_size
+            updates = cell.training.federation.versions * (size if size >= 1 else size * agents)
+            assert updates / agents == pytest.approx(EXPERIMENTS[name].design(True).messages, 0.1)
+
+
+def test_only_some_methods_can_be_asked_for() -> None:
+    some = cells(EXPERIMENTS["baseline"], True, 1, ["fauno", "scratch"])
+    assert {cell.method for cell in some} == {"heuristics", "fauno", "scratch"}
+    with pytest.raises(ValueError, match=r"method is 'funo': .*did you mean fauno"):
+        cells(EXPERIMENTS["baseline"], True, 1, ["funo"])
+    with pytest.raises(ValueError, match=r"methods are sync: must have 'fauno' among them"):
+        cells(EXPERIMENTS["baseline"], True, 1, ["sync"])
+
+
+def test_a_cell_is_a_matter_of_its_settings_only(done) -> None:
+    cell = next(cell for cell in cells(TINY, True, 2) if cell.key == "small.fauno.2")
+    first = next(found for found in done[1] if found["key"] == cell.key)
+    again = json.loads(json.dumps(run_cell(cell)))
+    assert again["worlds"]["small"]["policies"]["greedy"]["finished_ratio"] == pytest.approx(
+        first["worlds"]["small"]["policies"]["greedy"]["finished_ratio"], rel=1e-5
+    )
+    assert again["training"]["versions"] == 4
+    assert len(again["worlds"]["small"]["policies"]["sampled"]["response_mean"]) == 3
+
+
+def test_training_seeds_differ_and_worlds_are_common(done) -> None:
+    by_key = {found["key"]: found for found in done[1]}
+    one, two = (by_key[f"small.fauno.{seed}"]["worlds"]["small"] for seed in (1, 2))
+    assert one["policies"]["greedy"]["created"] == two["policies"]["greedy"]["created"]
+    heuristics = by_key["small.heuristics"]["worlds"]["small"]["policies"]
+    assert heuristics["sed"]["created"] == one["policies"]["greedy"]["created"]
+    assert by_key["small.fauno.1"]["training"] != by_key["small.fauno.2"]["training"]
+
+
+def test_a_killed_experiment_goes_on_where_it_was(done, tmp_path: Path) -> None:
+    made = cells(TINY, True, 2)
+    kept = {cell.key: found for cell, found in zip(made, done[1], strict=True)}
+    asked: list[str] = []
+
+    def dies(some: Sequence[Cell]) -> Iterator[Outcome]:
+        for cell in some[:3]:
+            yield cell, kept[cell.key]
+        raise KeyboardInterrupt
+
+    def lives(some: Sequence[Cell]) -> Iterator[Outcome]:
+        asked.extend(cell.key for cell in some)
+        yield from ((cell, kept[cell.key]) for cell in some)
+
+    with pytest.raises(KeyboardInterrupt):
+        compute(made, Results(tmp_path), dies, lambda text: None)
+    # A file that was being written does not count.
+    (tmp_path / "cells" / f"{made[3].key}.json.part").write_text("{")
+    said: list[str] = []
+    found = compute(made, Results(tmp_path), lives, said.append)
+    assert asked == [cell.key for cell in made[3:]]
+    assert found == done[1]
+    assert said[0] == "3 of 5 cells are there"
+    assert "4/5 cells" in said[1]
+    assert "left" in said[1]
+
+
+def test_more_seeds_go_on_from_fewer(done) -> None:
+    asked: list[str] = []
+
+    def pool(some: Sequence[Cell]) -> Iterator[Outcome]:
+        asked.extend(cell.key for cell in some)
+        return iter(())
+
+    compute(cells(TINY, True, 3), Results(done[0]), pool, lambda text: None)
+    assert asked == ["small.fauno.3", "small.sync.3"]
+
+
+def test_failed_cells_are_told_after_the_others_and_tried_again(done, tmp_path: Path) -> None:
+    made = cells(TINY, True, 1)
+    kept = {found["key"]: found for found in done[1]}
+
+    def pool(some: Sequence[Cell]) -> Iterator[Outcome]:
+        for cell in some:
+            yield cell, ValueError("no luck\nat all") if cell.method == "fauno" else kept[cell.key]
+
+    with pytest.raises(CellsFailedError, match=r"1 of 3 cells failed.*small.fauno.1: no luck\)"):
+        compute(made, Results(tmp_path), pool, lambda text: None)
+    assert [Results(tmp_path).read(cell) is None for cell in made] == [False, True, False]
+
+
+def test_cells_of_other_settings_are_not_mixed_in(done) -> None:
+    cell = cells(TINY, True, 1)[1]
+    assert cell.training is not None
+    other = replace(cell, training=replace(cell.training, observation="paper"))
+    with pytest.raises(ConfigError, match="other settings, choose a new folder"):
+        Results(done[0]).read(other)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(ConfigError, match="is not empty"):
+        Results(tmp_path)
+
+
+def test_a_transferred_actor_has_its_role() -> None:
+    source, target = load_scenario("ether2"), load_scenario("balanced")
+    named = [{"role": np.array([source.topology.roles[node]])} for node in source.agents]
+    found = by_role(named, source, target, seed=1)
+    assert [str(actor["role"][0]) for actor in found] == [
+        target.topology.roles[node] for node in target.agents
+    ]
+
+
+def test_the_report_has_a_row_for_every_policy_and_says_what_is_not_beaten(done) -> None:
+    out, found = done
+    text = write(TINY, True, found, out)
+    facts = json.loads((out / "summary.json").read_text())
+    assert [row["policy"] for row in facts["table"]][:2] == ["sed", "threshold"]
+    assert len(facts["table"]) == 5 + 2 * 2
+    assert (out / "table.csv").read_text().count("\n") == 10
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        "curves.png",
+        "differences.png",
+        "map.png",
+        "targets.png",
+    }
+    assert "Where FAuNO does not beat ShortestExpectedDelay" in text
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.1, "better"), (0.0, "tie"), (-0.1, "worse")])
+def test_verdicts_follow_from_the_numbers(done, shift: float, verdict: str) -> None:
+    cells_found = json.loads(json.dumps(done[1]))
+    rng = np.random.default_rng(0)
+    for cell in cells_found:
+        for name, metrics in cell["worlds"]["small"]["policies"].items():
+            base = 0.5 + (shift if cell["method"] == "fauno" and name == "greedy" else 0.0)
+            metrics["finished_ratio"] = (base + 0.001 * rng.normal(size=3)).tolist()
+    rows = differences(summarise(TINY, {"small": "1 cluster"}, cells_found))
+    deciding = {row["rival"]: row["verdict"] for row in rows if row["decides"]}
+    assert set(deciding.values()) == {verdict}
+
+
+def test_a_sampled_method_is_compared_by_its_samples(done) -> None:
+    """The same cells: only which of the two evaluations bears the method's name is another."""
+    sampled = {
+        name: replace(method, greedy=name != "sync") for name, method in TINY.methods.items()
+    }
+    titles = {"small": "1 cluster"}
+    as_greedy = summarise(TINY, titles, done[1])
+    as_sampled = summarise(replace(TINY, methods=sampled), titles, done[1])
+    before, after = as_greedy.samples["small"], as_sampled.samples["small"]
+    pairs = {"sync": "sync-sampled", "sync-greedy": "sync", "fauno": "fauno"}
+    for name, same in pairs.items():
+        np.testing.assert_array_equal(after[name].response_mean, before[same].response_mean)
+    assert as_sampled.title("sync-greedy") == "synchronous critic, greedy"
+
+
+def test_methods_are_compared_as_their_presets_evaluate() -> None:
+    for name, method in METHODS.items():
+        preset = load_config("paper" if name == "paper" else "ether2")
+        assert method.greedy == preset.evaluation.greedy
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        result = CliRunner().invoke(app, ["experiment", *words])
+        assert result.exit_code == 2
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+
+    assert "must be one of baseline, buffer" in said("bufer", "--out", str(tmp_path / "a"))
+    (tmp_path / "file").write_text("")
+    assert "is not empty" in said("buffer", "--out", str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray leaves its processes to the system
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_cells_go_through_ray(done) -> None:
+    made = cells(TINY, True, 1)
+    found = list(through_ray(None)(made[:2]))
+    assert {cell.key for cell, _ in found} == {cell.key for cell in made[:2]}
+    for cell, outcome in found:
+        first = next(each for each in done[1] if each["key"] == cell.key)
+        assert isinstance(outcome, dict)
+        assert outcome["settings"] == first["settings"]
+    gc.collect()  # what is left is told here
+
+
+def test_an_address_without_a_cluster_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="must be that of a Ray cluster"):
+        list(through_ray("127.0.0.1:1")(cells(TINY, True, 1)))

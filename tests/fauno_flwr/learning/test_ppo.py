@@ -1,0 +1,183 @@
+"""The learner against short references, and agents that do not disturb each other."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fauno_flwr.config.settings import AgentConfig
+from fauno_flwr.learning import ppo
+from fauno_flwr.learning.population import Population
+from sim_env.engine.features import OBSERVATIONS, Encoding
+from sim_env.envs.single import EdgeVectorEnv
+
+FULL = OBSERVATIONS["full"]
+
+
+def some_decisions(
+    seed: int, rows: int = 60, slots: int = 4, encoding: Encoding = FULL
+) -> ppo.Decisions:
+    """Random decisions; about a third of the neighbours are illegal."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rows, slots)) < 0.7
+    mask[:, 0] = True
+    action = np.array([rng.choice(np.flatnonzero(row)) for row in mask])
+    last = rng.random(rows) < 0.1
+    last[-1] = True
+    return ppo.Decisions(
+        local=rng.standard_normal((rows, encoding.local)).astype(np.float32),
+        destination=rng.standard_normal((rows, slots, encoding.destinations)).astype(np.float32)
+        * mask[:, :, None],
+        mask=mask,
+        action=action.astype(np.int64),
+        reward=rng.standard_normal(rows).astype(np.float32),
+        last=last,
+    )
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+def test_advantages_equal_the_sum_that_defines_them(seed: int, gamma: float, lam: float) -> None:
+    rng = np.random.default_rng(seed)
+    reward, value = rng.standard_normal((2, 20))
+    last = rng.random(20) < 0.2
+    last[-1] = True
+    expected = np.zeros(20)
+    for t in range(20):
+        weight, k = 1.0, t
+        while not last[k]:
+            expected[t] += weight * (reward[k] + gamma * value[k + 1] - value[k])
+            weight, k = weight * gamma * lam, k + 1
+    np.testing.assert_allclose(ppo.advantages(reward, value, last, gamma, lam), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("network", ["equivariant", "padded"])
+def test_one_update_equals_a_reference_written_with_torch_alone(network: str) -> None:
+    """One agent, one pass, one minibatch: clipped surrogate, value loss, entropy, clip, Adam."""
+    config = AgentConfig(network=network, epochs=1, minibatches=1, entropy=0.03)
+    ours, theirs = (Population(1, config, 3, "full", 5) for _ in range(2))
+    batch = some_decisions(1)
+    stats = ppo.update(ours, [batch], 1e-2, [np.random.default_rng(0)])[0]
+
+    keep = np.flatnonzero(~batch.last)
+    rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
+    value = theirs.critic.values(*theirs.critic.features(*rows))[0]
+    numbers = value.detach().numpy().astype(np.float64)
+    gae = ppo.advantages(batch.reward, numbers, batch.last, config.gamma, config.gae_lambda)
+    target = torch.from_numpy((gae + numbers).astype(np.float32))
+    gain = torch.from_numpy((gae - gae[keep].mean()) / (gae[keep].std() + 1e-8)).float()
+    chosen = torch.distributions.Categorical(logits=theirs.actor.logits(*rows)[0])
+    log = chosen.log_prob(torch.from_numpy(batch.action))
+    ratio = (log - log.detach()).exp()
+    policy = -torch.minimum(ratio * gain, ratio.clamp(0.8, 1.2) * gain)
+    loss = policy + 0.5 * (value - target) ** 2 - 0.03 * chosen.entropy()
+    loss[torch.from_numpy(keep)].mean().backward()
+    for module in (theirs.actor, theirs.critic):
+        torch.nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+        torch.optim.Adam(module.parameters(), lr=1e-2, eps=1e-5).step()
+
+    assert stats["steps"] == len(keep)
+    # The softmax cancels the actor's last bias: its gradient is rounding, and means nothing.
+    for mine, reference in zip(
+        (*list(ours.actor.parameters())[:-1], *ours.critic.parameters()),
+        (*list(theirs.actor.parameters())[:-1], *theirs.critic.parameters()),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_an_agent_without_decisions_stays_as_it_is() -> None:
+    population = Population(1, AgentConfig(), 0)
+    before = population.save()
+    stats = ppo.update(population, [some_decisions(0, rows=1)], 1e-3, [np.random.default_rng(0)])
+    assert population.save() == before
+    assert stats[0]["steps"] == 0
+
+
+def test_the_actor_does_not_care_about_the_order_of_neighbours() -> None:
+    population = Population(1, AgentConfig(), 1)
+    batch = some_decisions(6)
+    order = np.array([0, 3, 1, 2])
+    policy = population.policy()
+    scores = policy.scores(0, batch.local, batch.destination, batch.mask)
+    turned = policy.scores(0, batch.local, batch.destination[:, order], batch.mask[:, order])
+    np.testing.assert_allclose(turned, scores[:, order], rtol=1e-4, atol=1e-6)
+
+
+def test_ppo_learns_what_pays() -> None:
+    """Reward is the first feature of the chosen destination; nine tenths of it can be had."""
+    rng = np.random.default_rng(0)
+    population = Population(1, AgentConfig(), 0)
+    for _ in range(25):
+        batch = some_decisions(int(rng.integers(2**31)), rows=200)
+        policy = population.policy()
+        scores = policy.scores(0, batch.local, batch.destination, batch.mask)
+        batch.action = (scores + rng.gumbel(size=scores.shape)).argmax(1)
+        batch.reward = batch.destination[np.arange(200), batch.action, 0]
+        ppo.update(population, [batch], 3e-3, [rng])
+    scores = policy.scores(0, batch.local, batch.destination, batch.mask)
+    paid = np.where(batch.mask, batch.destination[:, :, 0], -np.inf)
+    learned = paid[np.arange(200), scores.argmax(1)].mean()
+    by_chance = batch.destination[:, :, 0].sum() / batch.mask.sum()
+    assert learned - by_chance > 0.9 * (paid.max(1).mean() - by_chance)
+
+
+@pytest.mark.parametrize(("node", "at_least"), [(0, 50), (22, 5)])
+def test_collected_decisions_are_those_of_the_node(node: int, at_least: int) -> None:
+    """Worlds one after the other, legal actions, and the reward that the action announces."""
+    env = EdgeVectorEnv("balanced", node, num_envs=3, horizon=60)
+    view, _ = env.reset(seed=1)
+    population = Population(1, AgentConfig(), 0)
+    decisions, _ = ppo.collect(env, view, population, 60, np.random.default_rng(0))
+    rows = np.arange(len(decisions))
+    assert len(decisions) > at_least
+    assert decisions.last.sum() == 3
+    assert decisions.mask[rows, decisions.action].all()
+    assert np.all(decisions.local[:, 0] == 1)
+    # balanced: reward = 1 - delay / 2 s, and the last destination feature is delay / 20 s
+    delay = decisions.destination[rows, decisions.action, 9] * 20
+    low = delay < 55
+    np.testing.assert_allclose(decisions.reward[low], 1 - delay[low] / 2, atol=1e-4)
+
+
+class ScriptedEnv:
+    """Two worlds with decisions and rewards by script; a view says who decides next."""
+
+    num_envs = 2
+
+    def __init__(self, deciding: list[tuple[int, int]], rewards: list[tuple[float, float]]) -> None:
+        self.deciding, self.rewards, self.tick = deciding, rewards, 0
+
+    def set_actor(self, actor) -> None:
+        """Nobody else is there."""
+
+    def view(self) -> dict[str, np.ndarray]:
+        """Zeros but for who decides; a second feature tells the decisions apart."""
+        local = np.zeros((2, FULL.local), np.float32)
+        local[:, 0] = self.deciding[self.tick]
+        local[:, 1] = self.tick * local[:, 0]
+        mask = np.ones((2, 3), np.int8)
+        return {
+            "local": local,
+            "destinations": np.zeros((2, 3, FULL.destinations), np.float32),
+            "action_mask": mask,
+        }
+
+    def step(self, actions: np.ndarray) -> tuple:
+        """The next line of the script."""
+        reward = np.array(self.rewards[self.tick])
+        self.tick += 1
+        return self.view(), reward, None, None, {}
+
+
+def test_what_comes_between_two_decisions_belongs_to_the_earlier_one() -> None:
+    """World 0 decides in ticks 1 and 4, world 1 in tick 0; nobody gets what came before."""
+    env = ScriptedEnv(
+        [(0, 1), (1, 0), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)],
+        [(64.0, 1.0), (1.0, 0.0), (2.0, 5.0), (0.0, 0.0), (8.0, 0.5), (16.0, 0.0)],
+    )
+    population = Population(1, AgentConfig(), 0)
+    decisions, _ = ppo.collect(env, env.view(), population, 6, np.random.default_rng(0))
+    assert decisions.local[:, 1].tolist() == [1, 4, 0]
+    assert decisions.last.tolist() == [False, True, True]
+    assert decisions.reward.tolist() == [1 + 2, 8 + 16, 1 + 5 + 0.5]

@@ -1,0 +1,228 @@
+"""Compiled acting against the scores of torch, and the recorder against plain bookkeeping."""
+
+from collections import defaultdict
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.registry import make_population
+from fauno_flwr.learning.rollout import Recorder, Weights
+from fauno_flwr.learning.transitions import Decisions
+from sim_env.scenario import Scenario
+from sim_env.world import World
+
+SEEDS = [5, 6, 7]
+KINDS = [(network, seen) for network in ("equivariant", "padded") for seen in ("full", "paper")]
+
+
+class Setting(NamedTuple):
+    """One Ether cluster under high load, with actors that have opinions."""
+
+    config: RunConfig
+    scenario: Scenario
+    population: AgentStack
+    nodes: np.ndarray
+
+    def weights(self, greedy: bool) -> Weights:
+        """The actors as the recorder takes them."""
+        return self.population.weights(self.nodes, greedy)
+
+    def recorder(self, keep: int) -> Recorder:
+        """Of new worlds."""
+        agents, hidden = len(self.scenario.agents), self.config.agent.hidden
+        return Recorder(World(self.scenario, SEEDS), agents, hidden, keep)
+
+
+def setting(*overrides: str) -> Setting:
+    config = load_config("balanced", ["topology=ether1", *overrides])
+    scenario = config.build_scenario()
+    agents = len(scenario.agents)
+    population = make_population(agents, config, scenario)
+    rng = np.random.default_rng(0)
+    for agent in range(agents):
+        actor = population.get_actor(agent)
+        noisy = {k: v + rng.normal(0, 0.4, v.shape).astype(np.float32) for k, v in actor.items()}
+        population.set_actor(noisy, agent)
+    nodes = np.full(scenario.topology.num_nodes, -1)
+    nodes[scenario.agents] = np.arange(agents)
+    return Setting(config, scenario, population, nodes)
+
+
+def by_agent(made: Setting, weights: Weights, ticks: int = 400) -> list[Decisions]:
+    recorder = made.recorder(ticks)
+    recorder.roll(weights, ticks)
+    return [recorder.take(agent) for agent in range(len(made.scenario.agents))]
+
+
+def scores(made: Setting, agent: int, taken: Decisions) -> np.ndarray:
+    one = made.population.select([agent])
+    rows = [torch.from_numpy(x)[None] for x in (taken.local, taken.destination, taken.mask)]
+    with torch.no_grad():
+        return one.actor.logits(*rows)[0].numpy()
+
+
+@pytest.mark.parametrize(("network", "observation"), KINDS)
+def test_the_greedy_choice_is_that_of_torch(network: str, observation: str) -> None:
+    made = setting(f"agent.network={network}", f"observation={observation}")
+    clear = total = 0
+    for agent, taken in enumerate(by_agent(made, made.weights(greedy=True))):
+        logits = scores(made, agent, taken)
+        best = logits.argmax(1)
+        others = logits.copy()
+        others[np.arange(len(taken)), best] = -np.inf
+        decided = logits.max(1) - others.max(1) > 1e-4  # neighbours that look the same tie
+        assert np.array_equal(best[decided], taken.action[decided])
+        chosen = logits[np.arange(len(taken)), taken.action]
+        assert np.all(chosen >= logits.max(1) - 1e-4)
+        clear, total = clear + int(decided.sum()), total + len(taken)
+    assert total > 1000
+    assert clear > 0.7 * total
+
+
+@pytest.mark.parametrize("network", ["equivariant", "padded"])
+@pytest.mark.parametrize("epsilon", [None, 0.3])
+def test_sampled_actions_have_the_frequencies_of_torch(network: str, epsilon: float | None) -> None:
+    """Softmax, or epsilon-greedy; counts of each slot within five standard deviations."""
+    made = setting(f"agent.network={network}")
+    agents = len(made.scenario.agents)
+    weights = made.weights(greedy=epsilon is not None)
+    if epsilon is not None:
+        weights = weights._replace(epsilon=np.full(agents, epsilon))
+    total = 0
+    for agent, taken in enumerate(by_agent(made, weights)):
+        logits = torch.from_numpy(scores(made, agent, taken))
+        chance = torch.softmax(logits, 1).numpy().astype(np.float64)
+        if epsilon is not None:
+            chance = epsilon * taken.mask / taken.mask.sum(1, keepdims=True)
+            chance[np.arange(len(taken)), logits.argmax(1)] += 1 - epsilon
+        assert taken.mask[np.arange(len(taken)), taken.action].all()
+        counts = np.bincount(taken.action, minlength=taken.mask.shape[1])
+        spread = np.sqrt((chance * (1 - chance)).sum(0))
+        assert np.all(np.abs(counts - chance.sum(0)) <= 5 * spread + 1e-6)
+        total += len(taken)
+    assert total > 1000
+
+
+class Book:
+    """What the recorder should hold, kept tick by tick in plain Python."""
+
+    def __init__(self, made: Setting) -> None:
+        self.made, self.world = made, World(made.scenario, SEEDS)
+        self.policy = made.population.policy(made.nodes, greedy=True)
+        self.rows: dict[int, list[dict]] = defaultdict(list)
+        self.newest: dict[tuple[int, int], dict] = {}
+
+    def run(self, ticks: int) -> None:
+        """Let the worlds run, and write down."""
+        no_op = self.made.config.reward.no_op
+        for _ in range(ticks):
+            seen = self.world.observe()
+            actions = np.zeros((self.world.num_worlds, self.world.num_nodes), np.int32)
+            local, destination = seen.features()
+            chosen = self.policy(seen, np.random.default_rng(0))
+            idle = {
+                (b, a) for b in range(len(SEEDS)) for a in range(len(self.made.scenario.agents))
+            }
+            for row in range(len(seen)):
+                world, node = int(seen.world[row]), int(seen.node[row])
+                agent = int(self.made.nodes[node])
+                slots = int(self.made.scenario.net.slots[node])
+                entry = {
+                    "tick": self.world.now,
+                    "world": world,
+                    "local": local[row].copy(),
+                    "destination": destination[row, :slots].copy(),
+                    "mask": seen.mask[row, :slots].copy(),
+                    "action": int(chosen[row]),
+                    "reward": float(seen.reward[row, chosen[row]]),
+                }
+                self.rows[agent].append(entry)
+                self.newest[world, agent] = entry
+                idle.discard((world, agent))
+                actions[world, node] = chosen[row]
+            for place in idle:
+                if place in self.newest:
+                    self.newest[place]["reward"] += no_op
+            self.world.step(actions)
+            earned = self.world.collect()
+            for (world, agent), entry in self.newest.items():
+                entry["reward"] += earned[world, self.made.scenario.agents[agent]]
+
+    def take(self, agent: int, since: int) -> list[dict]:
+        """The rows of an agent, world after world."""
+        mine = [entry for entry in self.rows.pop(agent, []) if entry["tick"] >= since]
+        self.newest = {place: e for place, e in self.newest.items() if place[1] != agent}
+        return sorted(mine, key=lambda entry: entry["world"])
+
+
+def assert_same(taken: Decisions, rows: list[dict]) -> None:
+    assert len(taken) == len(rows)
+    worlds = [entry["world"] for entry in rows]
+    last = [i + 1 == len(rows) or worlds[i + 1] != worlds[i] for i in range(len(rows))]
+    assert taken.last.tolist() == last
+    assert taken.action.tolist() == [entry["action"] for entry in rows]
+    expected = [entry["reward"] for entry in rows]
+    np.testing.assert_allclose(taken.reward, expected, rtol=1e-5, atol=1e-5)
+    for i, entry in enumerate(rows):
+        slots = len(entry["mask"])
+        np.testing.assert_allclose(taken.local[i], entry["local"], rtol=1e-6)
+        np.testing.assert_allclose(taken.destination[i, :slots], entry["destination"], rtol=1e-6)
+        assert taken.mask[i, :slots].tolist() == entry["mask"].tolist()
+        assert not taken.mask[i, slots:].any()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("reward.no_op=-0.25",),
+        ("reward.kind=outcome", "reward.no_op=0.5"),
+        ("reward.kind=sparse", "dynamics.nodes='rpi_0 3-6'"),
+        ("reward.kind=sparse", "physics=peersimgym", "workload.rate=20"),
+    ],
+    ids=["decisions", "outcome", "failures", "events"],
+)
+def test_the_recorder_returns_what_plain_bookkeeping_does(overrides: tuple[str, ...]) -> None:
+    """Agents are asked at different times, some with a filter, the last one never but at the end.
+
+    The rows of 300 ticks are more than the first room, and most of them are taken again, so that
+    the room both grows and is cleared.
+    """
+    made = setting(*overrides)
+    agents = len(made.scenario.agents)
+    recorder, book = made.recorder(keep=1000), Book(made)
+    decisions, sizes = 0, []
+    for turn, ticks in enumerate((1, 31, 40, 5, 90, 60, 73)):
+        recorder.roll(made.weights(greedy=True), ticks)
+        book.run(ticks)
+        sizes.append((int(recorder._rows.used[0]), len(recorder._rows.world)))
+        for agent in range(agents) if turn == 4 else [turn % (agents - 1)]:
+            since = recorder.world.now - 30 if turn % 2 else 0
+            taken = recorder.take(agent, since)
+            assert_same(taken, book.take(agent, since))
+            decisions += len(taken)
+    for agent in range(agents):
+        assert_same(recorder.take(agent), book.take(agent, 0))
+    used, room = zip(*sizes, strict=True)
+    assert len(set(room)) > 1
+    assert any(after < before for before, after in pairwise(used))
+    assert decisions > 300
+
+
+def test_an_agent_that_is_never_asked_does_not_fill_the_memory() -> None:
+    made = setting()
+    recorder, book = made.recorder(keep=50), Book(made)
+    recorder.roll(made.weights(greedy=True), 50)
+    room = len(recorder._rows.world)
+    for _ in range(10):
+        recorder.roll(made.weights(greedy=True), 50)
+        recorder.take(0)
+    assert len(recorder._rows.world) <= 4 * room
+    book.run(550)
+    since = recorder.world.now - 50
+    assert_same(recorder.take(1, since), book.take(1, since))
