@@ -8,9 +8,9 @@ import torch
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.learning import ppo
-from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.ppo import Population
 from fauno_flwr.learning.rollout import Recorder
+from fauno_flwr.tasks.edge import collect
 from sim_env.envs.single import EdgeVectorEnv
 from sim_env.world import World
 
@@ -96,7 +96,7 @@ def test_each_agent_in_its_own_copy(benchmark) -> None:
             env = EdgeVectorEnv(scenario, node, training.worlds, horizon=TICKS)
             env.set_actor(alone.policy())
             view, _ = env.reset(seed=agent)
-            decisions, view = ppo.collect(env, view, alone, TICKS, rng)
+            decisions, view = collect(env, view, alone, TICKS, rng)
             alone.update([decisions], 1e-3, [rng])
 
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)

@@ -33,9 +33,9 @@ from fauno_flwr.federation.protocol import (
     read,
     report,
     schema,
-    train_metrics,
 )
 from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.metrics import train_metrics
 from fauno_flwr.tasks.registry import Task, make_task
 from strategies.arrays import to_arrays, to_record
 

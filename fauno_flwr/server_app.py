@@ -29,13 +29,13 @@ from fauno_flwr.federation.protocol import (
     NODE,
     QUERY,
     QUERY_ACTOR,
-    STEPS,
     read,
     schema,
     settings_record,
 )
 from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
 from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import SCHEMA_VERSION, RunDirectory, read_lines
 from fauno_flwr.results.status import failures, node_statistics

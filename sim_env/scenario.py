@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -94,6 +95,13 @@ class Scenario:
     def agents(self) -> np.ndarray:
         """Indices of the nodes that decide, ascending."""
         return self.topology.agents
+
+    @cached_property
+    def agent_of_node(self) -> np.ndarray:
+        """Agent of each node, int32 (N,); -1 for a node that does not decide."""
+        agents = np.full(self.topology.num_nodes, -1, np.int32)
+        agents[self.agents] = np.arange(len(self.agents))
+        return agents
 
 
 def ether2() -> ScenarioSpec:

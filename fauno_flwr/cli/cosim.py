@@ -166,6 +166,4 @@ def load_policy(run: Path, source: RunConfig, config: RunConfig, scenario: "Scen
             population.set_actor(actors[chosen], agent)
         except ValueError as error:
             raise ConfigError(f"the actors of the run do not fit: {error}") from error
-    agent_of_node = np.full(topology.num_nodes, -1)
-    agent_of_node[scenario.agents] = np.arange(len(scenario.agents))
-    return population.policy(agent_of_node, config.evaluation.greedy)
+    return population.policy(scenario.agent_of_node, config.evaluation.greedy)

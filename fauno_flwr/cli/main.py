@@ -167,7 +167,7 @@ def prepare() -> None:
     import numpy as np
 
     from fauno_flwr.config.settings import AgentConfig
-    from fauno_flwr.learning.population import Population
+    from fauno_flwr.learning.ppo import Population
     from sim_env.engine.compilation import cache_root
     from sim_env.world import World
 

@@ -29,10 +29,9 @@ from fauno_flwr.federation.protocol import (
     read,
     report,
     schema,
-    task_facts,
-    train_metrics,
 )
 from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.metrics import task_metrics, train_metrics
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.rollout import Recorder
 from fauno_flwr.learning.transitions import Decisions
@@ -141,10 +140,8 @@ class CosimGrid(LocalGrid):
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
         apart = self.world.net._replace(rate=self.world.net.rate.copy())
         self.population = make_population(agents, config, scenario)
-        self._agent_of_node = np.full(scenario.topology.num_nodes, -1, np.int32)
-        self._agent_of_node[scenario.agents] = np.arange(agents)
         self._recorder = Recorder(self.world, agents, config.agent.hidden, config.training.ticks)
-        self._weights = self.population.weights(self._agent_of_node, greedy=False)
+        self._weights = self.population.weights(scenario.agent_of_node, greedy=False)
         self._changed = False
         self._transport = Transport(self.world.net if config.cosim.share_with_tasks else apart)
         self._server = self._node_of_server()
@@ -174,7 +171,7 @@ class CosimGrid(LocalGrid):
         while self.world.now < end and len(self._replies) == replies:
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
             if self._changed:
-                self._weights = self.population.weights(self._agent_of_node, greedy=False)
+                self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
                 self._changed = False
             self._recorder.roll(self._weights, span)
             st, transport = self.world.state, self._transport
@@ -287,7 +284,7 @@ class CosimGrid(LocalGrid):
             job.told,
             job.rewards,
             self._messages[agent],
-            task_facts(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
+            task_metrics(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
             seconds=(self.world.now - job.sent_at) * self.tick,
         )
         content = RecordDict({ARRAYS: job.update, METRICS: metrics})

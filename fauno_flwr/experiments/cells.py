@@ -190,11 +190,9 @@ def learned(training: RunConfig, trained: Trained, scenario: Scenario) -> dict[s
     population = make_population(len(actors), training, scenario)
     for agent, actor in enumerate(actors):
         population.set_actor(actor, agent)
-    agent_of_node = np.zeros(scenario.topology.num_nodes, np.int64)
-    agent_of_node[scenario.agents] = np.arange(len(actors))
     return {
-        GREEDY: population.policy(agent_of_node, greedy=True),
-        SAMPLED: population.policy(agent_of_node, greedy=False),
+        GREEDY: population.policy(scenario.agent_of_node, greedy=True),
+        SAMPLED: population.policy(scenario.agent_of_node, greedy=False),
     }
 
 

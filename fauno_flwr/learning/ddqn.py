@@ -16,10 +16,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from fauno_flwr.learning import ppo
 from fauno_flwr.learning.agents import AgentStack, Arrays, get, put
 from fauno_flwr.learning.networks import StackedMLP
-from fauno_flwr.learning.transitions import Decisions, join
+from fauno_flwr.learning.transitions import Decisions, join, stack
 
 
 class QPopulation(AgentStack):
@@ -147,9 +146,9 @@ class QPopulation(AgentStack):
     def _step(self, drawn: list[np.ndarray], rates: torch.Tensor, active: torch.Tensor) -> Any:
         """One gradient step on the transitions that begin at some rows; loss and value (A, 2)."""
         now = [each[rows] for each, rows in zip(self.replay, drawn, strict=True)]
-        local, destination, mask, action = ppo.stack(now)
+        local, destination, mask, action = stack(now)
         # What stands behind a terminal transition is not read: its weight is 0.
-        following = ppo.stack(
+        following = stack(
             [
                 each[np.minimum(rows + 1, len(each) - 1)]
                 for each, rows in zip(self.replay, drawn, strict=True)

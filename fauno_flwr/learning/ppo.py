@@ -4,85 +4,72 @@ Time is counted in decisions: ticks in which an agent has nothing to decide are 
 discount applies from one decision of a world to the next.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from fauno_flwr.learning.agents import AgentStack
-from fauno_flwr.learning.transitions import Decisions
-from sim_env.envs.single import EdgeVectorEnv
-
-if TYPE_CHECKING:
-    from fauno_flwr.learning.population import Population
+from fauno_flwr.config.settings import MODEL, PADDED
+from fauno_flwr.learning.agents import AgentStack, Arrays, get, put
+from fauno_flwr.learning.networks import Critic, PaddedCritic, PooledCritic, StackedMLP
+from fauno_flwr.learning.transitions import Decisions, stack
 
 
-def collect(
-    env: EdgeVectorEnv,
-    view: dict[str, np.ndarray],
-    population: AgentStack,
-    ticks: int,
-    rng: np.random.Generator,
-) -> tuple[Decisions, dict[str, np.ndarray]]:
-    """Step `env` for `ticks` with the first agent of `population`.
+class Population(AgentStack):
+    """A agents that learn by PPO: an actor and a critic each.
 
-    Parameters
-    ----------
-    env : EdgeVectorEnv
-        With ``peers="self"`` its other agents follow the same actor.
-    view : dict
-        Its last observation.
-    population : AgentStack
-    ticks : int
-    rng : Generator
-        Samples the actions.
-
-    Returns
-    -------
-    Decisions, dict
-        What happened, and the last observation.
+    Parameters as of :class:`fauno_flwr.learning.agents.AgentStack`.
     """
-    actor = population.policy()
-    env.set_actor(actor)
-    rows: list[tuple[np.ndarray, ...]] = []
-    actions = np.zeros(env.num_envs, np.int64)
-    # Rewards by row; `newest` is the row of each world's newest decision, at first one behind all
-    # for what comes before there is any.
-    earned = np.zeros(ticks * env.num_envs + 1)
-    newest, count = np.full(env.num_envs, len(earned) - 1), 0
-    for _ in range(ticks):
-        deciding = np.flatnonzero(view["local"][:, 0])
-        actions[:] = 0
-        if len(deciding):
-            local, destination = view["local"][deciding], view["destinations"][deciding]
-            mask = view["action_mask"][deciding] > 0
-            actions[deciding] = actor.choose(0, local, destination, mask, rng)
-            rows.append((deciding, local, destination, mask, actions[deciding]))
-            newest[deciding] = np.arange(count, count + len(deciding))
-            count += len(deciding)
-        view, reward, _, _, _ = env.step(actions)
-        earned[newest] += reward
-    if not rows:
-        # Nothing to decide in all this time: no rows, of the right widths.
-        nothing = np.zeros(0, np.int64)
-        widths = (view["local"][:0], view["destinations"][:0], view["action_mask"][:0] > 0)
-        return Decisions(*widths, nothing, nothing.astype(np.float32), nothing > 0), view
-    world, local, destination, mask, action = (
-        np.concatenate(column) for column in zip(*rows, strict=True)
-    )
-    order = np.argsort(world, kind="stable")
-    last = np.append(np.diff(world[order]) != 0, True)
-    return (
-        Decisions(
-            local[order],
-            destination[order],
-            mask[order],
-            action[order],
-            earned[order].astype(np.float32),
-            last,
-        ),
-        view,
-    )
+
+    TRAINED = ("actor", "critic")
+
+    def _others(self, generator: torch.Generator) -> dict[str, StackedMLP]:
+        agents, encoding, hidden = self.agents, self.encoding, self.config.hidden
+        self.critic: Critic
+        if self.config.network == PADDED:
+            self.critic = PaddedCritic(agents, encoding, self.slots, hidden, generator)
+        else:
+            self.critic = PooledCritic(agents, encoding, hidden, generator)
+        return {"critic": self.critic}
+
+    def exploration(self) -> tuple[bool, np.ndarray]:
+        """Actions are drawn from the softmax."""
+        return True, np.zeros(self.agents)
+
+    def learn(
+        self,
+        batches: list[Decisions],
+        rate: float | np.ndarray,
+        rngs: list[np.random.Generator],
+    ) -> list[dict[str, float]]:
+        """Update every agent; see :func:`update`."""
+        return update(self, batches, rate, rngs)
+
+    def get_critic(self, agent: int = 0) -> Arrays:
+        """Critic parameters of an agent, by name; this is what travels."""
+        return get(self.critic, agent)
+
+    def set_critic(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
+        """Replace the critic parameters of an agent."""
+        put(self.critic, arrays, agent)
+
+    def get_shared(self, share: str, agent: int = 0) -> Arrays:
+        """What travels: the critic, or with ``share="model"`` the actor as well."""
+        if share != MODEL:
+            return self.get_critic(agent)
+        parts = {"actor": self.get_actor(agent), "critic": self.get_critic(agent)}
+        return {f"{part}.{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
+
+    def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
+        """Take back what :meth:`get_shared` gave; returns whether there was an actor in it."""
+        if not any(name.startswith("actor.") for name in arrays):
+            self.set_critic(arrays, agent)
+            return False
+        for part, module in self.networks.items():
+            prefix = f"{part}."
+            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            put(module, own, agent)
+        return True
 
 
 def advantages(
@@ -122,7 +109,7 @@ def advantages(
 
 
 def update(
-    population: "Population",
+    population: Population,
     batches: list[Decisions],
     rate: float | np.ndarray,
     rngs: list[np.random.Generator],
@@ -231,27 +218,6 @@ def update(
         }
         for keep, mean, left in zip(usable, means, variance_left, strict=True)
     ]
-
-
-def stack(
-    batches: list[Decisions],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Padded tensors (A, R, ...) of the batches of all agents; padding may only be kept."""
-    rows = max(1, max(map(len, batches)))
-    slots = max(batch.mask.shape[1] for batch in batches)
-    count, features = len(batches), batches[0].destination.shape[2]
-    local = torch.zeros(count, rows, batches[0].local.shape[1])
-    destination = torch.zeros(count, rows, slots, features)
-    mask = torch.zeros(count, rows, slots, dtype=torch.bool)
-    action = torch.zeros(count, rows, dtype=torch.int64)
-    mask[:, :, 0] = True
-    for agent, batch in enumerate(batches):
-        size, width = batch.mask.shape
-        local[agent, :size] = torch.from_numpy(batch.local)
-        destination[agent, :size, :width] = torch.from_numpy(batch.destination)
-        mask[agent, :size, :width] = torch.from_numpy(batch.mask)
-        action[agent, :size] = torch.from_numpy(batch.action)
-    return local, destination, mask, action
 
 
 def _explained(value: np.ndarray, target: np.ndarray) -> float:

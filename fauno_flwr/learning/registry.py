@@ -3,7 +3,7 @@
 from fauno_flwr.config.settings import DDQN, PPO, RunConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.ddqn import QPopulation
-from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.ppo import Population
 from sim_env.scenario import Scenario
 
 ALGORITHMS: dict[str, type[AgentStack]] = {PPO: Population, DDQN: QPopulation}

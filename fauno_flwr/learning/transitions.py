@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 
 @dataclass
@@ -62,3 +63,24 @@ def _widen(column: np.ndarray, name: str, slots: int) -> np.ndarray:
     wide = np.zeros((len(column), slots, *column.shape[2:]), column.dtype)
     wide[:, : column.shape[1]] = column
     return wide
+
+
+def stack(
+    batches: list[Decisions],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Padded tensors (A, R, ...) of the batches of all agents; padding may only be kept."""
+    rows = max(1, max(map(len, batches)))
+    slots = max(batch.mask.shape[1] for batch in batches)
+    count, features = len(batches), batches[0].destination.shape[2]
+    local = torch.zeros(count, rows, batches[0].local.shape[1])
+    destination = torch.zeros(count, rows, slots, features)
+    mask = torch.zeros(count, rows, slots, dtype=torch.bool)
+    action = torch.zeros(count, rows, dtype=torch.int64)
+    mask[:, :, 0] = True
+    for agent, batch in enumerate(batches):
+        size, width = batch.mask.shape
+        local[agent, :size] = torch.from_numpy(batch.local)
+        destination[agent, :size, :width] = torch.from_numpy(batch.destination)
+        mask[agent, :size, :width] = torch.from_numpy(batch.mask)
+        action[agent, :size] = torch.from_numpy(batch.action)
+    return local, destination, mask, action

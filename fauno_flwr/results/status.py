@@ -11,7 +11,7 @@ from flwr.common.constant import ErrorCode
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import ConfigError
-from fauno_flwr.federation.protocol import STEPS
+from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results.directory import read_lines
 
 ERRORS = {

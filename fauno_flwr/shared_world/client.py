@@ -12,8 +12,8 @@ import numpy as np
 from flwr.common.logger import log
 
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.federation.protocol import task_facts
 from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.metrics import task_metrics
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.server import read_file, read_token
@@ -235,7 +235,7 @@ class SharedWorld:
 
     def facts(self) -> dict[str, float]:
         """How the tasks of the whole world have fared while this agent collected."""
-        return task_facts(self._finished, self._lost, self._response * self._tick)
+        return task_metrics(self._finished, self._lost, self._response * self._tick)
 
     def _collect(self, actor: wire.Arrays) -> Decisions:
         if not self._session:

@@ -7,9 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fauno_flwr.config.settings import SHARED, RunConfig
-from fauno_flwr.federation.protocol import task_facts
-from fauno_flwr.learning import ppo
 from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.metrics import task_metrics
 from fauno_flwr.learning.transitions import Decisions
 from sim_env.envs.single import EdgeVectorEnv
 from sim_env.scenario import Scenario
@@ -68,9 +67,7 @@ class OwnWorlds:
 
     def collect(self, population: AgentStack) -> Decisions:
         """Decisions of one rollout under the first agent of `population`."""
-        decisions, self._view = ppo.collect(
-            self._env, self._view, population, self._ticks, self._rng
-        )
+        decisions, self._view = collect(self._env, self._view, population, self._ticks, self._rng)
         return decisions
 
     def facts(self) -> dict[str, float]:
@@ -78,7 +75,75 @@ class OwnWorlds:
         measured = self._world.metrics()
         finished = int(measured.finished.sum())
         lost = int((measured.created - measured.inside).sum()) - finished
-        return task_facts(finished, lost, float(measured.response_sum.sum()) * measured.tick)
+        return task_metrics(finished, lost, float(measured.response_sum.sum()) * measured.tick)
+
+
+def collect(
+    env: EdgeVectorEnv,
+    view: dict[str, np.ndarray],
+    population: AgentStack,
+    ticks: int,
+    rng: np.random.Generator,
+) -> tuple[Decisions, dict[str, np.ndarray]]:
+    """Step `env` for `ticks` with the first agent of `population`.
+
+    Parameters
+    ----------
+    env : EdgeVectorEnv
+        With ``peers="self"`` its other agents follow the same actor.
+    view : dict
+        Its last observation.
+    population : AgentStack
+    ticks : int
+    rng : Generator
+        Samples the actions.
+
+    Returns
+    -------
+    Decisions, dict
+        What happened, and the last observation.
+    """
+    actor = population.policy()
+    env.set_actor(actor)
+    rows: list[tuple[np.ndarray, ...]] = []
+    actions = np.zeros(env.num_envs, np.int64)
+    # Rewards by row; `newest` is the row of each world's newest decision, at first one behind all
+    # for what comes before there is any.
+    earned = np.zeros(ticks * env.num_envs + 1)
+    newest, count = np.full(env.num_envs, len(earned) - 1), 0
+    for _ in range(ticks):
+        deciding = np.flatnonzero(view["local"][:, 0])
+        actions[:] = 0
+        if len(deciding):
+            local, destination = view["local"][deciding], view["destinations"][deciding]
+            mask = view["action_mask"][deciding] > 0
+            actions[deciding] = actor.choose(0, local, destination, mask, rng)
+            rows.append((deciding, local, destination, mask, actions[deciding]))
+            newest[deciding] = np.arange(count, count + len(deciding))
+            count += len(deciding)
+        view, reward, _, _, _ = env.step(actions)
+        earned[newest] += reward
+    if not rows:
+        # Nothing to decide in all this time: no rows, of the right widths.
+        nothing = np.zeros(0, np.int64)
+        widths = (view["local"][:0], view["destinations"][:0], view["action_mask"][:0] > 0)
+        return Decisions(*widths, nothing, nothing.astype(np.float32), nothing > 0), view
+    world, local, destination, mask, action = (
+        np.concatenate(column) for column in zip(*rows, strict=True)
+    )
+    order = np.argsort(world, kind="stable")
+    last = np.append(np.diff(world[order]) != 0, True)
+    return (
+        Decisions(
+            local[order],
+            destination[order],
+            mask[order],
+            action[order],
+            earned[order].astype(np.float32),
+            last,
+        ),
+        view,
+    )
 
 
 @contextmanager

@@ -84,12 +84,10 @@ class EdgeTask:
 
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
         """FAuNO, if there are agents, and the heuristics on the same arrivals."""
-        evaluation, agents = self.config.evaluation, self.scenario.agents
+        evaluation = self.config.evaluation
         policies = {name: POLICIES[name] for name in evaluation.policies}
         if population is not None:
-            agent_of_node = np.zeros(self.scenario.topology.num_nodes, np.int64)
-            agent_of_node[agents] = np.arange(len(agents))
-            fauno = population.policy(agent_of_node, evaluation.greedy)
+            fauno = population.policy(self.scenario.agent_of_node, evaluation.greedy)
             policies = {FAUNO: fauno, **policies}
         return run_policies(
             self.scenario,

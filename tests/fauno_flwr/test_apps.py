@@ -20,10 +20,10 @@ from fauno_flwr.federation.protocol import (
     METRICS,
     QUERY,
     QUERY_ACTOR,
-    STEPS,
     settings_record,
 )
-from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.metrics import STEPS
+from fauno_flwr.learning.ppo import Population
 from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
 from strategies.arrays import Layout, to_arrays, to_record

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.grid import CosimGrid
-from fauno_flwr.federation.protocol import STEPS
+from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.server_app import Run
 

@@ -13,7 +13,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.node_state import STATE_DIR
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, QUERY, settings_record
-from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.ppo import Population
 from strategies.arrays import to_arrays, to_record
 from strategies.grids import InMemoryGrid
 from tests.fauno_flwr.test_apps import AGENTS, TINY, ask

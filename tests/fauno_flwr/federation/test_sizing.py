@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from fauno_flwr import client_app
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import TrainingConfig
-from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, ROLLOUTS, STEPS
+from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, ROLLOUTS
 from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
-from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.metrics import STEPS
+from fauno_flwr.learning.ppo import Population
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.flights import Flight
 from strategies.grids import InMemoryGrid

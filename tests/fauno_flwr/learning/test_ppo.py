@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fauno_flwr.config.settings import AgentConfig
 from fauno_flwr.learning import ppo
-from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.ppo import Population
+from fauno_flwr.tasks.edge import collect
 from sim_env.engine.features import OBSERVATIONS, Encoding
 from sim_env.envs.single import EdgeVectorEnv
 
@@ -128,7 +129,7 @@ def test_collected_decisions_are_those_of_the_node(node: int, at_least: int) -> 
     env = EdgeVectorEnv("balanced", node, num_envs=3, horizon=60)
     view, _ = env.reset(seed=1)
     population = Population(1, AgentConfig(), 0)
-    decisions, _ = ppo.collect(env, view, population, 60, np.random.default_rng(0))
+    decisions, _ = collect(env, view, population, 60, np.random.default_rng(0))
     rows = np.arange(len(decisions))
     assert len(decisions) > at_least
     assert decisions.last.sum() == 3
@@ -177,7 +178,7 @@ def test_what_comes_between_two_decisions_belongs_to_the_earlier_one() -> None:
         [(64.0, 1.0), (1.0, 0.0), (2.0, 5.0), (0.0, 0.0), (8.0, 0.5), (16.0, 0.0)],
     )
     population = Population(1, AgentConfig(), 0)
-    decisions, _ = ppo.collect(env, env.view(), population, 6, np.random.default_rng(0))
+    decisions, _ = collect(env, env.view(), population, 6, np.random.default_rng(0))
     assert decisions.local[:, 1].tolist() == [1, 4, 0]
     assert decisions.last.tolist() == [False, True, True]
     assert decisions.reward.tolist() == [1 + 2, 8 + 16, 1 + 5 + 0.5]

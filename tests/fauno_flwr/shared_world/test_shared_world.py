@@ -18,9 +18,10 @@ from fauno_flwr import client_app
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import ConfigError, RunConfig
 from fauno_flwr.deployment.keys import write_certificates
-from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, STEPS, settings_record
+from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, settings_record
 from fauno_flwr.learning.agents import AgentStack
-from fauno_flwr.learning.population import Population
+from fauno_flwr.learning.metrics import STEPS
+from fauno_flwr.learning.ppo import Population
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.rollout import Recorder
 from fauno_flwr.learning.transitions import Decisions

@@ -14,10 +14,9 @@ from gymnasium import spaces
 from fauno_flwr import client_app
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import PADDED, AgentConfig, ConfigError
-from fauno_flwr.learning import ppo
 from fauno_flwr.learning.ddqn import QPopulation
-from fauno_flwr.learning.population import Population
-from fauno_flwr.learning.transitions import Decisions
+from fauno_flwr.learning.ppo import Population, advantages
+from fauno_flwr.learning.transitions import Decisions, stack
 from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.results.report import format_rows
 from fauno_flwr.server_app import Run
@@ -128,7 +127,7 @@ def test_advantages_end_with_an_episode() -> None:
     terminal = np.array([0, 0, 1, 0, 0, 0, 1], bool)
     last = np.array([0, 0, 0, 0, 1, 0, 0], bool)
     gamma = 0.9
-    got = ppo.advantages(reward, value, last, gamma, 1.0, terminal)
+    got = advantages(reward, value, last, gamma, 1.0, terminal)
     returns = np.zeros(7)
     returns[2] = reward[2]
     returns[1] = reward[1] + gamma * returns[2]
@@ -158,7 +157,7 @@ def test_a_critic_learns_where_episodes_end() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
         learner.update([batch[:200]], 5e-3, [rng])
-    local, destination, mask, _ = ppo.stack([batch[:2]])
+    local, destination, mask, _ = stack([batch[:2]])
     features = learner.critic.features(local, destination, mask)
     value = learner.critic.values(*features).detach().numpy()[0]
     np.testing.assert_allclose(value, [1.9, 1.0], atol=0.1)
