@@ -11,6 +11,7 @@ import torch
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.policy import ActorPolicy
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.rollout import Recorder, Weights
 from fauno_flwr.learning.transitions import Decisions
@@ -109,12 +110,33 @@ def test_sampled_actions_have_the_frequencies_of_torch(network: str, epsilon: fl
     assert total > 1000
 
 
+class RowWisePolicy(ActorPolicy):
+    """Equivariant actors without BLAS: equal neighbours get equal scores, wherever they stand.
+
+    In a matrix product of BLAS the position of a row may change its rounding, and with it which of
+    two equal neighbours is chosen; on some processors it does.
+    """
+
+    def scores(
+        self, agent: int, local: np.ndarray, destination: np.ndarray, mask: np.ndarray
+    ) -> np.ndarray:
+        """Scores of one agent, shape (R, K); minus infinity where illegal."""
+        w = self.weights
+        best = np.where(mask[:, :, None], destination, np.float32(np.inf)).min(axis=1)
+        base = np.einsum("rf,fh->rh", local, w.local[agent]) + w.bias[agent]
+        base -= np.einsum("rd,dh->rh", best, w.best[agent])
+        x = np.tanh(base[:, None] + np.einsum("rkd,dh->rkh", destination, w.slot[agent, 0]))
+        x = np.tanh(np.einsum("rkh,hg->rkg", x, w.middle[agent]) + w.middle_bias[agent])
+        scores = np.einsum("rkg,g->rk", x, w.last[agent, 0]) + w.last_bias[agent, 0]
+        return np.where(mask, scores, np.float32(-np.inf))
+
+
 class Book:
     """What the recorder should hold, kept tick by tick in plain Python."""
 
     def __init__(self, made: Setting) -> None:
         self.made, self.world = made, World(made.scenario, SEEDS)
-        self.policy = made.population.policy(made.nodes, greedy=True)
+        self.policy = RowWisePolicy(made.weights(greedy=True))
         self.rows: dict[int, list[dict]] = defaultdict(list)
         self.newest: dict[tuple[int, int], dict] = {}
 
