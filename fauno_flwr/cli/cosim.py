@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fauno_flwr.cli.options import Conf, Out, Overrides, results_path
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import OWN, ConfigError, RunConfig
+from fauno_flwr.config.settings import OWN, RunConfig
 from sim_env.policies.heuristics import POLICIES, Policy
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ def train(
 
     from fauno_flwr.cosim.grid import CosimGrid
     from fauno_flwr.federation.quiet import quiet_flower
+    from fauno_flwr.federation.run import Run
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.results.report import format_table
-    from fauno_flwr.server_app import Run
+    from fauno_flwr.tasks.edge import EdgeTask
 
     path = results_path(out, Path(conf).stem)
     directory = RunDirectory(path)
@@ -52,7 +54,7 @@ def train(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     progress = Progress(config.federation.versions)
-    run = Run(grid, config, scenario, directory, tell=progress)
+    run = Run(grid, config, EdgeTask(config, scenario), directory, progress)
     started = time.perf_counter()
     with quiet_flower():
         rows = run.execute()

@@ -17,8 +17,8 @@ from fauno_flwr.cli.experiment import experiment
 from fauno_flwr.cli.metrics import metrics
 from fauno_flwr.cli.options import BAD_INPUT, FAILED, Conf, Out, Overrides, results_path
 from fauno_flwr.cli.peersimgym import peersimgym
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import ConfigError
 from fauno_flwr.results.status import status
 from sim_env.errors import require_choice
 from sim_env.policies.heuristics import POLICIES
@@ -166,14 +166,14 @@ def prepare() -> None:
     """Compile the kernels once for this machine, so that no run has to."""
     import numpy as np
 
-    from fauno_flwr.config.settings import AgentConfig
+    from fauno_flwr.config.agent import PPOConfig
     from fauno_flwr.learning.ppo import Population
     from sim_env.engine.compilation import cache_root
     from sim_env.world import World
 
     world = World("ether2", [0])
     world.run(POLICIES["sed"], 100, np.random.default_rng(0))
-    Population(1, AgentConfig(), 0).policy().drive(world, 100)
+    Population(1, PPOConfig(), 0).policy().drive(world, 100)
     while not len(seen := world.observe()):
         world.step(np.zeros((1, world.num_nodes), np.int32))
     seen.features()

@@ -15,7 +15,10 @@ QUICK_EXPONENTS = (0.0, 0.5)
 METHODS = {
     f"{name}-a{exponent:g}": Method(
         f"K = {label}, s = (1+τ)^-{exponent:g}" if exponent else f"K = {label}, s = 1",
-        (f"federation.buffer_size={size}", f"federation.staleness_exponent={exponent:g}"),
+        (
+            f"federation.buffer_size={size}",
+            f"federation.staleness={{{{name: polynomial, exponent: {exponent:g}}}}}",
+        ),
     )
     for exponent in EXPONENTS
     for name, (label, size) in SIZES.items()

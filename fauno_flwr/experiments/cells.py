@@ -16,10 +16,11 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
 from fauno_flwr.federation.quiet import quiet_flower
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.agents import Arrays
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.results.directory import RunDirectory, read_lines
-from fauno_flwr.server_app import Run
+from fauno_flwr.tasks.edge import EdgeTask
 from sim_env.engine.state import FINISHED, RESPONSE
 from sim_env.evaluation import run_policy
 from sim_env.policies.heuristics import POLICIES, Policy
@@ -96,7 +97,7 @@ def train(config: RunConfig) -> Trained:
     scenario = config.build_scenario()
     grid = WatchedGrid(config, scenario)
     with tempfile.TemporaryDirectory() as folder:
-        Run(grid, config, scenario, RunDirectory(folder)).execute()
+        Run(grid, config, EdgeTask(config, scenario), RunDirectory(folder)).execute()
         events = read_lines(Path(folder) / "events.jsonl")
     flushes = [event for event in events if event["event"] == "flush"]
     return Trained(

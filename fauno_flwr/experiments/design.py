@@ -203,7 +203,7 @@ def training_settings(experiment: Experiment, design: Design, arm: Arm, agents: 
         ],
     )
     size = config.federation.buffer_size
-    share = size if size < 1 else size / agents
+    share = size / agents if isinstance(size, int) else size
     versions = max(1, round(design.messages / share))
     return replace(config, federation=replace(config.federation, versions=versions))
 

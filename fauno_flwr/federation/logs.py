@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from flwr.common.logger import FLOWER_LOGGER
 
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 
 SETTING, TEXT, JSON = "FAUNO_LOG_FORMAT", "text", "json"
 

@@ -233,7 +233,7 @@ class SharedWorld:
             f"within one rollout"
         )
 
-    def facts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """How the tasks of the whole world have fared while this agent collected."""
         return task_metrics(self._finished, self._lost, self._response * self._tick)
 

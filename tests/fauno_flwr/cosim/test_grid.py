@@ -12,9 +12,10 @@ from safetensors.numpy import load_file
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.grid import CosimGrid
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results.directory import RunDirectory, read_lines
-from fauno_flwr.server_app import Run
+from fauno_flwr.tasks.edge import EdgeTask
 
 SMALL = [
     "topology=ether1",
@@ -43,7 +44,9 @@ class Trained:
         self.config = settings(*overrides)
         scenario = self.config.build_scenario()
         self.grid = CosimGrid(self.config, scenario)
-        self.rows = Run(self.grid, self.config, scenario, RunDirectory(path)).execute()
+        self.rows = Run(
+            self.grid, self.config, EdgeTask(self.config, scenario), RunDirectory(path)
+        ).execute()
         self.text = (path / "events.jsonl").read_text()
         self.events = read_lines(path / "events.jsonl")
         self.arrays = {

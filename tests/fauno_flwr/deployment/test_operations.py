@@ -13,7 +13,8 @@ import pytest
 from flwr.common.logger import FLOWER_LOGGER, log
 
 from fauno_flwr.cli.metrics import format_metrics, serve
-from fauno_flwr.config.settings import ConfigError, RunConfig
+from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.logs import SETTING, set_up_logging
 from fauno_flwr.results.status import failures, format_status
 from tests.fauno_flwr.cli.test_main import fauno

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fauno_flwr.cli.main import app
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import ConfigError
 from fauno_flwr.experiments import EXPERIMENTS
 from fauno_flwr.experiments.cells import by_role, run_cell
 from fauno_flwr.experiments.design import (
