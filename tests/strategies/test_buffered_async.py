@@ -252,7 +252,7 @@ def test_snapshots_are_kept_only_while_somebody_trains_from_them(
     strategy = BufferedAsync(1)
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: 50.0 if i == 0 else 1.0)
     strategy.start(grid, zeros, num_rounds=60)
-    assert len(strategy.session.bases) <= 4
+    assert len(strategy.session.versions.bases) <= 4
 
 
 @pytest.mark.parametrize(

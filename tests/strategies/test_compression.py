@@ -303,7 +303,7 @@ def test_the_server_keeps_no_more_versions_than_are_in_use() -> None:
     held = []
 
     def on_version(version: int, arrays: ArrayRecord, metrics: object) -> None:
-        held.append(len(strategy.session.bases))  # type: ignore[union-attr]
+        held.append(len(strategy.session.versions.bases))  # type: ignore[union-attr]
 
     grid = InMemoryGrid(
         app_with(compression_mod(TopK(0.1))), 4, duration=lambda i, k: 50.0 if i == 0 else 1.0

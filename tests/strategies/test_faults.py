@@ -24,7 +24,6 @@ from strategies import (
     SyncBuffered,
     buffered_async,
     checkpoint,
-    freeze,
     guard,
     session,
 )
@@ -297,7 +296,7 @@ def resume(folder: Path) -> np.ndarray:
     return train(grid, 20, checkpoint=Checkpoints(folder, resume=True))[1]
 
 
-@fault("12", patch(freeze, "_thaw_update", lambda *arguments: None))
+@fault("12", patch(Session, "_load_update", lambda *arguments, **values: None))
 def the_server_dies(folder: Path) -> None:
     _events, expected = train(InMemoryGrid(make_linear_app(), 3, duration=uneven), 20)
     theta = train_with_a_power_cut(folder)

@@ -137,7 +137,7 @@ def account(strategy: BufferedAsync, events: Counter, flushes: list[dict]) -> No
     assert events["reject"] == sum(guard.rejections.values())
     closed = events["reply"] + events["reject"] + events["error after dispatch"]
     assert events["dispatch"] == closed + len(session.flights)
-    assert events["unmatched"] == session.unmatched
+    assert events["unmatched"] == session.exchange.unmatched
     assert {check for check, _ in guard.rejections} >= {
         *("record", "weight", "schema", "payload", "finite", "norm"),
     }

@@ -14,7 +14,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies import BufferedAsync, Polynomial
 from strategies.arrays import to_record
-from strategies.grids import FAULTS, InMemoryGrid
+from strategies.faults import FAULTS
+from strategies.grids import InMemoryGrid
 from strategies.latency import Latency, Trace
 from strategies.virtual_time import VirtualTimeGrid
 from tests.strategies.conftest import make_linear_app
