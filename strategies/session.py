@@ -64,7 +64,7 @@ class Session:
         self.evaluated = 0
         self.present: list[int] = []
         self.needed, self.short = 0, (0, 0)
-        self.wake, self.last_look = True, -math.inf
+        self.wake, self.last_refresh = True, -math.inf
         strategy.guard.begin(
             self.versions.layout,
             strategy.arrayrecord_key,
@@ -96,8 +96,8 @@ class Session:
 
     def step(self, num_rounds: int) -> None:
         """Send messages to idle nodes, receive what has arrived, or sleep."""
-        if self.wake or self.exchange.now() - self.last_look >= self.strategy.refresh_interval:
-            self.wake, self.last_look = False, self.exchange.now()
+        if self.wake or self.exchange.now() - self.last_refresh >= self.strategy.refresh_interval:
+            self.wake, self.last_refresh = False, self.exchange.now()
             self.dispatch(training=self.version < num_rounds)
         # Also before receiving: when nodes leave, a K that is a fraction decreases.
         flushed = self._flush_if_due(num_rounds)
@@ -325,7 +325,7 @@ class Session:
         state: State = {
             "version": self.version,
             "time": self.exchange.now(),
-            "last_look": self.last_look,
+            "last_look": self.last_refresh,
             "wake": self.wake,
             "needed": self.needed,
             "unmatched": self.exchange.unmatched,
@@ -364,7 +364,7 @@ class Session:
         self.exchange.zero = self.exchange.clock.monotonic() - state["time"]
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
-        self.wake, self.last_look = state["wake"], state["last_look"]
+        self.wake, self.last_refresh = state["wake"], state["last_look"]
         self.rng.bit_generator.state = state["rng"]
         bases = {int(version): base for version, base in under("base", tensors).items()}
         self.result.arrays = self.versions.load(state["version"], bases)

@@ -1,4 +1,4 @@
-"""Private parts of Flower: only one module uses them, and it says so if they are not as tested."""
+"""Private parts of Flower: one module uses them, and reports versions it was not tested with."""
 
 import ast
 import subprocess

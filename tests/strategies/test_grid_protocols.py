@@ -41,7 +41,7 @@ def query(node: int, ttl: float = 1000.0) -> Message:
 
 
 class TickClock:
-    """Time that passes in whole ticks of 0.1 s, for at most as long as asked."""
+    """Virtual time in whole ticks of 0.1 s."""
 
     def __init__(self, grid: "TickGrid") -> None:
         self.grid, self.ticks = grid, 0
