@@ -54,7 +54,7 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
             delta = guard.check_arrays(trained[m], base)
             flight = Flight(str(m), m, m, 0, 0.0, 60.0)
             buffer.put(Update(reply, flight, 1.0, delta, {"loss": 0.0}, 0.0))
-        updates = buffer.take_all()
+        updates = buffer.in_order()
         weights = merge_weights([u.steps for u in updates], [1.0] * K)
         merged = rule([u.delta for u in updates], weights)
         layout.unflatten(optimizer.step(base.astype(np.float64), merged))
