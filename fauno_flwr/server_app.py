@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.superlink.grid.http_grid import HttpGrid
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.federation.logs import set_up_logging
@@ -14,6 +13,7 @@ from fauno_flwr.federation.run import Run
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.tasks.registry import make_task
 from strategies.background import BackgroundGrid
+from strategies.flower_internals import HttpGrid
 
 LARGEST_REPLY = 2**26  # bytes; a model has about a hundredth of that
 app = ServerApp()

@@ -10,21 +10,19 @@ from omegaconf import OmegaConf
 from fauno_flwr.config import rules
 from fauno_flwr.config.agent import CRITIC, SHARES, AgentConfig, PPOConfig
 from fauno_flwr.config.errors import ConfigError
-from sim_env import plugins
-from sim_env.engine.features import OBSERVATIONS
+from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.single import SELF
 from sim_env.errors import require_choice, require_number
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
-from sim_env.policies.heuristics import POLICIES
+from sim_env.policies.heuristics import require_policy
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.workload.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
 
 LARGEST_SEED = 2**62
 MOST_ROLLOUTS = 1000  # of a message that is sized by time
-POLICY_GROUP = "fauno.policies"  # of entry points
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
 
 
@@ -62,9 +60,7 @@ class TrainingConfig:
         for name in ("warmup", "seconds_per_message"):
             require_number(f"training.{name}", getattr(self, name), at_least=0)
         if self.peers != SELF:
-            plugins.require_name(
-                "training.peers", self.peers, {SELF: None, **POLICIES}, POLICY_GROUP
-            )
+            require_policy(self.peers, "training.peers")
 
     @property
     def most_rollouts(self) -> int:
@@ -111,7 +107,7 @@ class WorldConfig:
     def __post_init__(self) -> None:
         require_choice("world.kind", self.kind, WORLDS)
         require_number("world.nodes", self.nodes, at_least=1)
-        plugins.require_name("world.heuristic", self.heuristic, POLICIES, POLICY_GROUP)
+        require_policy(self.heuristic, "world.heuristic")
         require_number("world.keep", self.keep, at_least=1)
         require_number("world.patience", self.patience, above=0)
         if self.address:
@@ -263,7 +259,7 @@ class EvaluationConfig:
         require_number("evaluation.warmup", self.warmup, at_least=0)
         require_number("evaluation.seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for policy in self.policies:
-            plugins.require_name("evaluation.policies", policy, POLICIES, POLICY_GROUP)
+            require_policy(policy, "evaluation.policies")
 
     @property
     def seeds(self) -> range:
@@ -291,7 +287,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
-        plugins.require_name("observation", self.observation, OBSERVATIONS, "fauno.observations")
+        require_observation(self.observation)
 
     @property
     def scenario_spec(self) -> ScenarioSpec:

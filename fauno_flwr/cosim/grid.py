@@ -34,6 +34,7 @@ from sim_env.engine.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World
 from strategies.arrays import to_record
+from strategies.flower_internals import set_metadata
 from strategies.grids import (
     CLIENT_APP_RAISED,
     FIRST_NODE_ID,
@@ -291,18 +292,6 @@ class CosimGrid(LocalGrid):
         self._replies = [r for r in self._replies if r not in found]
         return found
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send messages and run the world until all have been answered or `timeout` is over."""
-        waiting = {message_id for message_id in self.push_messages(messages) if message_id}
-        end = math.inf if timeout is None else self.clock.monotonic() + timeout
-        replies = list(self.pull_messages(waiting))
-        while len(replies) < len(waiting) and self.clock.monotonic() < end:
-            self.clock.sleep(1.0)
-            replies += self.pull_messages(waiting)
-        return replies
-
     def _push(self, message: Message) -> str:
         agent = self._agents[message.metadata.dst_node_id - FIRST_NODE_ID]
         kind = message.metadata.message_type
@@ -310,7 +299,7 @@ class CosimGrid(LocalGrid):
             return ""
         self._sent += 1
         message_id = f"message-{self._sent}"
-        message.metadata.__dict__["_message_id"] = message_id
+        set_metadata(message, message_id=message_id)
         if kind == TRAIN:
             self._send(agent, message)
         elif kind in (QUERY, QUERY_ACTOR):

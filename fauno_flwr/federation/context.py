@@ -1,6 +1,5 @@
 """What the phases of a run share: grid, task, clock, messages, events, identities."""
 
-import time
 import uuid
 from collections.abc import Callable
 from functools import cached_property
@@ -24,6 +23,7 @@ from fauno_flwr.federation.protocol import (
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.tasks.base import Task
 from strategies.clock import Clock
+from strategies.grid_protocols import all_node_ids, clock_of
 
 QUERY_TIMEOUT = 60.0
 
@@ -61,7 +61,7 @@ class RunContext:
         self.grid, self.config, self.task, self.out = grid, config, task, out
         self._on_event = on_event
         self._settings = config.to_yaml()
-        self.clock: Clock = getattr(grid, "clock", None) or time
+        self.clock: Clock = clock_of(grid)
         self._started = self.clock.monotonic()
         self.agent_of: dict[int, int] = {}
         self.stages: dict[str, float] = {}
@@ -90,8 +90,7 @@ class RunContext:
 
         In a simulated network these include the nodes that are down.
         """
-        ask = getattr(self.grid, "get_all_node_ids", self.grid.get_node_ids)
-        return sorted(ask())
+        return all_node_ids(self.grid)
 
     @cached_property
     def training_id(self) -> str:

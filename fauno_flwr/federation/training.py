@@ -14,6 +14,7 @@ from fauno_flwr.federation.protocol import QUERY
 from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.federation.strategy import build_strategy
 from strategies.arrays import Arrays, to_arrays, to_record
+from strategies.grid_protocols import poll_interval_of
 
 POLL_INTERVAL = 0.02
 
@@ -69,7 +70,7 @@ class Training:
         strategy = build_strategy(
             run.config,
             sizer,
-            poll_interval=getattr(run.grid, "poll_interval", self._poll_interval),
+            poll_interval=poll_interval_of(run.grid, self._poll_interval),
             nodes=self.members,
             member_of=run.agent_of.__getitem__,
             on_event=self._record,

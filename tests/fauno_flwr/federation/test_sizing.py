@@ -153,5 +153,5 @@ def test_more_steps_than_were_asked_for_are_rejected() -> None:
             update = guard.check(reply, flight, layout.flatten(critic), 0.0)
             assert np.isfinite(update.delta).all()
         else:
-            with pytest.raises(RejectedError, match="the steps that were asked for"):
+            with pytest.raises(RejectedError, match="the steps that were requested"):
                 guard.check(reply, flight, layout.flatten(critic), 0.0)
