@@ -87,7 +87,7 @@ def test_every_agent_trains_and_reports(tmp_path: Path) -> None:
 
 def test_a_slow_node_is_stale(tmp_path: Path) -> None:
     name = settings().build_scenario().topology.names[0]
-    trained = Trained(tmp_path / "run", f"cosim.slowdown={name} 1000", "cosim.training_work=1e7")
+    trained = Trained(tmp_path / "run", f"cosim.slowdown.{name}=1000", "cosim.training_work=1e7")
     reports = Counter(event["name"] for event in trained.of("reply"))
     assert reports[name] < min(count for other, count in reports.items() if other != name)
 
@@ -122,7 +122,7 @@ def test_a_message_that_is_too_slow_expires_and_the_run_goes_on(tmp_path: Path) 
     name = settings().build_scenario().topology.names[0]
     trained = Trained(
         tmp_path / "run",
-        f"cosim.slowdown={name} 1e9",
+        f"cosim.slowdown.{name}=1e9",
         "federation.ttl=20",
         "federation.buffer_size=3",
         "federation.versions=12",
