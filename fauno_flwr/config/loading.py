@@ -101,6 +101,7 @@ def _build(layers: Sequence[Any]) -> RunConfig:
                 if isinstance(value, str):
                     _require_one_of(str(key), value, choices(str(key)))
                     value = _read(conf_dir() / str(key) / f"{value}.yaml")
+                    merged[str(key)] = OmegaConf.structured(group)  # a file omits the defaults
                 if not isinstance(value, Mapping):
                     raise ConfigError(f"{key} is {value!r}: must be a name or a mapping")
                 for name in value:
