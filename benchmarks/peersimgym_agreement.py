@@ -33,7 +33,7 @@ def ours(
         data / "topologies" / FILES[network],
         data / "alibaba_jobs_x0.1.csv",
         rate,
-        physics=replace(PHYSICS, queue_order=order),
+        physics=replace(PHYSICS, quirks=replace(PHYSICS.quirks, queue_order=order)),
     )
     created, finished, response = run_worlds(scenario, POLICIES[policy], range(seeds), 10_000)
     return 100 * finished / created, response

@@ -140,7 +140,7 @@ def test_a_node_that_is_down_is_left_alone_and_one_that_joins_late_takes_part(
     names = settings().build_scenario().topology.names
     trained = Trained(
         tmp_path / "run",
-        f"dynamics.nodes='{names[0]} 0-15,{names[1]} 6-'",
+        f"dynamics.nodes={{{names[0]}: [{{down: 0, up: 15}}], {names[1]}: [{{down: 6}}]}}",
         "federation.versions=12",
         "federation.buffer_size=3",
         "federation.ttl=30",

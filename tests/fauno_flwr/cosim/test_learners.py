@@ -65,7 +65,7 @@ def test_a_node_that_fails_loses_its_training_and_comes_back(tmp_path: Path) -> 
     name = settings().build_scenario().topology.names[0]
     trained = Trained(
         tmp_path / "run",
-        f"dynamics.nodes='{name} 8-14'",
+        f"dynamics.nodes.{name}=[{{down: 8, up: 14}}]",
         "federation.versions=12",
         "federation.buffer_size=3",
     )
