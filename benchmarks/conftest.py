@@ -25,6 +25,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     if rows:
         terminalreporter.section("numbers (median)")
+        width = max(len(name) for name, _, _ in rows)
         for name, value, unit in rows:
             number = f"{value:,.0f}" if value >= 1000 else f"{value:,.2f}"
-            terminalreporter.write_line(f"{name:<50} {number:>12} {unit}")
+            terminalreporter.write_line(f"{name:<{width}} {number:>12} {unit}")

@@ -12,6 +12,7 @@ from sim_env.envs.single import SELF
 from sim_env.errors import require_choice, require_number
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
+from sim_env.plugins import require_name
 from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.workload.workload import WorkloadSpec
@@ -359,7 +360,7 @@ class EvaluationConfig:
         require_number("evaluation.warmup", self.warmup, at_least=0)
         require_number("evaluation.seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for policy in self.policies:
-            require_choice("evaluation.policies", policy, POLICIES)
+            require_name("evaluation.policies", policy, POLICIES, "fauno.policies")
 
     @property
     def seeds(self) -> range:

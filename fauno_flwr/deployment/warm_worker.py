@@ -1,9 +1,9 @@
-"""A SuperExec whose ClientApps are forks of itself: what they import is imported once.
+"""A SuperExec whose ClientApps are forks of itself, so that libraries are imported once.
 
-Flower starts a new Python for every message, which spends three seconds of a core on imports. A
-fork has them already. Run as a script, beside a SuperNode with ``--isolation process``: what it
-loads are the libraries, never the app, whose code each fork reads from its own FAB. It replaces an
-internal part of Flower (1.41), so it is an option and never the default.
+Flower starts a new Python for every message, which spends 3 s of a core on imports. Run this as a
+script beside a SuperNode with ``--isolation process``. It loads the libraries, but never the app,
+whose code each fork reads from its FAB. It replaces an internal part of Flower (1.41), so it is not
+the default.
 """
 
 import gc
@@ -24,7 +24,7 @@ LIBRARIES = ("torch", "numba", "gymnasium", "omegaconf", "safetensors.numpy")
 
 
 class ForkExecutor(SubprocessExecutor):
-    """Runs a ClientApp in a fork of this process, and other tasks as Flower does."""
+    """Run a ClientApp in a fork of this process, and other tasks as Flower does."""
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
         """Start the process of a task."""
@@ -35,7 +35,7 @@ class ForkExecutor(SubprocessExecutor):
         return LaunchResult.accepted()
 
     def _be_client_app(self, spec: ExecutionSpec) -> None:
-        """All that a fork does; it never returns."""
+        """Run as a fork, and exit."""
         code = 1
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,7 +44,7 @@ class ForkExecutor(SubprocessExecutor):
             if not spec.insecure:
                 trust = ["--root-certificates", str(spec.root_certificates_path)]
             address = ["--runtime-api-address", spec.runtime_api_address]
-            # The token never stands on a command line here: the fork has its parent's.
+            # This is not visible as a command line: a fork shows that of its parent.
             parent = ["--parent-pid", str(spec.parent_pid)]
             sys.argv = ["flwr-clientapp", *address, "--token", spec.token, *trust, *parent]
             flwr_clientapp()
@@ -56,11 +56,11 @@ class ForkExecutor(SubprocessExecutor):
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            # What the parent has open is the parent's to close.
+            # Without cleaning up: open resources are those of the parent.
             os._exit(code)
 
     def reconcile(self) -> None:
-        """Take note of forks that have ended."""
+        """Wait for forks that have ended."""
         try:
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
@@ -69,10 +69,10 @@ class ForkExecutor(SubprocessExecutor):
 
 
 def main() -> None:
-    """Load the libraries, then do as ``flower-superexec`` does, with its arguments."""
+    """Load the libraries, then run as ``flower-superexec`` with its arguments."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    gc.freeze()  # a collection in a fork would copy all pages that they share
+    gc.freeze()  # a garbage collection in a fork would copy all shared pages
     vars(run_superexec)["get_executor"] = lambda *_, **__: ForkExecutor()
     flower_superexec()
 

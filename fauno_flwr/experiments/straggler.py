@@ -1,4 +1,4 @@
-"""What slow nodes cost, with and without waiting for them."""
+"""The cost of slow nodes, with and without waiting for them."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
 from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS
@@ -8,12 +8,12 @@ COMPARED = ("fauno", "sync", "independent")
 
 
 def slow(factor: float) -> str:
-    """The override that makes their updates take `factor` times as long."""
+    """Return the override that makes the updates of slow nodes take `factor` times as long."""
     return "cosim.slowdown=" + ",".join(f"{name} {factor:g}" for name in SLOW)
 
 
 def design(quick: bool) -> Design:
-    """Slowdowns x methods."""
+    """Cross slowdowns and methods."""
     conditions = [
         Condition(
             f"slow{factor}",

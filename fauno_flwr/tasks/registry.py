@@ -11,8 +11,8 @@ from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.policy import FAUNO
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.tasks.edge import Experience, open_experience
+from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.evaluation import run_policies
-from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import Scenario
 
 
@@ -85,7 +85,7 @@ class EdgeTask:
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
         """FAuNO, if there are agents, and the heuristics on the same arrivals."""
         evaluation = self.config.evaluation
-        policies = {name: POLICIES[name] for name in evaluation.policies}
+        policies = find_heuristics("evaluation.policies", evaluation.policies)
         if population is not None:
             fauno = population.policy(self.scenario.agent_of_node, evaluation.greedy)
             policies = {FAUNO: fauno, **policies}
