@@ -13,9 +13,9 @@ from fauno_flwr.learning.policy import FAUNO
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
+from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.envs.single import EdgeVectorEnv
 from sim_env.evaluation import run_policies
-from sim_env.policies.heuristics import get_policy
 from sim_env.scenario import Scenario
 
 
@@ -54,7 +54,7 @@ class EdgeTask:
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
         """Evaluate FAuNO, if there are agents, and the heuristics on the same arrivals."""
         evaluation = self.config.evaluation
-        policies = {name: get_policy(name) for name in evaluation.policies}
+        policies = find_heuristics("evaluation.policies", evaluation.policies)
         if population is not None:
             fauno = population.policy(self.scenario.agent_of_node, evaluation.greedy)
             policies = {FAUNO: fauno, **policies}

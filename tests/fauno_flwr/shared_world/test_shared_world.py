@@ -32,8 +32,8 @@ from fauno_flwr.shared_world import host as host_module
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.client import (
     Access,
-    AnewError,
     RefusedError,
+    RestartedError,
     SharedWorld,
     UnreachableError,
     WorldClient,
@@ -350,7 +350,7 @@ def test_bad_requests_do_not_stop_the_world(service: WorldService) -> None:
                 said = ""
                 try:
                     own.call(method, {**hello(config), **head} if head else {})
-                except (RefusedError, AnewError) as error:
+                except (RefusedError, RestartedError) as error:
                     said = str(error)
                 assert "error of the service" not in said
                 assert said or method == wire.JOIN
@@ -450,7 +450,7 @@ def test_a_node_joins_again_after_a_restart(caplog: pytest.LogCaptureFixture) ->
     assert np.all(taken[0].action[choice] > 0)
     told = [record.getMessage() for record in caplog.records]
     assert len([line for line in told if "does not answer" in line]) == 1
-    assert len([line for line in told if "has started anew" in line]) == 1
+    assert len([line for line in told if "has restarted" in line]) == 1
 
 
 def test_patience_ends_in_one_sentence() -> None:
