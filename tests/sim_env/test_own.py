@@ -1,4 +1,4 @@
-"""Policies, rewards, observations, topologies and workloads of one's own, by import path."""
+"""Policies, rewards, observations, topologies and workloads by import path."""
 
 from dataclasses import replace
 
