@@ -120,6 +120,7 @@ def balanced() -> ScenarioSpec:
 
 
 SCENARIOS = {"ether2": ether2, "balanced": balanced}
+"""The built-in scenarios by name, as functions that return a :class:`ScenarioSpec`."""
 
 
 def load_scenario(name: str) -> Scenario:
