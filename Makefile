@@ -30,7 +30,7 @@ benchmark: $(VENV)/.installed-dev
 	$(BIN)/pytest -o python_files='bench_*.py' --benchmark-columns=median,rounds benchmarks
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(VENV)/.installed
 
