@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from sim_env.errors import require_choice
+from sim_env.errors import require_choice, shown
 
 _folders: list[Path] = []
 
@@ -17,8 +17,8 @@ _folders: list[Path] = []
 def search_in(folder: Path) -> None:
     """Let :func:`find` import modules of a folder that is not on ``sys.path``.
 
-    The folder comes last, and only once a module in it is asked for: a file ``random.py`` in it
-    shadows nothing.
+    The folder is appended only once a module in it is requested: a file ``random.py`` in it shadows
+    nothing.
     """
     if folder not in _folders:
         _folders.append(folder)
@@ -38,8 +38,8 @@ def names_of(group: str) -> list[str]:
 
 
 def require_name(what: str, name: str, known: Mapping[str, Any], group: str) -> None:
-    """Raise ``ValueError`` unless :func:`find` may find `name`; imports nothing."""
-    if not isinstance(name, str) or not is_import_path(name):
+    """Raise ``ValueError`` unless :func:`find` may find `name`; import nothing."""
+    if not isinstance(name, str) or not (name in known or is_import_path(name)):
         require_choice(what, name, [*known, *names_of(group)])
 
 
@@ -49,19 +49,20 @@ def find(what: str, name: str, known: Mapping[str, Any], group: str) -> Any:
     Parameters
     ----------
     what : str
-        Of the setting, for the error message.
+        Name of the setting, for the error message.
     name : str
         A key of `known`, the name of an entry point, or an import path
         ``package.module:attribute``.
     known : mapping of str to object
-        What is built in.
+        The built-in objects.
     group : str
         Entry-point group, such as ``fauno.policies``.
 
     Raises
     ------
     ValueError
-        If there is none; the text is one sentence with the known names, or the error of the import.
+        If there is none, or it cannot be imported: one sentence with the known names, or with the
+        error of the import.
     """
     require_name(what, name, known, group)
     if name in known:
@@ -78,6 +79,24 @@ def find(what: str, name: str, known: Mapping[str, Any], group: str) -> Any:
         return entry.load()
     except Exception as error:  # whatever the code of the module raises
         raise ValueError(f"{what} is {name!r}: cannot be imported ({error!s})") from error
+
+
+def call(what: str, name: str, function: Any, *arguments: Any) -> Any:
+    """Call a function that :func:`find` found.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be called or raises: one sentence with the name and the error.
+    """
+    if not callable(function):
+        raise ValueError(f"{what} is {name!r}: must be a function, not {shown(function)}")
+    try:
+        return function(*arguments)
+    except Exception as error:  # whatever it raises
+        raise ValueError(
+            f"{what} is {name!r}: raised {type(error).__name__} ({error!s})"
+        ) from error
 
 
 def _make_importable(package: str) -> None:

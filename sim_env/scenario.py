@@ -6,10 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from sim_env.engine.features import OBSERVATIONS
+from sim_env.engine.features import OBSERVATIONS, find_encoding, require_observation
 from sim_env.engine.net import Net, compile_net
-from sim_env.engine.physics import PhysicsSpec
-from sim_env.engine.reward import RewardSpec
+from sim_env.engine.physics import PhysicsSpec, Quirks
+from sim_env.engine.reward import RewardSpec, find_reward
 from sim_env.errors import require_choice, require_kind
 from sim_env.network.failures import DynamicsSpec, Outages
 from sim_env.network.graph import Topology
@@ -21,6 +21,7 @@ __all__ = [
     "SCENARIOS",
     "Net",
     "PhysicsSpec",
+    "Quirks",
     "Scenario",
     "ScenarioSpec",
     "as_scenario",
@@ -32,13 +33,19 @@ __all__ = [
 
 @dataclass
 class ScenarioSpec:
-    """Everything that makes a world, as plain values.
+    """Everything that defines a world, as plain values.
 
     Parameters
     ----------
-    topology, workload, physics, reward
+    topology : TopologySpec
+    workload : WorkloadSpec
+    physics : PhysicsSpec
+    reward : RewardSpec
     observation : str
-        What agents see: a name of :data:`sim_env.engine.features.OBSERVATIONS`.
+        Features of the agents: a name of :data:`sim_env.engine.features.OBSERVATIONS`, the import
+        path of an :class:`sim_env.engine.features.Encoding`, or an entry point of
+        ``fauno.observations``.
+    dynamics : DynamicsSpec
     """
 
     topology: TopologySpec = field(default_factory=TopologySpec)
@@ -49,7 +56,7 @@ class ScenarioSpec:
     dynamics: DynamicsSpec = field(default_factory=DynamicsSpec)
 
     def __post_init__(self) -> None:
-        require_choice("observation", self.observation, OBSERVATIONS)
+        require_observation(self.observation)
 
 
 class Scenario:
@@ -58,21 +65,29 @@ class Scenario:
     Parameters
     ----------
     spec : ScenarioSpec
-        Plain values.
     topology : Topology, optional
-        Used instead of the one that ``spec.topology`` describes.
+        Replaces the one that ``spec.topology`` describes.
     jobs : JobTable, optional
-        Used instead of the one that ``spec.workload`` describes.
+        Replaces the one that ``spec.workload`` describes.
 
     Attributes
     ----------
     net : Net
-        What the kernel reads.
+        Arrays and numbers of the kernel.
     encoding : Encoding
-        Of what agents see.
+        Features of the agents.
+    observation_number : int
+        Number of the encoding in compiled code; -1 if it is not built in.
+    decision_reward : DecisionReward or None
+        The reward, if it is a Python function.
     rho : float
         Offered load: instructions born per second / instructions executed per second when all
         nodes are busy; before the schedule of the workload.
+
+    Raises
+    ------
+    ValueError
+        One sentence with the setting that is not possible, or cannot be imported.
     """
 
     def __init__(
@@ -82,14 +97,23 @@ class Scenario:
         self.topology = topology or build_topology(spec.topology)
         self.jobs = jobs or build_jobs(spec.workload)
         self.net = compile_net(self.topology, self.jobs, spec.workload, spec.physics, spec.reward)
-        self.encoding = OBSERVATIONS[spec.observation]
-        self.observation_number = list(OBSERVATIONS).index(spec.observation)
-        self.outages([])  # what cannot be is told here, and not in the first world
+        self.encoding = find_encoding(spec.observation)
+        built_in = list(OBSERVATIONS)
+        self.observation_number = (
+            built_in.index(spec.observation) if spec.observation in built_in else -1
+        )
+        self.decision_reward = find_reward(spec.reward.kind)
+        self.outages([])  # raises here what the first world would raise
         self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())
 
     def outages(self, seeds: Sequence[int]) -> Outages:
-        """Failures in worlds of these seeds."""
+        """Return the failures in worlds of these seeds."""
         return Outages(self.spec.dynamics, self.topology, self.spec.physics.tick, seeds)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code computes observation and reward, not Python functions."""
+        return self.observation_number >= 0 and self.decision_reward is None
 
     @property
     def agents(self) -> np.ndarray:
@@ -105,12 +129,12 @@ class Scenario:
 
 
 def ether2() -> ScenarioSpec:
-    """The paper's regime: 2 Ether clusters, Alibaba-like jobs, wireless links, rho = 0.41."""
+    """Return the paper's regime: 2 Ether clusters, Alibaba-like jobs, wireless links, rho 0.41."""
     return ScenarioSpec()
 
 
 def balanced() -> ScenarioSpec:
-    """The feasibility study's: light jobs, fast links, deadline 10 to 20 s, rho = 0.985."""
+    """Return the feasibility study's: light jobs, fast links, deadline 10 to 20 s, rho 0.985."""
     return ScenarioSpec(
         topology=TopologySpec(memory_per_task=430e6),
         workload=WorkloadSpec(jobs="light", rate=7.39, deadline_min=10.0, deadline_max=20.0),
@@ -130,7 +154,7 @@ def load_scenario(name: str) -> Scenario:
 
 
 def as_scenario(scenario: Scenario | str) -> Scenario:
-    """A compiled scenario as it is, or the one of that name."""
+    """Return a compiled scenario as it is, or compile the one of that name."""
     if isinstance(scenario, str):
         return load_scenario(scenario)
     require_kind("scenario", scenario, Scenario, f"a Scenario or one of {', '.join(SCENARIOS)}")

@@ -1,4 +1,4 @@
-"""B parallel worlds of one scenario, and what they measure."""
+"""B parallel worlds of one scenario, and their metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ from sim_env.engine.state import (
 from sim_env.errors import require_kind, require_seeds
 from sim_env.memory import TASK_BYTES, require_memory, require_worlds
 from sim_env.network.failures import LINK
-from sim_env.policies.compiled import CODES, HEURISTICS, Loop
-from sim_env.policies.heuristics import Policy
+from sim_env.policies.compiled import CODES, HEURISTICS, Loop, own_loop
+from sim_env.policies.heuristics import Policy, choose_actions
 from sim_env.scenario import Scenario, as_scenario
 from sim_env.workload.schedule import multipliers
 
 FIRST_POOL = 512
-AHEAD = 2**16  # ticks for which the multipliers of the rates are computed at once
+AHEAD = 2**16  # ticks whose rate multipliers are computed at once
 SLOT_BYTES = 8 * NUM_DESTINATION + 9  # of an observation: raw columns, reward and mask
 OUTCOMES = {
     "overflow": OVERFLOW,
@@ -45,9 +45,9 @@ OUTCOMES = {
 class Metrics:
     """Counts over the cohort (tasks born in the measured window) of each of B worlds.
 
-    A task is lost by *overflow* (it met a full queue), by its *deadline* (cancelled while waiting,
+    A task is lost by *overflow* (the queue was full), by its *deadline* (cancelled while waiting,
     travelling or in service), at the *client* (its output came home too late) or by the *failure*
-    of a node (where it was, where it went, or where its output was awaited).
+    of a node (the one that held it, its destination, or its origin).
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Metrics:
         return np.divide(total, self.finished, out=_nan(total), where=self.finished > 0)
 
     def response_quantile(self, q: float) -> float:
-        """Quantile of the response of all finished tasks of all worlds, in seconds."""
+        """Compute a quantile of the response of the finished tasks of all worlds, in seconds."""
         counts = self.histogram.sum(axis=0)
         if counts.sum() == 0:
             return float("nan")
@@ -109,9 +109,17 @@ def _nan(like: np.ndarray) -> np.ndarray:
     return np.full(like.shape, np.nan)
 
 
+def _code_of(policy: Policy) -> int | None:
+    """Return the number of a heuristic in compiled code; None for any other policy."""
+    try:
+        return CODES.get(policy)
+    except TypeError:  # an object without a hash
+        return None
+
+
 @runtime_checkable
 class Driver(Protocol):
-    """A policy that can let a world run by itself, by :meth:`World.drive`."""
+    """A policy that advances a world itself, by :meth:`World.drive`."""
 
     def drive(self, world: "World", ticks: int) -> None:
         """Advance a world by `ticks`."""
@@ -144,7 +152,7 @@ class World:
         return len(self.net.speed)
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Empty all worlds and start their arrivals anew."""
+        """Empty all worlds and restart their arrivals."""
         require_kind("seeds", seeds, (Sequence, np.ndarray), "a sequence of whole numbers")
         net = self.net
         rows, streams = len(net.neighbour), int(net.streams[-1])
@@ -164,10 +172,10 @@ class World:
         self._one = self._room_for(1)
 
     def measure(self, start: int, stop: int, exchange: bool = False) -> None:
-        """Measure the tasks born in the ticks ``start <= tick < stop``; call it before `start`.
+        """Measure the tasks born in the ticks ``start <= tick < stop``; call this before `start`.
 
-        With `exchange`, ``state.exchange`` counts from now on which node served whose tasks: a
-        number for each pair of nodes.
+        With `exchange`, ``state.exchange`` counts from now on which node served the tasks of which
+        origin: a number for each pair of nodes.
         """
         self.state.window[:] = start, stop
         for name in ("cohort", "histogram", "born_at", "finished_at", "served_by"):
@@ -176,7 +184,7 @@ class World:
         self.state = self.state._replace(exchange=np.zeros(pairs, np.int64))
 
     def step(self, actions: np.ndarray) -> None:
-        """Advance one tick.
+        """Advance by one tick.
 
         Parameters
         ----------
@@ -194,35 +202,36 @@ class World:
     def run(self, policy: Policy, ticks: int, rng: np.random.Generator) -> None:
         """Advance under a policy that decides for all agents.
 
-        The heuristics, and policies that are a :class:`Driver`, run compiled, with random streams
-        of their own that depend on the seed of a world only; any other policy is asked in every
-        tick.
+        The built-in heuristics, policies with a compiled twin and those that are a :class:`Driver`
+        run compiled, with their own random streams, which depend only on the seed of a world; any
+        other policy is called in every tick with a decision.
 
         Parameters
         ----------
         policy : Policy
         ticks : int
         rng : numpy.random.Generator
-            Handed to the policy.
+            Passed to the policy.
+
+        Raises
+        ------
+        ValueError
+            If the policy does not return one whole number for each decision.
         """
-        end = self.now + ticks
-        if policy in CODES:
-            row = self._one
-            choice = (CODES[policy], row.local[0], row.destination[0], row.mask[0])
-            self.drive(HEURISTICS, ticks, *choice)
+        end, row = self.now + ticks, self._one
+        scratch = row.local[0], row.destination[0], row.mask[0]
+        code, twin = _code_of(policy), getattr(policy, "compiled", None)
+        if code is not None:
+            self.drive(HEURISTICS, ticks, code, *scratch)
+        elif twin is not None:
+            self.drive(own_loop(twin), ticks, *scratch)
         elif isinstance(policy, Driver):
             policy.drive(self, ticks)
         while self.now < end:
             seen = self.observe()
             self._actions[:] = 0
             if len(seen):
-                chosen = np.asarray(policy(seen, rng))
-                if chosen.shape != (len(seen),):
-                    raise ValueError(
-                        f"a policy gave actions of shape {chosen.shape}: must be {(len(seen),)}, "
-                        f"one for each decision"
-                    )
-                self._actions[seen.world, seen.node] = chosen
+                self._actions[seen.world, seen.node] = choose_actions(policy, seen, rng)
             self.step(self._actions)
 
     def drive(self, loop: Loop, ticks: int, *arguments: Any) -> None:
@@ -232,10 +241,11 @@ class World:
         ----------
         loop : Loop
             Called as ``loop(net, state, now, factors, actions, *arguments)`` for one tick less
-            than there are `factors` (multipliers of the rates of arrival), it returns the number
-            of ticks until there was too little room for tasks.
+            than there are `factors` (multipliers of the arrival rates); returns the number of ticks
+            until there was too little room for tasks.
         ticks : int
         *arguments
+            Passed to the loop.
         """
         end = self.now + ticks
         advance = loop.events if self.net.events else loop.plain
@@ -256,7 +266,7 @@ class World:
         self.state = grow(self.state)
 
     def _change(self) -> None:
-        """Let nodes and links fail and return that do so before this tick."""
+        """Apply the failures and repairs of nodes and links before this tick."""
         st, outages = self.state, self._outages
         for change in outages.due(self.now):
             b = change.world
@@ -269,7 +279,7 @@ class World:
             st.open[b] = st.up[b, self.net.neighbour] & self._link_up[b, outages.link_of]
 
     def _factors_of(self, tick: int, count: int) -> np.ndarray:
-        """Multipliers of the rates of arrival in `count` ticks from `tick` on."""
+        """Return the multipliers of the arrival rates in `count` ticks from `tick` on."""
         first = tick - self._factors_from
         if not 0 <= first <= len(self._factors) - count:
             spec = self.scenario.spec
@@ -282,12 +292,23 @@ class World:
         return empty_observation(rows, int(self.net.slots.max()), self.scenario.encoding)
 
     def observe(self) -> Observation:
-        """One row per agent with an undecided task; the arrays are overwritten by the next call."""
+        """Observe the agents that have an undecided task.
+
+        Returns
+        -------
+        Observation
+            A row per decision, ordered by world and node; the next call overwrites its arrays.
+
+        Raises
+        ------
+        ValueError
+            If a reward of your own does not return a finite number for every action.
+        """
         rows = self._rows
         if rows is None:
             count, slots = self.num_worlds * int(self.net.is_agent.sum()), int(self.net.slots.max())
             require_memory(
-                f"what {count:,} agents see of up to {slots:,} slots each",
+                f"the observation of {count:,} agents of up to {slots:,} slots each",
                 count * slots * SLOT_BYTES,
             )
             rows = self._rows = self._room_for(count)
@@ -304,10 +325,13 @@ class World:
             rows.reward,
             self._filled,
         )
-        return rows[:count]
+        seen = rows[:count]
+        if count and self.scenario.decision_reward is not None:
+            seen.reward[:] = self.scenario.decision_reward(seen)
+        return seen
 
     def collect(self) -> np.ndarray:
-        """What each node has earned by the ends of tasks since the last call, shape (B, N).
+        """Return what each node earned by the ends of tasks since the last call, shape (B, N).
 
         See :func:`sim_env.engine.reward.collect`; zeros under a reward that decisions earn.
         """
@@ -316,7 +340,7 @@ class World:
         return np.zeros((self.num_worlds, self.num_nodes))
 
     def metrics(self) -> Metrics:
-        """Counts of the measured cohort so far."""
+        """Return the counts of the measured cohort so far."""
         st, cohort = self.state, self.state.cohort
         lost = {name: cohort[:, column].copy() for name, column in OUTCOMES.items()}
         created, finished = cohort[:, CREATED].copy(), cohort[:, FINISHED].copy()
@@ -334,7 +358,7 @@ class World:
         )
 
     def audit(self) -> dict[str, bool]:
-        """Named invariants that hold in every state of a correct world."""
+        """Check the invariants of a correct world; return whether each holds, by name."""
         st, total = self.state, self.state.total
         alive = st.kind != FREE
         inside = alive.sum(axis=1)
@@ -382,7 +406,7 @@ class World:
         return {"once": once, "fifo": fifo}
 
     def chain(self, world: int, head: int) -> list[int]:
-        """Tasks of the linked list of a world that begins at `head`."""
+        """Return the tasks of the linked list of a world that begins at `head`."""
         tasks = []
         while head >= 0:
             tasks.append(int(head))

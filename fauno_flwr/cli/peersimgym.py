@@ -58,7 +58,8 @@ def peersimgym(
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", UserWarning)
             decide = get_policy(policy)
-            physics = replace(original.PHYSICS, queue_order=queue_order)
+            quirks = replace(original.PHYSICS.quirks, queue_order=queue_order)
+            physics = replace(original.PHYSICS, quirks=quirks)
             if config:
                 scenario, usual = original.read_config(
                     config, physics, undivided_frequencies=undivided_frequencies

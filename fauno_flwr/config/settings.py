@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from sim_env.engine.features import OBSERVATIONS
+from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.single import SELF
 from sim_env.errors import require_choice, require_number
@@ -387,7 +387,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
-        require_choice("observation", self.observation, OBSERVATIONS)
+        require_observation(self.observation)
 
     @property
     def scenario_spec(self) -> ScenarioSpec:

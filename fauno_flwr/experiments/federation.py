@@ -32,7 +32,9 @@ def design(quick: bool) -> Design:
             (
                 *scarce,
                 "workload.schedule.kind=steps",
-                f"workload.schedule.steps='0.25-{end / 2:g},1-{end / 2:g}'",
+                "workload.schedule.steps=["
+                f"{{multiplier: 0.25, seconds: {end / 2:g}}}, "
+                f"{{multiplier: 1, seconds: {end / 2:g}}}]",
             ),
         ),
     ]
@@ -42,7 +44,8 @@ def design(quick: bool) -> Design:
 
 
 def _away(start: float, stop: float) -> str:
-    return "dynamics.nodes=" + ",".join(f"{name} {start:g}-{stop:g}" for name in CHANGING)
+    outages = (f"{name}: [{{down: {start:g}, up: {stop:g}}}]" for name in CHANGING)
+    return f"dynamics.nodes={{{', '.join(outages)}}}"
 
 
 EXPERIMENT = Experiment(

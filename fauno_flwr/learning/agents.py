@@ -17,7 +17,7 @@ from fauno_flwr.learning.networks import Actor, EquivariantActor, PaddedActor, S
 from fauno_flwr.learning.policy import ActorPolicy
 from fauno_flwr.learning.rollout import Weights
 from fauno_flwr.learning.transitions import Decisions
-from sim_env.engine.features import OBSERVATIONS
+from sim_env.engine.features import find_encoding
 
 Arrays = dict[str, np.ndarray]
 
@@ -107,7 +107,7 @@ class AgentStack(ABC):
     ) -> None:
         self.agents, self.config, self.observation, self.slots = agents, config, observation, slots
         self.encoding: Widths = (
-            OBSERVATIONS[observation] if isinstance(observation, str) else observation
+            find_encoding(observation) if isinstance(observation, str) else observation
         )
         generator = torch.Generator().manual_seed(seed)
         self.actor = self._make_actor(generator)

@@ -3,32 +3,32 @@
 import numpy as np
 
 from fauno_flwr.learning.networks import require_slots
-from fauno_flwr.learning.rollout import LOOP, Weights, make_rows, make_scratch
+from fauno_flwr.learning.rollout import Weights, advance, make_rows, make_scratch
 from sim_env.engine.observation import Observation
 from sim_env.world import World
 
-FAUNO = "fauno"  # what the trained actors are called among the policies
+FAUNO = "fauno"  # name of the trained actors among the policies
 
 
 class ActorPolicy:
-    """Stacked actors as a policy: in numpy tick by tick, compiled where a world runs by itself.
+    """Stacked actors as a policy: called tick by tick in numpy, or driving a world compiled.
 
     Parameters
     ----------
     weights : Weights
-        With an empty ``agent_of_node`` the first actor decides for all.
+        With an empty ``agent_of_node`` the first actor decides for all nodes.
     """
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
     def drive(self, world: World, ticks: int) -> None:
-        """Let a world run; the actions are drawn from streams of its own.
+        """Advance a world by `ticks`; actions are sampled from random streams of the world.
 
         Raises
         ------
         ValueError
-            If padded actors are to act in a network with another largest number of slots.
+            For padded actors in a network whose largest number of slots is not theirs.
         """
         weights, encoding = self.weights, world.scenario.encoding
         slots = int(world.net.slots.max())
@@ -36,11 +36,10 @@ class ActorPolicy:
         if len(weights.agent_of_node) == 0:
             weights = weights._replace(agent_of_node=np.zeros(world.num_nodes, np.int32))
         scratch = make_scratch(encoding, slots, weights.bias.shape[1])
-        nothing = make_rows(encoding, 0, 0, 0, 0)
-        world.drive(LOOP, ticks, weights, world.scenario.observation_number, scratch, nothing)
+        advance(world, ticks, weights, scratch, make_rows(encoding, 0, 0, 0, 0))
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> np.ndarray:
-        """Actions, shape (R,); raises as :meth:`drive`."""
+        """Choose actions, shape (R,); raise as :meth:`drive`."""
         local, destination = observation.features()
         mask, weights = observation.mask, self.weights
         self._require_network(mask.shape[1])
@@ -69,11 +68,10 @@ class ActorPolicy:
         mask: np.ndarray,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """Actions of one agent, shape (R,); parameters as of :meth:`scores`."""
+        """Choose actions of one agent, shape (R,); parameters as of :meth:`scores`."""
         scores = self.scores(agent, local, destination, mask)
         if self.weights.softmax:
-            # The largest of the scores plus Gumbel noise is a sample of the softmax.
-            scores = scores + rng.gumbel(size=scores.shape)
+            scores = scores + rng.gumbel(size=scores.shape)  # its argmax samples the softmax
         chosen = scores.argmax(axis=1)
         epsilon = self.weights.epsilon[agent]
         if epsilon > 0:
@@ -85,7 +83,7 @@ class ActorPolicy:
     def scores(
         self, agent: int, local: np.ndarray, destination: np.ndarray, mask: np.ndarray
     ) -> np.ndarray:
-        """Logits, or action values, of one agent.
+        """Compute the logits, or action values, of one agent.
 
         Parameters
         ----------
@@ -113,7 +111,7 @@ class ActorPolicy:
             every = x @ w.last[agent, known].T + w.last_bias[agent, known]
             scores[rows, slots] = every[rows, slots]
             return scores
-        first = np.flatnonzero(slots == 0)  # slot 0 is always legal, so it begins each row
+        first = np.flatnonzero(slots == 0)  # slot 0 is always legal: start of each row
         best = np.minimum.reduceat(legal, first, axis=0)
         base -= best @ w.best[agent]
         x = self._second_layer(agent, legal @ w.slot[agent, 0] + base[rows])

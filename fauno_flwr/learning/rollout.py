@@ -1,7 +1,8 @@
-"""Worlds that run by themselves under stacked actors, every decision written down; compiled.
+"""Compiled rollouts: worlds advance under stacked actors, and record every decision.
 
-The actors are those of :mod:`fauno_flwr.learning.networks`; a test holds their choices to the
-scores that torch gives.
+The actors are those of :mod:`fauno_flwr.learning.networks`; a test compares their choices with the
+scores of torch. Where observation or reward of a scenario is a Python function, the loop over ticks
+is in Python (:func:`advance`), with the same compiled choices and the same record.
 """
 
 from typing import NamedTuple
@@ -20,51 +21,64 @@ from sim_env.policies.compiled import LOCAL, Loop
 from sim_env.policies.compiled import choose as heuristic_choice
 from sim_env.world import World
 
-CHUNK = 32  # ticks between two looks at the room for decisions
+CHUNK = 32  # ticks for which room is reserved at once
 
 
 class Weights(NamedTuple):
-    """Stacked actors as the kernel reads them; F features of a decision, D of a slot, H hidden.
+    """Parameters of stacked actors; F features of a decision, D of a slot, H hidden units.
 
-    Of padded actors, S is the number of slots that they know; of equivariant ones it is 1, because
-    they score all slots with the same weights.
+    For padded actors, S is the number of slots that they know; for equivariant ones it is 1,
+    because they score all slots with the same weights.
     """
 
     padded: bool
     local: np.ndarray  # float32 (A, F, H): first layer, features of the decision
-    slot: np.ndarray  # float32 (A, S, D, H): of a slot, absolute and relative parts together
-    best: np.ndarray  # float32 (A, D, H): of the smallest feature of all slots, if equivariant
-    present: np.ndarray  # float32 (A, S, H): of a slot that is legal, if padded
+    slot: np.ndarray  # float32 (A, S, D, H): features of a slot, absolute and relative parts summed
+    best: np.ndarray  # float32 (A, D, H): minimum of each feature over the slots, if equivariant
+    present: np.ndarray  # float32 (A, S, H): bit of a legal slot, if padded
     bias: np.ndarray  # float32 (A, H)
     middle: np.ndarray  # float32 (A, H, H)
     middle_bias: np.ndarray  # float32 (A, H)
     last: np.ndarray  # float32 (A, S, H)
     last_bias: np.ndarray  # float32 (A, S)
     agent_of_node: np.ndarray  # int32 (N,): actor of each node, -1 for none
-    softmax: bool  # actions are drawn from the softmax of the scores; else the highest one
-    epsilon: np.ndarray  # float64 (A,): but with this probability any legal action
-    otherwise: int = LOCAL  # heuristic of the agents without an actor; their decisions are not kept
+    softmax: bool  # sample from the softmax of the scores; else take the highest
+    epsilon: np.ndarray  # float64 (A,): probability of a uniform legal action instead
+    otherwise: int = LOCAL  # heuristic of agents without an actor, which are not recorded
 
 
 class Rows(NamedTuple):
-    """R decisions in the order of time, and their M legal slots one after another."""
+    """R decisions in the order of time, and their M slots, concatenated."""
 
     tick: np.ndarray  # int32 (R,)
     world: np.ndarray  # int32 (R,)
     agent: np.ndarray  # int32 (R,)
     slots: np.ndarray  # int32 (R,): number of slots of the node, legal or not
-    first: np.ndarray  # int64 (R,): its first one among the M
+    first: np.ndarray  # int64 (R,): index of its first slot among the M
     action: np.ndarray  # int32 (R,)
     reward: np.ndarray  # float64 (R,)
     local: np.ndarray  # float32 (R, F)
     destination: np.ndarray  # float32 (M, D)
     legal: np.ndarray  # bool (M,)
-    newest: np.ndarray  # int64 (B, A): newest decision of each agent in each world, -1 for none
+    newest: np.ndarray  # int64 (B, A): row of an agent's newest decision in a world, -1 for none
     used: np.ndarray  # int64 (2,): rows and slots in use
 
 
+class Seen(NamedTuple):
+    """Decisions of one tick, ordered by world and node, with features computed in Python."""
+
+    world: np.ndarray  # int32 (R,)
+    node: np.ndarray  # int32 (R,)
+    raw_local: np.ndarray  # float64 (R, 10)
+    raw_destination: np.ndarray  # float64 (R, K, 8)
+    mask: np.ndarray  # bool (R, K)
+    reward: np.ndarray  # float64 (R, K)
+    local: np.ndarray  # float32 (R, F)
+    destination: np.ndarray  # float32 (R, K, D)
+
+
 class Scratch(NamedTuple):
-    """Room for one decision."""
+    """Scratch space for one decision."""
 
     raw_local: np.ndarray  # float64 (1, 10)
     raw_destination: np.ndarray  # float64 (1, K, 8)
@@ -77,7 +91,7 @@ class Scratch(NamedTuple):
 
 @part
 def uniform(st, b):
-    """Random number in (0, 1) of the stream of a world's policy."""
+    """Draw a random number in (0, 1) from the policy stream of a world."""
     state = st.policy_rng[b] + GOLDEN
     st.policy_rng[b] = state
     return (float(mix(state) >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
@@ -85,7 +99,7 @@ def uniform(st, b):
 
 @part
 def prepare(weights, a, scratch, slots):
-    """All of the first layer that is the same for all slots; of padded actors, the second too."""
+    """Compute what all slots share: of the first layer, and for padded actors the second layer."""
     local, base = scratch.local[0], scratch.base
     for h in range(len(base)):
         base[h] = weights.bias[a, h]
@@ -111,7 +125,7 @@ def prepare(weights, a, scratch, slots):
 
 @part
 def add_slot(weights, a, s, slot, total):
-    """Add what the features of a slot bring to the first layer."""
+    """Add the contribution of the features of a slot to the first layer."""
     for f in range(len(slot)):
         for h in range(len(total)):
             total[h] += slot[f] * weights.slot[a, s, f, h]
@@ -119,7 +133,7 @@ def add_slot(weights, a, s, slot, total):
 
 @part
 def second_layer(weights, a, one, two):
-    """From the first layer before its tanh, which is taken in place, to the second after it."""
+    """Compute the second layer `two` from the first layer `one`, whose tanh is taken in place."""
     for h in range(len(one)):
         one[h] = np.tanh(one[h])
         two[h] = weights.middle_bias[a, h]
@@ -132,7 +146,7 @@ def second_layer(weights, a, one, two):
 
 @part
 def score(weights, a, scratch, k):
-    """Score of a slot."""
+    """Compute the score of a slot."""
     one, two = scratch.hidden[0], scratch.hidden[1]
     if not weights.padded:
         for h in range(len(one)):
@@ -148,7 +162,7 @@ def score(weights, a, scratch, k):
 
 @part
 def choose(st, b, weights, a, scratch, slots):
-    """A slot drawn from the softmax of the scores (Gumbel-max), or the one of highest score."""
+    """Sample a slot from the softmax of the scores (Gumbel-max), or take the highest score."""
     if weights.epsilon[a] > 0.0 and uniform(st, b) < weights.epsilon[a]:
         return any_legal(st, b, scratch, slots)
     prepare(weights, a, scratch, slots)
@@ -165,7 +179,7 @@ def choose(st, b, weights, a, scratch, slots):
 
 @part
 def any_legal(st, b, scratch, slots):
-    """A legal slot, each as likely as the others."""
+    """Sample a legal slot uniformly."""
     best, seen = 0, 0
     for k in range(slots):
         if scratch.mask[0, k]:
@@ -176,12 +190,12 @@ def any_legal(st, b, scratch, slots):
 
 
 @part
-def write_down(net, now, b, n, a, action, scratch, rows):
-    """Add a decision to the rows."""
+def record(net, now, b, n, a, action, reward, scratch, rows):
+    """Append a decision to the rows."""
     row, place, slots = rows.used[0], rows.used[1], net.slots[n]
     rows.tick[row], rows.world[row], rows.agent[row], rows.action[row] = now, b, a, action
     rows.slots[row], rows.first[row] = slots, place
-    rows.reward[row] = decision_reward(net, n, action, scratch.raw_destination[0])
+    rows.reward[row] = reward
     for f in range(scratch.local.shape[1]):
         rows.local[row, f] = scratch.local[0, f]
     for k in range(slots):
@@ -194,8 +208,15 @@ def write_down(net, now, b, n, a, action, scratch, rows):
 
 
 @part
+def idle(net, b, a, rows):
+    """Credit an agent with an actor for a tick without a decision to its newest decision."""
+    if a >= 0 and len(rows.world) and net.reward.no_op != 0.0 and rows.newest[b, a] >= 0:
+        rows.reward[rows.newest[b, a]] += net.reward.no_op
+
+
+@part
 def decide(net, st, now, actions, weights, observation, scratch, rows):
-    """Fill in the actions of all agents; write the decisions down if there are rows."""
+    """Fill in the actions of all agents; record the decisions if there are rows."""
     for b in range(actions.shape[0]):
         for n in range(actions.shape[1]):
             actions[b, n] = 0
@@ -204,9 +225,7 @@ def decide(net, st, now, actions, weights, observation, scratch, rows):
                 continue
             task = undecided(st, b, n)
             if task < 0:
-                paid = a >= 0 and len(rows.world) and net.reward.no_op != 0.0
-                if paid and rows.newest[b, a] >= 0:
-                    rows.reward[rows.newest[b, a]] += net.reward.no_op
+                idle(net, b, a, rows)
                 continue
             slots = net.slots[n]
             raw_local, raw = scratch.raw_local, scratch.raw_destination[:, :slots]
@@ -221,12 +240,59 @@ def decide(net, st, now, actions, weights, observation, scratch, rows):
             encode(observation, raw_local, raw, mask, scratch.local, destination)
             actions[b, n] = choose(st, b, weights, a, scratch, slots)
             if len(rows.world):
-                write_down(net, now, b, n, a, actions[b, n], scratch, rows)
+                reward = decision_reward(net, n, actions[b, n], raw[0])
+                record(net, now, b, n, a, actions[b, n], reward, scratch, rows)
 
 
-@part
+@compiled
+def decide_seen(net, st, now, actions, weights, seen, scratch, rows):
+    """Do as :func:`decide`, from features and rewards that are there already.
+
+    Parameters
+    ----------
+    net : Net
+    st : State
+    now : int
+        Ticks that have passed.
+    actions : array of int32, shape (B, N)
+        Overwritten.
+    weights : Weights
+    seen : Seen
+    scratch : Scratch
+    rows : Rows
+        With room for these decisions; of length 0: nothing is recorded.
+    """
+    row = 0
+    for b in range(actions.shape[0]):
+        for n in range(actions.shape[1]):
+            actions[b, n] = 0
+            a = weights.agent_of_node[n]
+            if row == len(seen.world) or seen.world[row] != b or seen.node[row] != n:
+                if net.is_agent[n]:
+                    idle(net, b, a, rows)
+                continue
+            slots, mask = net.slots[n], seen.mask[row]
+            if a < 0:
+                if weights.otherwise != LOCAL:
+                    raw_local, raw = seen.raw_local[row], seen.raw_destination[row]
+                    actions[b, n] = heuristic_choice(
+                        st, b, weights.otherwise, raw_local, raw, mask, slots
+                    )
+                row += 1
+                continue
+            scratch.local[0] = seen.local[row]
+            scratch.mask[0, :slots] = mask[:slots]
+            scratch.destination[0, :slots] = seen.destination[row, :slots]
+            actions[b, n] = choose(st, b, weights, a, scratch, slots)
+            if len(rows.world):
+                reward = seen.reward[row, actions[b, n]]
+                record(net, now, b, n, a, actions[b, n], reward, scratch, rows)
+            row += 1
+
+
+@compiled
 def credit(net, st, weights, rows):
-    """Add what the ends of tasks have earned to the newest decisions."""
+    """Add what the ends of tasks earned to the newest decisions."""
     for b in range(st.ends.shape[0]):
         for n in range(st.ends.shape[1]):
             a = weights.agent_of_node[n]
@@ -238,7 +304,7 @@ def credit(net, st, weights, rows):
 
 @compiled
 def roll(net, st, now, factors, actions, weights, observation, scratch, rows):
-    """Tick as long as there is room for new tasks; returns the number of ticks.
+    """Tick as long as there is room for new tasks; return the number of ticks.
 
     Parameters
     ----------
@@ -252,10 +318,10 @@ def roll(net, st, now, factors, actions, weights, observation, scratch, rows):
         Overwritten.
     weights : Weights
     observation : int
-        Place of the encoding in :data:`sim_env.engine.features.OBSERVATIONS`.
+        Number of the encoding: its index in :data:`sim_env.engine.features.OBSERVATIONS`.
     scratch : Scratch
     rows : Rows
-        With room for all decisions that there can be; of length 0: nothing is written down.
+        With room for all possible decisions; of length 0: nothing is recorded.
     """
     for done in range(len(factors) - 1):
         if not has_room(net, st, factors[done]):
@@ -269,7 +335,7 @@ def roll(net, st, now, factors, actions, weights, observation, scratch, rows):
 
 @compiled
 def roll_events(net, st, now, factors, actions, weights, observation, scratch, rows):
-    """:func:`roll` with :func:`sim_env.engine.events.event_tick`."""
+    """Do as :func:`roll`, with :func:`sim_env.engine.events.event_tick`."""
     for done in range(len(factors) - 1):
         if not has_room(net, st, max(factors[done], factors[done + 1])):
             return done
@@ -283,8 +349,38 @@ def roll_events(net, st, now, factors, actions, weights, observation, scratch, r
 LOOP = Loop(roll, roll_events)
 
 
+def advance(world: World, ticks: int, weights: Weights, scratch: Scratch, rows: Rows) -> None:
+    """Advance a world under stacked actors.
+
+    The loop over ticks is compiled where the scenario is; where its observation or reward is a
+    Python function, it is in Python. Random numbers are drawn in the same order either way.
+
+    Parameters
+    ----------
+    world : World
+    ticks : int
+    weights : Weights
+    scratch : Scratch
+    rows : Rows
+        As of :func:`roll`.
+    """
+    scenario = world.scenario
+    if scenario.is_compiled:
+        world.drive(LOOP, ticks, weights, scenario.observation_number, scratch, rows)
+        return
+    actions = np.zeros((world.num_worlds, world.num_nodes), np.int32)
+    for _ in range(ticks):
+        o = world.observe()
+        raw = o.world, o.node, o.local, o.destination, o.mask, o.reward
+        seen = Seen(*raw, *o.features())
+        decide_seen(world.net, world.state, world.now, actions, weights, seen, scratch, rows)
+        world.step(actions)
+        if len(rows.world):
+            credit(world.net, world.state, weights, rows)
+
+
 def make_scratch(encoding: Encoding, slots: int, hidden: int) -> Scratch:
-    """Room for one decision among up to `slots` slots."""
+    """Allocate scratch space for one decision among up to `slots` slots."""
     return Scratch(
         raw_local=np.zeros((1, NUM_LOCAL)),
         raw_destination=np.zeros((1, slots, NUM_DESTINATION)),
@@ -297,7 +393,7 @@ def make_scratch(encoding: Encoding, slots: int, hidden: int) -> Scratch:
 
 
 def make_rows(encoding: Encoding, worlds: int, agents: int, rows: int, slots: int) -> Rows:
-    """Room for `rows` decisions with `slots` slots in all."""
+    """Allocate room for `rows` decisions with `slots` slots in total."""
     return Rows(
         tick=np.zeros(rows, np.int32),
         world=np.zeros(rows, np.int32),
@@ -315,7 +411,7 @@ def make_rows(encoding: Encoding, worlds: int, agents: int, rows: int, slots: in
 
 
 class Recorder:
-    """Decisions of all agents of B worlds, until each agent's are taken for an update.
+    """Record of the decisions of all agents of B worlds, until each agent's are taken.
 
     Parameters
     ----------
@@ -325,44 +421,42 @@ class Recorder:
     hidden : int
         Width of the actors' hidden layers.
     keep : int
-        Ticks after which a decision that nobody has taken may be forgotten.
+        Ticks after which a decision that has not been taken may be discarded.
 
     Attributes
     ----------
     forgotten : array of int64, shape (A,)
-        Decisions of each agent that were.
+        Number of discarded decisions of each agent.
     """
 
     def __init__(self, world: World, agents: int, hidden: int, keep: int) -> None:
         self.world, self.agents, self.keep = world, agents, keep
         net, self._encoding = world.net, world.scenario.encoding
         deciding = net.is_agent
-        # What one tick may add.
         self._rows_per_tick = world.num_worlds * int(deciding.sum())
         self._slots_per_tick = world.num_worlds * int(net.slots[deciding].sum())
-        self._observation = world.scenario.observation_number
         self._scratch = make_scratch(self._encoding, int(net.slots.max()), hidden)
         self._rows = make_rows(self._encoding, world.num_worlds, agents, 0, 0)
         self._start = np.zeros(agents, np.int64)
         self.forgotten = np.zeros(agents, np.int64)
 
     def roll(self, weights: Weights, ticks: int) -> None:
-        """Let the worlds run for `ticks` under the actors."""
+        """Advance the worlds by `ticks` under the actors."""
         while ticks > 0:
             some = min(ticks, CHUNK)
             self._reserve(some)
-            self.world.drive(LOOP, some, weights, self._observation, self._scratch, self._rows)
+            advance(self.world, some, weights, self._scratch, self._rows)
             ticks -= some
 
     def take(self, agent: int, since: int = 0) -> Decisions:
-        """The decisions of an agent since the last time; world after world, in order of time.
+        """Take the decisions of an agent since the last call; by world, then in order of time.
 
-        Those from before tick `since`, at most ``keep`` ticks ago, are left out.
+        Decisions before tick `since`, which may be at most ``keep`` ticks ago, are left out.
         """
         rows, start = self._rows, int(self._start[agent])
         end = int(rows.used[0])
-        here = slice(start, end)
-        mine = start + np.flatnonzero((rows.agent[here] == agent) & (rows.tick[here] >= since))
+        new = slice(start, end)
+        mine = start + np.flatnonzero((rows.agent[new] == agent) & (rows.tick[new] >= since))
         mine = mine[np.argsort(rows.world[mine], kind="stable")]
         slots = rows.slots[mine]
         widest = int(slots.max(initial=1))
@@ -385,13 +479,13 @@ class Recorder:
         return taken
 
     def drop(self, agent: int) -> None:
-        """Leave the decisions of an agent until now to nobody."""
+        """Discard the decisions of an agent until now."""
         self._start[agent] = self._rows.used[0]
         self._rows.newest[:, agent] = -1
         self._forget()
 
     def _forget_old(self) -> None:
-        """Do without what is too old to be taken: some agents may never be asked for theirs."""
+        """Discard what is older than ``keep`` ticks: some agents' decisions may never be taken."""
         rows = self._rows
         ticks = rows.tick[: rows.used[0]]
         kept, first = int(np.searchsorted(ticks, self.world.now - self.keep)), self._start.min()
@@ -404,7 +498,7 @@ class Recorder:
         self._forget()
 
     def _forget(self) -> None:
-        """Move what nobody has taken yet to the front once the rest is the larger part."""
+        """Move the decisions that remain to the front once they are the smaller part."""
         rows, first = self._rows, int(self._start.min())
         end, places = int(rows.used[0]), int(rows.used[1])
         if first == 0 or first < end / 2:
@@ -422,7 +516,7 @@ class Recorder:
         self._start -= first
 
     def _reserve(self, ticks: int) -> None:
-        """Make room for the decisions of some ticks."""
+        """Reserve room for the decisions of `ticks`."""
         self._forget_old()
         old = self._rows
         rows = int(old.used[0]) + ticks * self._rows_per_tick

@@ -1,16 +1,19 @@
-"""What a network is fed with: encodings of the raw quantities of a decision, by name.
+"""Encodings: the raw quantities of a decision as input features of a network, by name.
 
-An encoding makes of each decision a row of numbers about the node and its task (``local``) and a
-row for each of its slots (``destinations``). A new one is a compiled function and a line in
-:data:`OBSERVATIONS` and :func:`encode`; spaces and networks take their widths from there.
+An encoding turns each decision into a row of features of the node and its task (``local``) and a
+row for each of its slots (``destinations``); spaces and networks take their widths from it. An
+encoding of your own is an :class:`Encoding` at an import path; :data:`OBSERVATIONS` holds the
+built-in ones, which compiled rollouts call by number (:func:`encode`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sim_env import plugins
 from sim_env.engine.compilation import compiled, part
+from sim_env.errors import require_kind, require_whole, shown
 
 # Raw columns of a decision and of a slot, filled in by observation.py; times in ticks.
 PENDING, READY, LOAD, BACKLOG, WORK, MEGABYTES, OUTPUT_MEGABYTES, SLACK, HOPS, INCOMING = range(10)
@@ -24,7 +27,7 @@ REFERENCE_SPEED = 2e7  # instructions per tick: fixed, so that features mean the
 
 @compiled
 def encode_full(local, destination, mask, out_local, out_destination):
-    """Features of order one, with fixed constants so that they transfer between networks.
+    """Compute features of order one, with fixed constants so that they transfer between networks.
 
     Local (12): 1; tasks / capacity; log1p(undecided) / 4; log2(speed / 2e7) / 4;
     log1p(execution here) / 4; log1p(megabytes) / 4; ticks to deadline / 300; hops / 4;
@@ -68,7 +71,7 @@ def encode_full(local, destination, mask, out_local, out_destination):
 
 @compiled
 def encode_paper(local, destination, mask, out_local, out_destination):
-    """What an agent of the original simulator sees: queues, own speed, next task.
+    """Compute what an agent of the original simulator observes: queues, own speed, next task.
 
     Local (7): 1; own queue / capacity; log2(own speed / 2e7) / 4; legal actions / 10; of the next
     task log1p(execution here in ticks) / 4, log1p(megabytes) / 4, log1p(megabytes of its
@@ -78,9 +81,9 @@ def encode_paper(local, destination, mask, out_local, out_destination):
     logarithms and the fixed reference speed (the original's is the mean of the network) are those
     of :func:`encode_full`. Left out: the node's number, which the original feeds as a quantity,
     and the progress of the next task, which is always 0. The original pads its vectors with -1 to
-    the number of nodes, so that all agents have one width. Here a slot is a row, so the padding
-    goes to the largest number of slots only, in zeros, and the mask tells them apart: the width of
-    a network does not depend on the number of nodes.
+    the number of nodes, so that all agents have the same width. Here a slot is a row, so the
+    padding goes to the largest number of slots only, with zeros, and the mask identifies them: the
+    width of a network does not depend on the number of nodes.
     """
     for r in range(len(local)):
         out_local[r, 0] = 1.0
@@ -103,7 +106,7 @@ def encode_paper(local, destination, mask, out_local, out_destination):
 
 @part
 def encode(number, local, destination, mask, out_local, out_destination):
-    """Encode with the entry of that number of :data:`OBSERVATIONS`, inside compiled code."""
+    """Encode with entry `number` of :data:`OBSERVATIONS`, inside compiled code."""
     if number == 0:
         encode_full(local, destination, mask, out_local, out_destination)
     else:
@@ -112,28 +115,106 @@ def encode(number, local, destination, mask, out_local, out_destination):
 
 @dataclass(frozen=True)
 class Encoding:
-    """How raw quantities become the inputs of a network.
+    """A mapping of raw quantities to the input features of a network.
 
     Parameters
     ----------
     local, destinations : int
         Number of features of a decision and of each of its slots. The first feature of a decision
-        is 1: zeros all over mean that there is nothing to decide.
+        is 1: all zeros mean that there is nothing to decide.
     encode : callable
-        ``encode(local, destination, mask, out_local, out_destination)``: from the raw columns
-        (R, 10) and (R, K, 8) and the mask (R, K) to zeros of shape (R, `local`) and
-        (R, K, `destinations`); what the mask excludes stays zero.
-    delay : int or None
-        Which feature of a slot is log1p(expected delay in ticks) / 4, if one is.
+        ``encode(local, destination, mask, out_local, out_destination)`` fills the last two, which
+        are zeros of shape (R, `local`) and (R, K, `destinations`), from the raw columns (R, 10) and
+        (R, K, 8) and the mask (R, K); excluded slots stay zero. Numpy or compiled.
+    delay : int, optional
+        Index of the feature of a slot that is log1p(expected delay in ticks) / 4, if there is one.
+    name : str
+        Import path of an encoding that is not built in; set by :func:`find_encoding`.
     """
 
     local: int
     destinations: int
     encode: Callable[..., None]
     delay: int | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not callable(self.encode):
+            raise ValueError(f"encode of an Encoding is {shown(self.encode)}: must be a function")
+        require_whole("local of an Encoding", self.local, at_least=1)
+        require_whole("destinations of an Encoding", self.destinations, at_least=0)
+        if self.delay is not None:
+            last = self.destinations - 1
+            require_whole("delay of an Encoding", self.delay, at_least=0, at_most=last)
+
+    def features(
+        self, local: np.ndarray, destination: np.ndarray, mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encode R decisions.
+
+        Parameters
+        ----------
+        local : array of float64, shape (R, 10)
+        destination : array of float64, shape (R, K, 8)
+        mask : array of bool, shape (R, K)
+
+        Returns
+        -------
+        local : array of float32, shape (R, ``local``)
+        destination : array of float32, shape (R, K, ``destinations``)
+
+        Raises
+        ------
+        ValueError
+            If an encoding that is not built in gives features that are not finite, a first feature
+            that is not 1, or features of excluded slots.
+        """
+        rows, slots = mask.shape
+        out_local = np.zeros((rows, self.local), np.float32)
+        out_destination = np.zeros((rows, slots, self.destinations), np.float32)
+        self.encode(local, destination, mask, out_local, out_destination)
+        if self.name:
+            self._check(out_local, out_destination, mask)
+        return out_local, out_destination
+
+    def _check(self, local: np.ndarray, destination: np.ndarray, mask: np.ndarray) -> None:
+        where = f"observation {self.name!r}"
+        if not (np.isfinite(local).all() and np.isfinite(destination).all()):
+            raise ValueError(f"{where} gave features that are not finite: must be finite numbers")
+        for value in local[local[:, 0] != 1, 0][:1]:
+            raise ValueError(f"{where} gave {value:g} as first local feature: must be 1")
+        if destination[~mask].any():
+            raise ValueError(f"{where} gave features of slots that the mask excludes: must be 0")
 
 
 OBSERVATIONS = {
     "full": Encoding(12, 10, encode_full, delay=7),
     "paper": Encoding(7, 3, encode_paper),
 }
+GROUP = "fauno.observations"  # of entry points
+
+
+def require_observation(name: str) -> None:
+    """Raise ``ValueError`` unless `name` may be that of an encoding; import nothing."""
+    plugins.require_name("observation", name, OBSERVATIONS, GROUP)
+
+
+def find_encoding(name: str) -> Encoding:
+    """Return the encoding of that name.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`OBSERVATIONS`, an entry point of ``fauno.observations``, or an import path
+        such as ``my_module:ENCODING``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it is not an :class:`Encoding`.
+    """
+    found = plugins.find("observation", name, OBSERVATIONS, GROUP)
+    if name in OBSERVATIONS:
+        return OBSERVATIONS[name]
+    require_kind(f"observation {name!r}", found, Encoding, "an Encoding")
+    return replace(found, name=name)

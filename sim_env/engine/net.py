@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim_env.engine.physics import EVENT_OPTIONS, PLAIN, PhysicsSpec
+from sim_env.engine.physics import PhysicsSpec, Quirks
 from sim_env.engine.reward import Reward, RewardSpec, compile_reward
 from sim_env.network.graph import Topology
 from sim_env.network.links import received_power, shannon_rate
@@ -43,7 +43,7 @@ class Net(NamedTuple):
     hop_cap: int
     information_delay: int
     cancel_in_service: bool
-    events: bool  # whether any option below differs from the plain tick
+    events: bool  # whether any quirk differs from the plain tick
     lifo: bool
     keep_marks_first: bool
     one_per_tick: bool
@@ -83,7 +83,7 @@ def compile_net(
     ValueError
         If a link would take longer than 1e7 ticks for the largest job.
     """
-    tick = physics.tick
+    tick, quirks = physics.tick, physics.quirks
     slots = np.array([1 + len(row) for row in topology.neighbours], np.int32)
     first = np.concatenate([[0], np.cumsum(slots, dtype=np.int64)])
     own = np.repeat(np.arange(topology.num_nodes), slots)
@@ -107,13 +107,13 @@ def compile_net(
         low, high = NO_DEADLINE, NO_DEADLINE + 1
     arrivals = source_rates(workload, topology) * tick
     births: np.ndarray = arrivals
-    if physics.serve_neighbours:
+    if quirks.serve_neighbours:
         makes = arrivals[neighbour] * (arrivals[own] > 0)  # by the client of each slot's owner
         births = np.bincount(neighbour, makes, topology.num_nodes)
     return Net(
         slots=slots,
         first=first,
-        streams=first if physics.serve_neighbours else np.arange(topology.num_nodes + 1),
+        streams=first if quirks.serve_neighbours else np.arange(topology.num_nodes + 1),
         neighbour=neighbour,
         rate=rate * tick,
         latency=latency / tick,
@@ -131,25 +131,25 @@ def compile_net(
         hop_cap=physics.hop_cap,
         information_delay=physics.information_delay,
         cancel_in_service=physics.cancel_in_service,
-        events=any(getattr(physics, name) != getattr(PLAIN, name) for name in EVENT_OPTIONS),
-        lifo=physics.queue_order == "lifo",
-        keep_marks_first=physics.keep_marks == "first",
-        one_per_tick=physics.arrivals == "one_per_tick",
-        serve_neighbours=physics.serve_neighbours,
+        events=quirks != Quirks(),
+        lifo=quirks.queue_order == "lifo",
+        keep_marks_first=quirks.keep_marks == "first",
+        one_per_tick=quirks.arrivals == "one_per_tick",
+        serve_neighbours=quirks.serve_neighbours,
         whole_seconds=physics.latency_unit == "second",
         ticks_per_second=1 / tick,
         message_noise=physics.noise_bandwidth == "message" and physics.link == "wireless",
         signal=signal,
         bandwidth=physics.bandwidth,
-        self_hop=physics.self_hop,
-        intake_period=physics.intake_period,
-        publish_on_arrival=physics.publish == "arrival",
-        home_shortcut=physics.home_shortcut,
-        cancel_on_arrival=physics.cancel_on_arrival,
-        expiry_grace=physics.expiry_grace,
-        late_counts=physics.late_results == "finished",
-        client_forgets=physics.client_forgets,
-        random_order=physics.tick_order == "random",
+        self_hop=quirks.self_hop,
+        intake_period=quirks.intake_period,
+        publish_on_arrival=quirks.publish == "arrival",
+        home_shortcut=quirks.home_shortcut,
+        cancel_on_arrival=quirks.cancel_on_arrival,
+        expiry_grace=quirks.expiry_grace,
+        late_counts=quirks.late_results == "finished",
+        client_forgets=quirks.client_forgets,
+        random_order=quirks.tick_order == "random",
         reward=compile_reward(reward, tick, float(jobs.input_bits.mean()), births),
     )
 

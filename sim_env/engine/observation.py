@@ -1,8 +1,8 @@
 """What an agent knows when it has to decide, in raw quantities.
 
-A row is one decision: one agent of one world with an undecided task. A column of the
-destinations is a slot: 0 the node itself, k > 0 its k-th neighbour. Neighbours' queues are known
-with the delay of the physics, the agent's own backlog exactly.
+A row is a decision: an agent of a world with an undecided task. Slot 0 of its destinations is the
+node itself, slot k > 0 its k-th neighbour. Neighbours' queues are known with the delay of the
+physics, the agent's own backlog exactly.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from sim_env.engine.state import mix
 
 @dataclass
 class Observation:
-    """R decisions; K is the largest number of slots of any node in the network.
+    """R decisions in raw quantities; K is the largest number of slots of any node.
 
     Parameters
     ----------
@@ -48,16 +48,18 @@ class Observation:
     local : array of float64, shape (R, 10)
         Undecided, decided and all tasks at the node; its backlog in ticks; instructions,
         megabytes of input and of output, ticks to the deadline and hops of the task; moving
-        average of tasks accepted per tick.
+        average of tasks accepted per tick. Columns: ``PENDING`` to ``INCOMING`` of
+        :mod:`sim_env.engine.features`.
     destination : array of float64, shape (R, K, 8)
         Known queue, capacity, instructions per tick, expected wait, execution, transfer there
-        and back in ticks, and whether the task came from there.
+        and back in ticks, and whether the task came from there. Columns: ``QUEUE`` to
+        ``IS_SENDER`` of :mod:`sim_env.engine.features`.
     mask : array of bool, shape (R, K)
         Legal actions.
     reward : array of float64, shape (R, K)
-        What each action would earn; zeros if the ends of tasks earn, not decisions.
+        Reward of each action; zeros if the ends of tasks earn, not decisions.
     encoding : Encoding
-        Of :meth:`features`.
+        Used by :meth:`features`.
     """
 
     world: np.ndarray
@@ -72,7 +74,7 @@ class Observation:
         return len(self.world)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Observation":
-        """The rows that an index, slice or mask selects."""
+        """Return the rows that an index, slice or mask selects."""
         return Observation(
             self.world[rows],
             self.node[rows],
@@ -89,23 +91,12 @@ class Observation:
         return np.asarray(self.destination[:, :, WAIT : BACK + 1].sum(axis=2))
 
     def features(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a network is fed with: the columns of :mod:`sim_env.engine.features`.
-
-        Returns
-        -------
-        local : array of float32, shape (R, ``encoding.local``)
-        destination : array of float32, shape (R, K, ``encoding.destinations``)
-            Zero where the mask is.
-        """
-        rows, slots = self.mask.shape
-        local = np.zeros((rows, self.encoding.local), np.float32)
-        destination = np.zeros((rows, slots, self.encoding.destinations), np.float32)
-        self.encoding.encode(self.local, self.destination, self.mask, local, destination)
-        return local, destination
+        """Compute the input features of a network: :meth:`Encoding.features`."""
+        return self.encoding.features(self.local, self.destination, self.mask)
 
 
 def empty_observation(rows: int, slots: int, encoding: Encoding) -> Observation:
-    """Room for `rows` decisions."""
+    """Return an observation with room for `rows` decisions."""
     return Observation(
         world=np.zeros(rows, np.int32),
         node=np.zeros(rows, np.int32),
@@ -119,7 +110,7 @@ def empty_observation(rows: int, slots: int, encoding: Encoding) -> Observation:
 
 @part
 def work_at(st, b, n, head):
-    """Instructions left in service and in the list that begins at `head`."""
+    """Return the instructions left in service and in the list that begins at `head`."""
     work = 0.0
     if st.service[b, n] >= 0:
         work += st.work[b, st.service[b, n]]
@@ -132,9 +123,9 @@ def work_at(st, b, n, head):
 
 @part
 def arrived(st, b, now, n, m):
-    """Whether node n heard of node m in this tick before the joint action, in a random order.
+    """Return whether node m's queue length reached node n before the joint action of this tick.
 
-    The message is as likely to come before it as the joint action is late in its tick.
+    In a random order, the later the joint action is in its tick, the likelier.
     """
     seed = st.order_rng[b] ^ (np.uint64(n) << np.uint64(40)) ^ (np.uint64(m) << np.uint64(20))
     share = float(mix(seed + np.uint64(now)) >> np.uint64(11)) / 9007199254740992.0
@@ -143,14 +134,14 @@ def arrived(st, b, now, n, m):
 
 @part
 def undecided(st, b, n):
-    """The task that a decision of node n is about, or NONE."""
+    """Return the task that a decision of node n is about, or NONE."""
     task = st.pending_head[b, n]
     return task if task >= 0 else st.intake_head[b, n]
 
 
 @part
 def look(net, st, b, n, task, now, local, destination, mask):
-    """Fill in the slots of one decision; the arrays are those of its row."""
+    """Fill in one decision; the arrays are those of its row."""
     known = now - 1 - net.information_delay
     depth = st.published.shape[1]
     ahead = work_at(st, b, n, st.ready_head[b, n])
@@ -180,10 +171,10 @@ def look(net, st, b, n, task, now, local, destination, mask):
             slot[WAIT] = ahead / net.speed[n]
             slot[SEND] = slot[BACK] = slot[IS_SENDER] = 0.0
         else:
-            told = known
+            tick = known
             if net.random_order and arrived(st, b, now, n, m):
-                told += 1
-            slot[QUEUE] = st.published[b, told % depth, m] if told >= 0 else 0
+                tick += 1
+            slot[QUEUE] = st.published[b, tick % depth, m] if tick >= 0 else 0
             slot[WAIT] = slot[QUEUE] * net.mean_work / net.speed[m]
             slot[SEND] = travel(net, n, k, net.job_input[job])
             slot[BACK] = travel(net, n, k, net.job_output[job])
@@ -195,9 +186,9 @@ def look(net, st, b, n, task, now, local, destination, mask):
 
 @compiled
 def observe(net, st, now, world, node, local, destination, mask, reward, filled):
-    """Fill in one row for every agent with an undecided task; returns the number of rows.
+    """Fill in a row for every agent with an undecided task; return the number of rows.
 
-    ``filled[row]`` is the number of slots in which a row has anything but zeros.
+    ``filled[row]`` is the number of slots of a row that may hold anything but zeros.
     """
     row = 0
     for b in range(st.service.shape[0]):

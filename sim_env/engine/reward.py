@@ -1,25 +1,32 @@
-"""What an agent earns, by name.
+"""Rewards, by name.
 
-Two kinds of reward. Under ``delay`` and ``peersimgym_dense`` a *decision* earns, at once, a number
-that depends on nothing that the deciding node does not know. Under ``sparse`` and ``outcome`` the
-*end of a task* earns, in the tick in which it happens, whoever decides then.
+There are two kinds. Under ``delay``, ``peersimgym_dense`` and any function of your own a *decision*
+earns, at once, a number that depends only on what the deciding node knows. Under ``sparse`` and
+``outcome`` the *end of a task* earns, in the tick in which it happens, whichever node decides then.
 
-A new reward of the first kind is a name in :data:`REWARDS`, a compiled function and a line in
+A new compiled reward of the first kind is a name in :data:`REWARDS`, a function and a line in
 :func:`decision_reward`; one of the second kind a name, a column of ``State.ends`` and a line in
 :func:`collect`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sim_env import plugins
 from sim_env.engine.compilation import part
 from sim_env.engine.features import BACK, CAPACITY, EXECUTE, QUEUE, SEND, SPEED, WAIT
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import require_number, shown
+
+if TYPE_CHECKING:
+    from sim_env.engine.observation import Observation
 
 REWARDS = ("delay", "peersimgym_dense", "sparse", "outcome")
 DELAY, PEERSIMGYM_DENSE, SPARSE, OUTCOME = range(len(REWARDS))
+PYTHON = len(REWARDS)  # a function of your own: compiled code sees zeros
+GROUP = "fauno.rewards"  # of entry points
 # Columns of ``State.ends``: own tasks that came home - tasks dropped here; tasks decided here that
 # finished - those that were lost.
 OWN, DECIDED = range(2)
@@ -27,19 +34,20 @@ OWN, DECIDED = range(2)
 
 @dataclass
 class RewardSpec:
-    """What an agent earns.
+    """Reward of an agent.
 
     Parameters
     ----------
     kind : str
         ``delay``: :func:`delay_reward`; ``peersimgym_dense``: :func:`peersimgym_dense`;
-        ``sparse`` and ``outcome``: :func:`collect`.
+        ``sparse`` and ``outcome``: :func:`collect`. Or an import path such as
+        ``my_module:my_reward``, or an entry point of ``fauno.rewards``: :class:`DecisionReward`.
     utility : float
-        U: earned by every decision, or by the good end of a task.
+        U: earned by every decision, or by a task that finishes.
     scale : float
         Of ``delay``: seconds of expected delay that cost 1.
     delay_cap : float
-        Of ``delay``: expected delays above this many seconds cost no more.
+        Of ``delay``: seconds at which the expected delay is clipped.
     overload_weight : float
         Of ``delay`` and ``peersimgym_dense``: weight of the overload term.
     queue_cap, exec_cap, comm_cap : float
@@ -59,7 +67,7 @@ class RewardSpec:
     no_op: float = 0.0
 
     def __post_init__(self) -> None:
-        require_choice("reward.kind", self.kind, REWARDS)
+        plugins.require_name("reward.kind", self.kind, dict.fromkeys(REWARDS), GROUP)
         for name in ("utility", "no_op"):
             require_number(f"reward.{name}", getattr(self, name))
         for name in ("scale", "delay_cap"):
@@ -69,7 +77,7 @@ class RewardSpec:
 
 
 class Reward(NamedTuple):
-    """The numbers of a reward that the kernel reads; N nodes."""
+    """The parameters of a reward, as the kernel reads them; N nodes."""
 
     kind: int
     utility: float
@@ -84,10 +92,72 @@ class Reward(NamedTuple):
     births: np.ndarray  # float64 (N,): tasks per tick that clients make for a node
 
 
+@dataclass(frozen=True)
+class DecisionReward:
+    """A reward of your own: a Python function of what the deciding agents know.
+
+    Parameters
+    ----------
+    name : str
+        Import path or entry point, for error messages.
+    function : callable
+        ``function(observation)`` returns what each action of each decision would earn at once, an
+        array of shape (R, K). Entries of illegal actions, which earn what keeping would, are not
+        read.
+    """
+
+    name: str
+    function: Callable[["Observation"], np.ndarray]
+
+    def __call__(self, observation: "Observation") -> np.ndarray:
+        """Evaluate the function.
+
+        Returns
+        -------
+        array of float64, shape (R, K)
+            Zeros where illegal.
+
+        Raises
+        ------
+        ValueError
+            If the function returns another shape, or something else than finite numbers.
+        """
+        mask = observation.mask
+        with np.errstate(divide="ignore", invalid="ignore"):  # of the zeros of missing slots
+            earned = np.asarray(self.function(observation))
+        where = f"reward {self.name!r}"
+        if earned.shape != mask.shape or earned.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{where} gave {earned.dtype} of shape {earned.shape}: must be numbers of shape "
+                f"{mask.shape}, one for each action of each decision"
+            )
+        for value in earned[mask & ~np.isfinite(earned)][:1]:
+            raise ValueError(f"{where} gave {value}: must be a finite number for every action")
+        return np.where(mask, earned, 0.0)
+
+
+def find_reward(kind: str) -> DecisionReward | None:
+    """Return the reward of that import path or entry point; None for a built-in one.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be imported or is not a function.
+    """
+    if kind in REWARDS:
+        return None
+    function = plugins.find("reward.kind", kind, {}, GROUP)
+    if not callable(function):
+        raise ValueError(
+            f"reward.kind is {kind!r}: must be a function of an observation, not {shown(function)}"
+        )
+    return DecisionReward(kind, function)
+
+
 def compile_reward(spec: RewardSpec, tick: float, mean_input: float, births: np.ndarray) -> Reward:
-    """The numbers of `spec`; `tick` in seconds, the others as in :class:`Reward`."""
+    """Compile `spec`; `tick` in seconds, the others as in :class:`Reward`."""
     return Reward(
-        kind=REWARDS.index(spec.kind),
+        kind=REWARDS.index(spec.kind) if spec.kind in REWARDS else PYTHON,
         utility=spec.utility,
         scale=spec.scale / tick,
         delay_cap=spec.delay_cap / tick,
@@ -103,7 +173,7 @@ def compile_reward(spec: RewardSpec, tick: float, mean_input: float, births: np.
 
 @part
 def decision_reward(net, n, k, slots):
-    """What a decision of node n for its slot k earns at once.
+    """Compute what a decision of node n for its slot k earns at once.
 
     Parameters
     ----------
@@ -121,7 +191,7 @@ def decision_reward(net, n, k, slots):
 
 @part
 def delay_reward(reward, slot, k):
-    """Utility minus expected delay minus overload risk.
+    """Compute utility minus expected delay minus overload risk.
 
     ``r = U - min(delay, cap) / S - w * O`` with ``O = -log10(max(free, 0.001))``: the dense reward
     of PeersimGym (after Baek et al. 2019) with the waiting time of the chosen node only, transfer
@@ -138,7 +208,7 @@ def delay_reward(reward, slot, k):
 
 @part
 def peersimgym_dense(net, n, k, slots):
-    """The ``dense`` reward that PeersimGym computes (``PeersimEnv._compute_dense_reward``).
+    """Compute the ``dense`` reward of PeersimGym's code (``PeersimEnv._compute_dense_reward``).
 
     With the tasks q at this node i and, as it knows them, at the target a, instructions per tick
     mu, mean instructions I and megabits M of a job, rate C of the link::
@@ -150,25 +220,25 @@ def peersimgym_dense(net, n, k, slots):
         O   = -log10(max(1 - q' / Qmax_a, 0.001))
         q'  = q_a + [a is not i] + births_a - mu_a / I, between 0 and Qmax_a
 
-    Kept, because they make the numbers on which the original's agents learn:
+    Kept, because the original's agents learn from these numbers:
 
     * The weights of the delays are caps, not factors.
-    * ``q_a / mu_a`` lacks I, so it is next to nothing: the target's queue counts in O alone.
+    * ``q_a / mu_a`` lacks I, so it is negligible: the target's queue counts in O alone.
     * t_w and t_e are ticks, t_c is seconds.
-    * The output's way back costs nothing.
+    * Returning the output costs nothing.
 
-    Not kept:
+    Changed:
 
-    * I and M are those of the last job of the trace; here of the mean job, which was meant.
+    * I and M are those of the last job of the trace; here of the mean job, as intended.
     * q_a is the target's own count after the step; here what the node knows before it, because a
       reward that it cannot foresee would be noise.
     * births are the rate times the clients next to a node, whether or not they have tasks for it;
-      here the tasks that clients do make for it.
+      here the tasks that clients do create for it.
     * An action out of range earns -U; here, as everywhere, what keeping would.
     """
     reward, own, target = net.reward, slots[0], slots[k]
-    here, there = net.mean_work / own[SPEED], net.mean_work / target[SPEED]
-    wait, transfer = (own[QUEUE] - 1.0) * here, 0.0
+    own_ticks, target_ticks = net.mean_work / own[SPEED], net.mean_work / target[SPEED]
+    wait, transfer = (own[QUEUE] - 1.0) * own_ticks, 0.0
     if k > 0:
         link = net.first[n] + k
         wait += target[QUEUE] / target[SPEED]
@@ -177,35 +247,35 @@ def peersimgym_dense(net, n, k, slots):
     delay = (
         min(wait, reward.utility * reward.queue_cap)
         + min(transfer, reward.utility * reward.comm_cap)
-        + min(max(there - here, -cap), cap)
+        + min(max(target_ticks - own_ticks, -cap), cap)
     )
-    expected = target[QUEUE] + (k > 0) + reward.births[net.neighbour[net.first[n] + k]] - 1 / there
+    births = reward.births[net.neighbour[net.first[n] + k]]
+    expected = target[QUEUE] + (k > 0) + births - 1 / target_ticks
     free = 1.0 - min(max(expected, 0.0), target[CAPACITY]) / target[CAPACITY]
     return reward.utility - delay + reward.overload_weight * np.log10(max(free, 0.001))
 
 
 def collect(reward: Reward, ends: np.ndarray) -> np.ndarray:
-    """What nodes have earned by the ends of tasks since this was last asked; forgets them.
+    """Compute what nodes have earned by the ends of tasks since the last call, and reset it.
 
     ``sparse``, as PeersimGym computes it: U for every task of which the node is the origin that
-    came home in time, -U for every task dropped at the node (it met a full queue or its deadline
-    there, whoever's it was). A result that comes home too late and what a failure of a node takes
-    with it earn nothing.
+    finishes in time, -U for every task dropped at the node (by a full queue or its deadline,
+    whatever its origin). A result that comes home too late and tasks lost by the failure of a node
+    earn nothing.
 
     ``outcome``: every *decision* about a task earns when that task ends, U if it finishes in time
-    and -U if it is lost in any way. So a task that was handed on earns once for each node that
+    and -U if it is lost in any way. So a task that was offloaded earns once for each node that
     sent it and for the one that kept it, twice for a node that it passed twice; one that was
-    served before anybody decided about it earns nothing.
+    served before any decision about it earns nothing.
 
-    Either is earned in the tick of the end. A learner that knows decisions only adds it, with
-    whatever else came since, to the node's newest decision, and leaves it to the discount to reach
-    the one that caused it.
+    Either is earned in the tick of the end. A learner that knows only decisions adds it to the
+    node's newest decision, and relies on the discount to reach the one that caused it.
 
     Parameters
     ----------
     reward : Reward
     ends : array of int32, shape (B, N, 2)
-        ``State.ends``; zeros afterwards.
+        ``State.ends``; set to zeros.
 
     Returns
     -------
@@ -218,5 +288,5 @@ def collect(reward: Reward, ends: np.ndarray) -> np.ndarray:
 
 @part
 def ends_reward(reward, ends):
-    """:func:`collect` for one node, inside compiled code; `ends` is its row of ``State.ends``."""
+    """Compute :func:`collect` for one node; `ends` is its row of ``State.ends``."""
     return reward.utility * ends[OWN if reward.kind == SPARSE else DECIDED]

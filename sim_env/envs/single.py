@@ -9,11 +9,19 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from sim_env import plugins
 from sim_env.engine.features import Encoding
 from sim_env.engine.observation import Observation
 from sim_env.envs.render import RENDER_FPS, RENDER_MODES, Viewer
-from sim_env.errors import require_choice, require_whole
-from sim_env.policies.heuristics import POLICIES, Policy, random
+from sim_env.errors import require_whole
+from sim_env.policies.heuristics import (
+    GROUP,
+    POLICIES,
+    Policy,
+    choose_actions,
+    get_policy,
+    random,
+)
 from sim_env.scenario import Scenario, as_scenario
 from sim_env.world import World
 
@@ -22,7 +30,7 @@ BOUND = 100.0  # no feature comes near
 
 
 def agent_spaces(slots: int, encoding: Encoding) -> tuple[spaces.Dict, spaces.Discrete]:
-    """Observation and action space of an agent that has `slots` legal destinations at most."""
+    """Return the observation and action space of an agent with `slots` slots."""
     observation = spaces.Dict(
         {
             "local": spaces.Box(-BOUND, BOUND, (encoding.local,), np.float32),
@@ -34,16 +42,16 @@ def agent_spaces(slots: int, encoding: Encoding) -> tuple[spaces.Dict, spaces.Di
 
 
 def lay_out(rows: Observation, where: np.ndarray, count: int, slots: int) -> dict[str, np.ndarray]:
-    """Put R decisions where their takers look for them.
+    """Arrange R decisions as the views of V observers.
 
     Parameters
     ----------
     rows : Observation
         R decisions.
     where : array of int, shape (R,)
-        Place of each among the `count` observers.
+        Observer of each.
     count, slots : int
-        Observers, and slots of the one that has most, V and K.
+        V, and K: the largest number of slots of an observer.
 
     Returns
     -------
@@ -67,7 +75,7 @@ def lay_out(rows: Observation, where: np.ndarray, count: int, slots: int) -> dic
 
 
 def earned(rows: Observation, chosen: np.ndarray) -> np.ndarray:
-    """What R decisions earn at once, shape (R,).
+    """Return what R decisions earn at once, shape (R,).
 
     An illegal one, any integer, earns what keeping would.
     """
@@ -79,9 +87,9 @@ def earned(rows: Observation, chosen: np.ndarray) -> np.ndarray:
 class EdgeVectorEnv(VectorEnv):
     """One agent in B parallel worlds.
 
-    One step is one tick. The action is about the node's first undecided task: 0 keeps it, k > 0
-    sends it to the k-th neighbour; it means nothing in a tick without one. An illegal action keeps
-    the task.
+    A step is a tick. The action is about the node's first undecided task: 0 keeps it, k > 0 sends
+    it to the k-th neighbour; it has no effect in a tick without one. An illegal action keeps the
+    task.
 
     Observation (a dict of arrays with leading axis B)
         ``local`` (12,) and ``destinations`` (K, 10), or the widths of the scenario's observation:
@@ -92,23 +100,24 @@ class EdgeVectorEnv(VectorEnv):
         Of the decision taken in this step, or of the tasks that ended in it, by the scenario's
         reward: see :mod:`sim_env.engine.reward`.
     End of an episode
-        Truncation after `horizon` ticks; the task is a continuing one and never terminates.
+        Truncation after `horizon` ticks; episodes never terminate.
 
     Parameters
     ----------
     scenario : Scenario or str, default "ether2"
         Compiled scenario or the name of one.
     node : int, default: the first agent
-        The agent that is controlled.
+        The controlled agent.
     num_envs : int, default 1
         Parallel worlds, B.
     peers : str, default "self"
-        What decides for the other agents: ``self``, the policy given to :meth:`set_actor`, random
-        until then (as an untrained actor is), or a heuristic by name.
+        Policy of the other agents: ``self``, the policy given to :meth:`set_actor`, random until
+        then (as an untrained actor is), or a heuristic as
+        :func:`sim_env.policies.heuristics.get_policy` takes it.
     horizon : int, default 1000
         Ticks of an episode.
     warmup : int, default 0
-        Ticks before an episode begins, in which the node does as its peers.
+        Ticks before an episode begins, in which the node follows the policy of its peers.
     """
 
     metadata: dict[str, Any] = {
@@ -130,13 +139,13 @@ class EdgeVectorEnv(VectorEnv):
         self.node = int(agents[0] if node is None else node)
         if self.node not in agents:
             raise ValueError(f"node is {node}: must be an agent, one of {agents.tolist()}")
-        require_choice("peers", peers, (SELF, *POLICIES))
+        plugins.require_name("peers", peers, {SELF: None, **POLICIES}, GROUP)
         require_whole("num_envs", num_envs, at_least=1)
         require_whole("horizon", horizon, at_least=1)
         require_whole("warmup", warmup, at_least=0)
         self.num_envs, self.horizon, self.warmup = num_envs, horizon, warmup
-        self._peer_policy: Policy = random if peers == SELF else POLICIES[peers]
         self._takes_actor = peers == SELF
+        self._peer_policy: Policy = random if self._takes_actor else get_policy(peers, "peers")
         self.slots = int(self.scenario.net.slots[self.node])
         self.single_observation_space, self.single_action_space = agent_spaces(
             self.slots, self.scenario.encoding
@@ -147,7 +156,7 @@ class EdgeVectorEnv(VectorEnv):
         self._actions = np.zeros((num_envs, self.scenario.topology.num_nodes), np.int32)
 
     def set_actor(self, actor: Policy) -> None:
-        """Let the peers follow `actor` from now on; nothing changes unless ``peers="self"``."""
+        """Let the peers follow `actor` from now on; no effect unless ``peers="self"``."""
         if self._takes_actor:
             self._peer_policy = actor
 
@@ -165,14 +174,14 @@ class EdgeVectorEnv(VectorEnv):
             self._decide(self._seen)
             self.world.step(self._actions)
             self._look()
-        self.world.collect()  # what was earned before the episode is not of it
+        self.world.collect()  # discards what was earned before the episode
         self._end = self.world.now + self.horizon
         return self._view(), {}
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One tick; the step after a truncation resets (``AutoresetMode.NEXT_STEP``)."""
+        """Advance by one tick; the step after a truncation resets (``AutoresetMode.NEXT_STEP``)."""
         never = np.zeros(self.num_envs, np.bool_)
         if self.world is None:
             raise gym.error.ResetNeeded("call reset before step")
@@ -200,14 +209,15 @@ class EdgeVectorEnv(VectorEnv):
     def _decide(self, rows: Observation) -> None:
         self._actions[:] = 0
         if len(rows):
-            self._actions[rows.world, rows.node] = self._peer_policy(rows, self.np_random)
+            chosen = choose_actions(self._peer_policy, rows, self.np_random)
+            self._actions[rows.world, rows.node] = chosen
 
     def _view(self) -> dict[str, np.ndarray]:
         return lay_out(self._mine, self._mine.world, self.num_envs, self.slots)
 
 
 class EdgeEnv(gym.Env):
-    """One agent in one world; the single-world face of :class:`EdgeVectorEnv`.
+    """One agent in one world: a single world of :class:`EdgeVectorEnv`.
 
     Parameters
     ----------
@@ -251,7 +261,7 @@ class EdgeEnv(gym.Env):
         return {key: value[0] for key, value in view.items()}, info
 
     def step(self, action: int) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """One tick."""
+        """Advance by one tick."""
         view, reward, terminated, truncated, info = self._worlds.step(np.array([action]))
         self._viewer.follow(self.world)
         return (
@@ -263,7 +273,7 @@ class EdgeEnv(gym.Env):
         )
 
     def render(self) -> np.ndarray | None:
-        """The frame of the world in mode ``rgb_array``, else None."""
+        """Return the frame of the world in mode ``rgb_array``, else None."""
         return self._viewer.render(self.world)
 
     def close(self) -> None:

@@ -1,13 +1,13 @@
-"""Nodes and links that fail and return: by schedule, and at random."""
+"""Nodes and links that fail and come back: by schedule, and at random."""
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import require_choice, require_kind, require_number, shown
 from sim_env.network.topology import Topology
 
 NEVER = 2**31 - 1
@@ -15,31 +15,46 @@ NODE, LINK = "node", "link"
 
 
 @dataclass
-class DynamicsSpec:
-    """What fails, and when.
-
-    A node that is down decides nothing, its client makes no tasks, and its neighbours may not
-    send to it. The tasks that it holds are lost, and so is what reaches it meanwhile; it returns
-    with an empty queue. A link that is down takes no new task; what travels, and outputs on
-    their way home, still arrive.
+class Outage:
+    """A node or a link goes down, and may come back.
 
     Parameters
     ----------
-    nodes : str
-        Outages of nodes by schedule, as in ``rpi_3 20-60,nuc_0 100-``: a name, the second in
-        which it goes down and the one in which it is up again, if ever. A node that joins late is
-        ``rpi_3 0-60``.
-    links : str
-        The same for links, as in ``rpi_3/nuc_0 20-60``.
+    down : float
+        Time at which it goes down, in seconds.
+    up : float, optional
+        Time at which it is up again, in seconds; None: it stays down.
+    """
+
+    down: float
+    up: float | None = None
+
+
+@dataclass
+class DynamicsSpec:
+    """Scheduled and random failures of nodes and links.
+
+    A node that is down makes no decisions, its client creates no tasks, and its neighbours may not
+    send to it. The tasks that it holds are lost, and so is whatever reaches it meanwhile; it comes
+    back with an empty queue. A link that is down takes no new task; messages in flight, and
+    outputs on their way home, still arrive.
+
+    Parameters
+    ----------
+    nodes : dict of str to list of Outage
+        Scheduled outages by the name of the node, as in ``{rpi_3: [{down: 20, up: 60}]}``. A node
+        that joins after a minute has ``{down: 0, up: 60}``.
+    links : dict of str to list of Outage
+        The same for links; a key names both ends, as in ``rpi_3/nuc_0``.
     node_mttf, link_mttf : float
         Mean time to failure of each node and each link in seconds, exponentially distributed;
-        0: none fails at random.
+        0: no random failures.
     node_mttr, link_mttr : float
         Mean time to repair in seconds, exponentially distributed.
     """
 
-    nodes: str = ""
-    links: str = ""
+    nodes: dict[str, list[Outage]] = field(default_factory=dict)
+    links: dict[str, list[Outage]] = field(default_factory=dict)
     node_mttf: float = 0.0
     node_mttr: float = 60.0
     link_mttf: float = 0.0
@@ -50,38 +65,25 @@ class DynamicsSpec:
             require_number(f"dynamics.{name}", getattr(self, name), at_least=0)
         for name in ("node_mttr", "link_mttr"):
             require_number(f"dynamics.{name}", getattr(self, name), above=0)
-        parse_outages("dynamics.nodes", self.nodes)
-        parse_outages("dynamics.links", self.links)
-
-    @property
-    def still(self) -> bool:
-        """Whether nothing ever fails."""
-        return not (self.nodes or self.links or self.node_mttf or self.link_mttf)
+        _require_outages("dynamics.nodes", "rpi_3", self.nodes)
+        _require_outages("dynamics.links", "rpi_3/nuc_0", self.links)
 
 
-def parse_outages(key: str, text: str) -> list[tuple[str, float, float]]:
-    """Names, first seconds and last ones of ``name start-stop,name start-,...``.
-
-    Raises
-    ------
-    ValueError
-        For a part of another form, or an outage that ends before it begins.
-    """
-    outages = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, span = part.rpartition(" ")
-        start, dash, stop = span.partition("-")
-        try:
-            begin, end = float(start), float(stop) if stop else np.inf
-        except ValueError:
-            dash = ""
-        if not name.strip() or not dash or not 0 <= begin < end:
-            raise ValueError(
-                f"{key} is {text!r}: must be outages 'name start-stop' in seconds with commas "
-                f"between them, such as rpi_3 20-60 (not {part!r})"
-            )
-        outages.append((name.strip(), begin, end))
-    return outages
+def _require_outages(key: str, example: str, outages: object) -> None:
+    """Raise ``ValueError`` unless `outages` maps names to lists of possible outages."""
+    require_kind(
+        key, outages, Mapping, f"a mapping of names, such as {{{example}: [{{down: 20, up: 60}}]}}"
+    )
+    assert isinstance(outages, Mapping)
+    for name, spans in outages.items():
+        where = f"{key}.{name}"
+        require_kind(f"key of {key}", name, str, f"a name, such as {example}")
+        require_kind(where, spans, list, "a list of outages, such as [{down: 20, up: 60}]")
+        for span in spans:
+            require_kind(f"outage in {where}", span, Outage, "an Outage")
+            require_number(f"{where}: down", span.down, at_least=0)
+            if span.up is not None:
+                require_number(f"{where}: up", span.up, above=span.down)
 
 
 @dataclass(frozen=True, order=True)
@@ -96,7 +98,7 @@ class Change:
 
 
 class Outages:
-    """The changes of B worlds in the order of time.
+    """Failures and repairs of B worlds in the order of time.
 
     Parameters
     ----------
@@ -129,62 +131,67 @@ class Outages:
         self._spec, self._tick = spec, tick
         self._rngs = [np.random.default_rng([int(seed), 1]) for seed in seeds]
         self._down: Counter[tuple[int, str, int]] = Counter()
-        # The last entry tells a change of the schedule (False) from one at random.
         self._heap: list[tuple[Change, bool]] = []
         scheduled = list(self._scheduled(topology))
         for world, rng in enumerate(self._rngs):
-            for kind, (index, start, stop) in scheduled:
-                self._push(Change(self._at(start), world, kind, index, False), False)
-                if np.isfinite(stop):
-                    self._push(Change(self._at(stop), world, kind, index, True), False)
+            for kind, index, span in scheduled:
+                self._push(Change(self._at(span.down), world, kind, index, False), random=False)
+                if span.up is not None:
+                    self._push(Change(self._at(span.up), world, kind, index, True), random=False)
             for kind, count in ((NODE, topology.num_nodes), (LINK, len(self.links))):
                 mean = self._mean(kind, up=True)
                 if mean > 0:
-                    for index, span in enumerate(rng.exponential(mean, count)):
-                        self._push(Change(self._at(span), world, kind, index, False), True)
+                    for index, seconds in enumerate(rng.exponential(mean, count)):
+                        change = Change(self._at(seconds), world, kind, index, False)
+                        self._push(change, random=True)
 
     @property
     def next_tick(self) -> int:
-        """Tick before which the next change happens; a very large number if there is none."""
+        """Tick before which the next change happens; ``NEVER`` if there is none."""
         return self._heap[0][0].tick if self._heap else NEVER
 
     def due(self, now: int) -> Iterator[Change]:
-        """Take the changes up to tick `now`; of overlapping outages, the outermost ends count."""
+        """Take the changes up to tick `now` off the schedule, in order.
+
+        Overlapping outages of a node or link count as one, from the first `down` to the last `up`.
+        """
         while self.next_tick <= now:
             change, random = heapq.heappop(self._heap)
             if random:
                 mean = self._mean(change.kind, up=change.up)
                 span = max(1, self._at(self._rngs[change.world].exponential(mean)))
                 again = (change.tick + span, change.world, change.kind, change.index)
-                self._push(Change(*again, not change.up), True)
+                self._push(Change(*again, not change.up), random=True)
             key = (change.world, change.kind, change.index)
             before = self._down[key]
             self._down[key] = before - 1 if change.up else before + 1
             if (before == 0) != (self._down[key] == 0):
                 yield change
 
-    def _scheduled(self, topology: Topology) -> Iterator[tuple[str, tuple[int, float, float]]]:
-        places = {name: n for n, name in enumerate(topology.names)}
-        for name, start, stop in parse_outages("dynamics.nodes", self._spec.nodes):
-            require_choice("dynamics.nodes: node", name, places)
-            yield NODE, (places[name], start, stop)
-        numbers = {(int(a), int(b)): e for e, (a, b) in enumerate(self.links)}
-        for name, start, stop in parse_outages("dynamics.links", self._spec.links):
-            ends = name.split("/")
-            pair = sorted(places.get(end.strip(), -1) for end in ends)
-            if len(ends) != 2 or tuple(pair) not in numbers:
+    def _scheduled(self, topology: Topology) -> Iterator[tuple[str, int, Outage]]:
+        """Yield kind, index and span of every scheduled outage."""
+        numbers = {name: n for n, name in enumerate(topology.names)}
+        for name, spans in self._spec.nodes.items():
+            require_choice("dynamics.nodes: node", name, numbers)
+            for span in spans:
+                yield NODE, numbers[name], span
+        links = {(int(a), int(b)): e for e, (a, b) in enumerate(self.links)}
+        for name, spans in self._spec.links.items():
+            pair = tuple(sorted(numbers.get(end.strip(), -1) for end in name.split("/")))
+            if pair not in links:
                 raise ValueError(
-                    f"dynamics.links: {name!r} must be two linked nodes of this network, as in "
-                    f"{'/'.join(topology.names[n] for n in self.links[0])}"
+                    f"dynamics.links: link is {shown(name)}: must be two linked nodes of this "
+                    f"network, as in {'/'.join(topology.names[n] for n in self.links[0])}"
                 )
-            yield LINK, (numbers[pair[0], pair[1]], start, stop)
+            for span in spans:
+                yield LINK, links[pair], span
 
     def _mean(self, kind: str, up: bool) -> float:
-        """Mean seconds in a state."""
+        """Return the mean time in a state, in seconds."""
         return float(getattr(self._spec, f"{kind}_{'mttf' if up else 'mttr'}"))
 
     def _at(self, seconds: float) -> int:
         return min(round(seconds / self._tick), NEVER - 1)
 
-    def _push(self, change: Change, random: bool) -> None:
+    def _push(self, change: Change, *, random: bool) -> None:
         heapq.heappush(self._heap, (change, random))

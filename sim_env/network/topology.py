@@ -1,17 +1,18 @@
-"""Edge networks by name: what can be asked for, and the building of it.
+"""Networks by name: the settings of a topology, and how it is built.
 
-What a network is stands in :mod:`sim_env.network.graph`, the recipes in
-:mod:`sim_env.network.generators`, the readers in :mod:`sim_env.network.files`. A new kind is a
-function in one of them and a line in `KINDS`.
+Networks as data are in :mod:`sim_env.network.graph`, generators in
+:mod:`sim_env.network.generators`, readers in :mod:`sim_env.network.files`. A topology of your own
+is a function at an import path.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_number, require_path, require_whole
+from sim_env import plugins
+from sim_env.errors import require_number, require_path, require_whole, shown
 from sim_env.memory import require_memory
 from sim_env.network import generators
 from sim_env.network.files import read_ether_json
@@ -31,7 +32,7 @@ __all__ = [
 
 @dataclass
 class TopologySpec:
-    """What network to build.
+    """Settings of a network.
 
     Parameters
     ----------
@@ -39,16 +40,19 @@ class TopologySpec:
         ``ether``: clusters of Raspberry Pis and two TX2 around a NUC, everything linked to one
         server (star of stars). ``file``: an Ether topology file. The others have NUCs (five of 10
         to 47 nodes) and Raspberry Pis: ``random`` in a square of 100 m, two nodes linked when
-        closer than `radius`; ``grid``, 10 m apart; ``ring``; ``full``, everyone linked to
-        everyone; ``bridged``, two cliques with one link between them.
+        closer than `radius`; ``grid``, 10 m apart; ``ring``; ``full``, every pair linked;
+        ``bridged``, two cliques with one link between them. Or an import path such as
+        ``my_module:build``, or an entry point of ``fauno.topologies``: a function of this
+        TopologySpec that returns a :class:`Topology` or a networkx graph as
+        :func:`from_networkx` takes it.
     clusters : int
         Clusters of an ``ether`` network; 1, 2, 3, 4 give 8, 23, 32, 45 nodes.
     nodes : int
-        Nodes of the other networks, but for ``file``.
+        Nodes of the other networks, except ``file``.
     radius : float
         Reach of a node of a ``random`` network, in metres.
     path : str
-        Of the ``file``; absolute where several processes are to read it.
+        Of the ``file``; absolute if several processes read it.
     memory_per_task : float
         Bytes of memory that one queued task takes: capacity = round(memory / this).
     seed : int
@@ -64,7 +68,7 @@ class TopologySpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_choice("topology.kind", self.kind, KINDS)
+        plugins.require_name("topology.kind", self.kind, KINDS, GROUP)
         require_whole("topology.clusters", self.clusters, at_least=1)
         require_whole("topology.nodes", self.nodes, at_least=2)
         require_number("topology.radius", self.radius, above=0)
@@ -75,7 +79,7 @@ class TopologySpec:
 
 
 class Size(NamedTuple):
-    """How large a network will be, roughly; links are counted in both directions."""
+    """Approximate size of a network; links are counted in both directions."""
 
     nodes: float
     links: float
@@ -83,20 +87,23 @@ class Size(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of network: how it is built, and how large it will be."""
+    """A built-in kind of network: its generator, and its approximate size."""
 
     build: Callable[[TopologySpec], Topology]
     size: Callable[[TopologySpec], Size]
 
 
 def build_topology(spec: TopologySpec) -> Topology:
-    """Build the network that `spec` describes; same spec, same network.
+    """Build the network that `spec` describes; the same spec gives the same network.
 
     Raises
     ------
     ValueError
-        If it is not connected, cannot be read, or would not fit into the free memory.
+        If it is not connected, cannot be read, imported or built, or does not fit into the free
+        memory.
     """
+    if spec.kind not in KINDS:
+        return _own(spec)
     size = KINDS[spec.kind].size(spec)
     key = "clusters" if spec.kind == "ether" else "nodes"
     require_memory(
@@ -105,6 +112,23 @@ def build_topology(spec: TopologySpec) -> Topology:
         memory_needed(size.nodes, size.links),
     )
     return KINDS[spec.kind].build(spec)
+
+
+def _own(spec: TopologySpec) -> Topology:
+    """Build the network of a function that is not built in."""
+    build: Any = plugins.find("topology.kind", spec.kind, {}, GROUP)
+    built = plugins.call("topology.kind", spec.kind, build, spec)
+    if isinstance(built, Topology):
+        return built
+    import networkx as nx  # slow to import, and most networks do without
+
+    where = f"topology.kind is {spec.kind!r}"
+    if not isinstance(built, nx.Graph):
+        raise ValueError(f"{where}: must return a Topology or a networkx graph, not {shown(built)}")
+    try:
+        return from_networkx(built)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _ether_size(spec: TopologySpec) -> Size:
@@ -152,6 +176,7 @@ KINDS = {
     ),
     "file": Kind(
         lambda spec: read_ether_json(spec.path, spec.memory_per_task),
-        lambda spec: Size(0, 0, 0),  # known when it has been read, and checked then
+        lambda spec: Size(0, 0, 0),  # known, and checked, when it has been read
     ),
 }
+GROUP = "fauno.topologies"  # of entry points

@@ -17,7 +17,7 @@ from sim_env.peersimgym.network import add_links, build_network
 from sim_env.peersimgym.values import Values, read_dictionary
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.workload.jobs import MEGABYTE, JobTable, TaskType
-from sim_env.workload.schedule import Schedule, parse_steps
+from sim_env.workload.schedule import Schedule, Step, require_steps
 from sim_env.workload.workload import WorkloadSpec
 
 SIMULATIONS = ("basic", "basic-workload")
@@ -135,7 +135,7 @@ def _workload(values: Values, topology: Topology, layer: np.ndarray) -> Workload
     elif any(plan != first for plan in plans.values()):
         raise values.error("schedules", "the same for all layers, or rates that do not change")
     else:
-        steps = ",".join(f"{each!r}-{seconds!r}" for each, seconds in first)
+        steps = [Step(multiplier, seconds) for multiplier, seconds in first]
         schedule = Schedule(kind="steps", steps=steps)
     return WorkloadSpec(
         rate=rate,
@@ -157,9 +157,19 @@ def _plans(values: Values) -> dict[int, list[tuple[float, float]]]:
     if len(texts) != len(layers):
         raise values.error("schedules", f"{len(layers)} schedules, as layersThatGetTasks has")
     try:
-        return {each: parse_steps(str(text)) for each, text in zip(layers, texts, strict=True)}
+        return {each: _steps(str(text)) for each, text in zip(layers, texts, strict=True)}
     except ValueError as error:
         raise values.error("schedules", "such as 1-100,2.5-50;1-150, rate-seconds") from error
+
+
+def _steps(text: str) -> list[tuple[float, float]]:
+    """Parse ``rate-seconds,rate-seconds,...``; ``ValueError`` for anything else."""
+    pairs = []
+    for part in text.split(","):
+        rate, _, seconds = part.strip().rpartition("-")
+        pairs.append((float(rate), float(seconds)))
+    require_steps([Step(rate, seconds) for rate, seconds in pairs])
+    return pairs
 
 
 def _jobs(values: Values) -> JobTable:

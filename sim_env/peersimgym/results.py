@@ -1,7 +1,7 @@
-"""The original simulator's physics, topologies and measures, to be compared with it.
+"""Physics, topologies and metrics of the original simulator, for comparison with it.
 
-PeersimGym (arXiv 2403.17637) is the Java simulator of the paper. Its quirks are options of
-:class:`sim_env.scenario.PhysicsSpec`; :data:`PHYSICS` switches on all of them.
+PeersimGym (arXiv 2403.17637) is the Java simulator of the paper. :data:`PHYSICS` has all its known
+:class:`sim_env.scenario.Quirks`.
 """
 
 import time
@@ -17,30 +17,32 @@ from sim_env.errors import require_number
 from sim_env.network.files import read_ether_json
 from sim_env.peersimgym.config import Configured, read_config
 from sim_env.policies.heuristics import Policy
-from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
+from sim_env.scenario import PhysicsSpec, Quirks, Scenario, ScenarioSpec
 from sim_env.workload.workload import WorkloadSpec
 from sim_env.world import World
 
 __all__ = ["PHYSICS", "Configured", "load", "measure", "read_config", "run_worlds"]
 
 PHYSICS = PhysicsSpec(
-    hop_cap=1_000_000,
-    cancel_in_service=False,
-    queue_order="lifo",
-    keep_marks="first",
-    arrivals="one_per_tick",
-    serve_neighbours=True,
     latency_unit="second",
     noise_bandwidth="message",
-    self_hop=1,
-    intake_period=2,
-    publish="arrival",
-    home_shortcut=True,
-    cancel_on_arrival=False,
-    expiry_grace=6,  # 5 there, seen from the beginning of a tick
-    late_results="finished",
-    client_forgets=True,
-    tick_order="random",
+    hop_cap=1_000_000,
+    cancel_in_service=False,
+    quirks=Quirks(
+        queue_order="lifo",
+        keep_marks="first",
+        arrivals="one_per_tick",
+        serve_neighbours=True,
+        self_hop=1,
+        intake_period=2,
+        publish="arrival",
+        home_shortcut=True,
+        cancel_on_arrival=False,
+        expiry_grace=6,  # 5 in the original, counted from the beginning of a tick
+        late_results="finished",
+        client_forgets=True,
+        tick_order="random",
+    ),
 )
 
 
@@ -54,14 +56,14 @@ def load(
     physics: PhysicsSpec = PHYSICS,
     undivided_frequencies: bool = True,
 ) -> Scenario:
-    """A scenario of the original from an Ether topology and a list of jobs.
+    """Build a scenario of the original from an Ether topology and a list of jobs.
 
     Parameters
     ----------
     topology : str or Path
         Ether JSON.
     jobs : str or Path
-        CSV with ``instructions,size_mb``, or ``batch_task.csv``; a cut file is refused.
+        CSV with ``instructions,size_mb``, or ``batch_task.csv``; a truncated file is rejected.
     arrival_rate : float
         Tasks per second and stream.
     scale : int, default 10
@@ -111,7 +113,7 @@ def run_worlds(
 
 
 def measure(scenario: Scenario, policy: Policy, seed: int, ticks: int) -> dict[str, Any]:
-    """Run one world and count as the original does: at the end, what travels is unfinished.
+    """Run one world and count as the original does: tasks in flight at the end are unfinished.
 
     Returns
     -------

@@ -1,12 +1,18 @@
-"""Heuristics: a policy is a function ``(observation, rng) -> action`` for R decisions."""
+"""Heuristics, by name.
+
+A policy is a function ``(observation, rng) -> actions`` of R decisions, or a class whose instances
+are, made without arguments. It runs tick by tick, unless it has a compiled twin
+(:mod:`sim_env.policies.compiled`).
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
+from sim_env import plugins
 from sim_env.engine.features import CAPACITY, LOAD, QUEUE, SPEED
 from sim_env.engine.observation import Observation
-from sim_env.errors import require_choice
+from sim_env.errors import shown
 
 Policy = Callable[[Observation, np.random.Generator], np.ndarray]
 
@@ -17,18 +23,18 @@ def local(observation: Observation, rng: np.random.Generator) -> np.ndarray:
 
 
 def random(observation: Observation, rng: np.random.Generator) -> np.ndarray:
-    """Uniform over the legal actions."""
+    """Choose uniformly among the legal actions."""
     score = rng.random(observation.mask.shape)
     return np.where(observation.mask, score, -1.0).argmax(axis=1)
 
 
 def least_queue(observation: Observation, rng: np.random.Generator) -> np.ndarray:
-    """The paper's LQ: smallest known queue / capacity; the lowest index on ties."""
+    """Choose the smallest known queue / capacity, the lowest index on ties: the paper's LQ."""
     return _smallest(observation, _fill(observation))
 
 
 def least_queue_random(observation: Observation, rng: np.random.Generator) -> np.ndarray:
-    """Smallest known queue / capacity; ties are broken at random."""
+    """Choose the smallest known queue / capacity; break ties at random."""
     fill = np.where(observation.mask, _fill(observation), np.inf)
     tied = fill == fill.min(axis=1, keepdims=True)
     return np.where(tied, rng.random(fill.shape), -1.0).argmax(axis=1)
@@ -44,7 +50,7 @@ def threshold(observation: Observation, rng: np.random.Generator) -> np.ndarray:
 
 
 def shortest_expected_delay(observation: Observation, rng: np.random.Generator) -> np.ndarray:
-    """Least wait + transfer both ways + execution; the own backlog exact, others by the mean."""
+    """Choose the least wait + transfer both ways + execution; own backlog exact, others by mean."""
     return _smallest(observation, observation.delay)
 
 
@@ -73,9 +79,66 @@ TITLES = {
     "random": "Random",
     "local": "Local",
 }
+GROUP = "fauno.policies"  # of entry points
 
 
-def get_policy(name: str) -> Policy:
-    """The heuristic of that name; ``ValueError`` names the known ones."""
-    require_choice("policy", name, POLICIES)
-    return POLICIES[name]
+def require_policy(name: str, what: str = "policy") -> None:
+    """Raise ``ValueError`` unless `name` may be that of a policy; import nothing."""
+    plugins.require_name(what, name, POLICIES, GROUP)
+
+
+def get_policy(name: str, what: str = "policy") -> Policy:
+    """Return the policy of that name.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`POLICIES`, an entry point of ``fauno.policies``, or an import path such as
+        ``my_module:MyRule``.
+    what : str, default "policy"
+        Name of the setting, for the error message.
+
+    Raises
+    ------
+    ValueError
+        If there is none, it cannot be imported, is a class that needs arguments, or cannot be
+        called.
+    """
+    found = plugins.find(what, name, POLICIES, GROUP)
+    if isinstance(found, type):
+        found = plugins.call(what, name, found)
+    if not callable(found):
+        raise ValueError(
+            f"{what} is {name!r}: must be a function of an observation and a generator, not "
+            f"{shown(found)}"
+        )
+    policy: Policy = found
+    return policy
+
+
+def title_of(name: str) -> str:
+    """Return the title of a policy in tables; of an import path, the name of its object."""
+    return TITLES.get(name) or name.rpartition(":")[2]
+
+
+def choose_actions(
+    policy: Policy, observation: Observation, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the actions of a policy.
+
+    Returns
+    -------
+    array of int, shape (R,)
+
+    Raises
+    ------
+    ValueError
+        If the policy returns another shape, or something else than whole numbers.
+    """
+    chosen = np.asarray(policy(observation, rng))
+    if chosen.shape != (len(observation),) or chosen.dtype.kind not in "iub":
+        raise ValueError(
+            f"a policy gave actions of shape {chosen.shape} and type {chosen.dtype}: must be whole "
+            f"numbers of shape {(len(observation),)}, one for each decision"
+        )
+    return chosen

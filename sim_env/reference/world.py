@@ -116,6 +116,7 @@ class ReferenceWorld:
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.net, self.physics = scenario.net, scenario.spec.physics
+        self.quirks = self.physics.quirks
         self.now = 0
         self.schedule = scenario.spec.workload.schedule
         self.nodes = [self._new_node(seed, n) for n in range(len(self.net.speed))]
@@ -130,17 +131,17 @@ class ReferenceWorld:
         self.outages = scenario.outages([seed])
         self.broken: set[tuple[int, int]] = set()
         self._change()
-        if self.physics.tick_order == "random":
+        if self.quirks.tick_order == "random":
             self._open_tick()
 
     def _new_node(self, seed: int, n: int) -> Node:
         stream, gaps = Stream(seed, n), {}
-        slots = range(self.net.slots[n]) if self.physics.serve_neighbours else [0]
+        slots = range(self.net.slots[n]) if self.quirks.serve_neighbours else [0]
         for k in slots:
             rate = self.net.arrivals[self._neighbour(n, k)]
             if self.net.arrivals[n] > 0 and rate > 0:
                 gaps[k] = -math.log(stream.uniform())
-                if self.physics.arrivals == "one_per_tick":
+                if self.quirks.arrivals == "one_per_tick":
                     gaps[k] = math.floor(gaps[k] / (rate * (self._factor() or 1.0)) + 0.5)
         return Node(stream, gaps)
 
@@ -161,7 +162,7 @@ class ReferenceWorld:
         for n, action in enumerate(actions):
             if self.net.is_agent[n]:
                 self._act(n, int(action))
-        if self.physics.tick_order == "random":
+        if self.quirks.tick_order == "random":
             for event in self.after_action:
                 self._run(event)
         else:
@@ -172,7 +173,7 @@ class ReferenceWorld:
                 self._client(n)
                 self._worker(n)
         self.now += 1
-        if self.physics.tick_order == "random":
+        if self.quirks.tick_order == "random":
             self._open_tick()
         self._change()
 
@@ -252,8 +253,8 @@ class ReferenceWorld:
             self._receive(journey.destination, task, journey.kind == "birth")
 
     def _is_late(self, task: Task) -> bool:
-        grace = self.physics.expiry_grace
-        return self.physics.cancel_on_arrival and task.deadline + grace <= self.now
+        grace = self.quirks.expiry_grace
+        return self.quirks.cancel_on_arrival and task.deadline + grace <= self.now
 
     def _receive(self, n: int, task: Task, from_client: bool) -> None:
         node = self.nodes[n]
@@ -266,13 +267,13 @@ class ReferenceWorld:
             self._end(task, "overflow", self.now, n)
             return
         node.accepted += 1
-        if from_client and self.physics.intake_period:
+        if from_client and self.quirks.intake_period:
             node.intake.append(task)
         else:
             self._join(node, task)
 
     def _join(self, node: Node, task: Task) -> None:
-        if self.physics.queue_order == "lifo":
+        if self.quirks.queue_order == "lifo":
             node.queue.insert(0, task)
         else:
             node.queue.append(task)
@@ -284,7 +285,7 @@ class ReferenceWorld:
         node = self.nodes[n]
         if not node.up:
             return
-        if self.physics.arrivals == "poisson":
+        if self.quirks.arrivals == "poisson":
             for k in node.gaps:
                 node.gaps[k] -= self.net.arrivals[self._neighbour(n, k)] * self._factor()
         if 0 not in node.gaps:
@@ -296,7 +297,7 @@ class ReferenceWorld:
 
     def _serve_stream(self, node: Node, n: int, k: int) -> int:
         """Births for the node in slot k that are due; returns how many."""
-        if self.physics.arrivals == "one_per_tick":
+        if self.quirks.arrivals == "one_per_tick":
             if node.gaps[k] > self.now or self._factor() == 0:
                 return 0
             rate = self.net.arrivals[self._neighbour(n, k)] * self._factor()
@@ -318,26 +319,26 @@ class ReferenceWorld:
         self.counts["created"] += 1
         task = Task(serial, job, self.now, self.now + slack, n, float(net.job_work[job]))
         task.receiver = self._neighbour(n, k)
-        task.from_receiver = self.physics.self_hop
+        task.from_receiver = self.quirks.self_hop
         if k:
             task.from_receiver = self.travel(n, k, net.job_output[job])
         task.back = task.from_receiver
         if k:
             due = self.now + self.travel(n, k, net.job_input[job])
             self._send("birth", task, due, self._neighbour(n, k))
-        elif self.physics.self_hop:
-            self._send("birth", task, self.now + self.physics.self_hop, n)
+        elif self.quirks.self_hop:
+            self._send("birth", task, self.now + self.quirks.self_hop, n)
         else:
             self._receive(n, task, from_client=True)
 
     def _worker(self, n: int) -> None:
         """Serve, take in, cancel, publish."""
-        node, physics = self.nodes[n], self.physics
+        node, quirks = self.nodes[n], self.quirks
         self._serve(n, node)
-        if node.intake and (not node.queue or self.now % physics.intake_period == 0):
+        if node.intake and (not node.queue or self.now % quirks.intake_period == 0):
             self._take_in(node)
         self._cancel(n, node)
-        if physics.publish == "change" or node.dirty:
+        if quirks.publish == "change" or node.dirty:
             self.published[-1][n] = node.load
         node.dirty = False
         node.incoming = 0.95 * node.incoming + 0.05 * node.accepted
@@ -369,8 +370,8 @@ class ReferenceWorld:
 
     def _complete(self, n: int, task: Task) -> None:
         """The output sets out; without hops of a message to itself it is home at the tick's end."""
-        hop, back, elsewhere = self.physics.self_hop, task.back, task.hops > 0
-        if self.physics.home_shortcut and task.receiver == n:
+        hop, back, elsewhere = self.quirks.self_hop, task.back, task.hops > 0
+        if self.quirks.home_shortcut and task.receiver == n:
             back, elsewhere = task.from_receiver, False
         if hop:
             self._send("result", task, self.now + back + (hop if elsewhere else 0), task.origin)
@@ -380,14 +381,14 @@ class ReferenceWorld:
             self._come_home(task, self.now + 1, n)
 
     def _come_home(self, task: Task, now: int, n: int) -> None:
-        late = now > task.deadline and self.physics.late_results == "lost"
-        forgotten = self.physics.client_forgets and task.born + task.deadline < now
+        late = now > task.deadline and self.quirks.late_results == "lost"
+        forgotten = self.quirks.client_forgets and task.born + task.deadline < now
         outcome = "client" if late or forgotten else "finished"
         self._end(task, outcome if self.nodes[task.origin].up else "failure", now, n)
 
     def _cancel(self, n: int, node: Node) -> None:
         now = self.now + 1
-        limit = now - self.physics.expiry_grace
+        limit = now - self.quirks.expiry_grace
         for task in [task for task in node.queue if task.deadline <= limit]:
             node.queue.remove(task)
             self._end(task, "deadline", now, n)
@@ -408,7 +409,7 @@ class ReferenceWorld:
             self.counts["masked"] += 1
             action = 0
         if action == 0:
-            first = self.physics.keep_marks == "first"
+            first = self.quirks.keep_marks == "first"
             kept = node.queue[0] if first else task
             if not kept.decided:
                 kept.deciders[kept.hops] = n
@@ -420,7 +421,7 @@ class ReferenceWorld:
         task.sender = n
         task.deciders[task.hops] = n
         task.hops += 1
-        if self.physics.home_shortcut and n == task.receiver:
+        if self.quirks.home_shortcut and n == task.receiver:
             task.back = task.from_receiver  # on its way back the output goes no further than here
         task.back += self.travel(n, action, self.net.job_output[task.job])
         due = self.now + self.travel(n, action, self.net.job_input[task.job])
@@ -449,7 +450,7 @@ class ReferenceWorld:
     def known_queue(self, n: int, m: int) -> int:
         """Queue length of node m as node n knows it."""
         told = self.now - self.net.information_delay
-        if self.physics.tick_order == "random":
+        if self.quirks.tick_order == "random":
             # A message of the last tick is as likely to be here as the action is late in its tick.
             key = self.order.state ^ (n << 40) ^ (m << 20)
             place, events = self.action_at

@@ -1,7 +1,7 @@
-"""Rates that change with time: a multiplier for every tick."""
+"""Arrival rates that change with time: a multiplier for every tick."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -14,8 +14,24 @@ SHORTEST_SLOT = 0.01  # seconds: every slot is computed, and a run has many seco
 
 
 @dataclass
+class Step:
+    """A constant stretch of a schedule.
+
+    Parameters
+    ----------
+    multiplier : float
+        Of the arrival rate.
+    seconds : float
+        Duration.
+    """
+
+    multiplier: float
+    seconds: float
+
+
+@dataclass
 class Schedule:
-    """How the rate of arrivals changes with time, as a multiplier of it.
+    """Change of the arrival rate with time, as a multiplier.
 
     With ``workload.rate=1`` the multipliers are tasks per second, and the defaults those of the
     original simulator.
@@ -23,20 +39,20 @@ class Schedule:
     Parameters
     ----------
     kind : str
-        ``constant``: 1. ``linear``: from `low` up to `high`, which then stays. ``zigzag``: up and
-        down again; the ends are held for two slots. ``uniform``: drawn from [`low`, `high`) for
-        every slot. ``steps``: as `steps` says.
+        ``constant``: 1. ``linear``: from `low` up to `high`, which is then kept. ``zigzag``: up
+        and down; the ends are held for two slots. ``uniform``: drawn from [`low`, `high`) for
+        every slot. ``steps``: those of `steps`.
     low, high : float
         Ends of ``linear``, ``zigzag`` and ``uniform``.
     step : float
-        What ``linear`` and ``zigzag`` change by, from slot to slot.
+        Change of ``linear`` and ``zigzag`` from slot to slot.
     slot : float
         Seconds between changes, at least 0.01.
-    steps : str
-        Of ``steps``: pairs of a multiplier and the seconds that it lasts, as in
-        ``1-100,2.5-50``; the last multiplier stays.
+    steps : list of Step
+        Of ``steps``, as in ``[{multiplier: 1, seconds: 100}, {multiplier: 2.5, seconds: 50}]``;
+        the last multiplier is kept for ever.
     seed : int
-        Of ``uniform``.
+        Seed of ``uniform``.
     """
 
     kind: str = "constant"
@@ -44,7 +60,7 @@ class Schedule:
     high: float = 10.0
     step: float = 1.0
     slot: float = 100.0
-    steps: str = ""
+    steps: list[Step] = field(default_factory=list)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,75 +70,62 @@ class Schedule:
         require_number("workload.schedule.step", self.step, above=0)
         require_number("workload.schedule.slot", self.slot, at_least=SHORTEST_SLOT)
         require_whole("workload.schedule.seed", self.seed, at_least=0)
-        if self.kind == "steps":
-            require_kind("workload.schedule.steps", self.steps, str, "text such as 1-100,2.5-50")
-            parse_steps(self.steps)
+        require_steps(self.steps, at_least_one=self.kind == "steps")
 
     @property
     def highest(self) -> float:
-        """The largest multiplier that may come."""
+        """The largest multiplier that may occur."""
         if self.kind == "steps":
-            return max(multiplier for multiplier, _ in parse_steps(self.steps))
+            return max(step.multiplier for step in self.steps)
         return 1.0 if self.kind == "constant" else self.high
 
 
 def multipliers(schedule: Schedule, ticks: int, tick_seconds: float, start: int = 0) -> np.ndarray:
-    """Multiplier of the rate in every tick.
+    """Compute the multiplier of the arrival rate in every tick.
 
     Parameters
     ----------
     schedule : Schedule
-        What changes.
     ticks : int
         Number of ticks.
     tick_seconds : float
         Seconds of a tick.
     start : int, default 0
-        The first of them.
+        First tick.
 
     Returns
     -------
     array of float, shape (ticks,)
-        A tick takes the multiplier of the slot in which it begins.
+        A tick has the multiplier of the slot in which it begins.
     """
     begin = np.arange(start, start + ticks) * tick_seconds
     if schedule.kind == "steps":
-        values, durations = np.array(parse_steps(schedule.steps)).T
-        ends = np.cumsum(durations)[:-1]
-        return values[np.searchsorted(ends * (1 - ROUNDING), begin, "right")]
+        levels = np.array([step.multiplier for step in schedule.steps], float)
+        ends = np.cumsum([step.seconds for step in schedule.steps], dtype=float)[:-1]
+        return levels[np.searchsorted(ends * (1 - ROUNDING), begin, "right")]
     slot = np.floor(begin / schedule.slot + ROUNDING).astype(int)
     first, slots = (int(slot[0]), int(slot[-1]) + 1) if ticks else (0, 0)
     values = islice(SLOTS[schedule.kind](schedule), first, slots)
     return np.fromiter(values, float, slots - first)[slot - first]
 
 
-def parse_steps(text: str) -> list[tuple[float, float]]:
-    """Multipliers and seconds of ``multiplier-seconds,multiplier-seconds,...``.
+def require_steps(steps: object, *, at_least_one: bool = True) -> None:
+    """Raise ``ValueError`` unless `steps` are possible.
 
-    Raises
-    ------
-    ValueError
-        For a part that is not such a pair, seconds that are not above 0, or multipliers that are
-        negative or all 0.
+    Seconds must be above 0; multipliers must not be negative, nor all 0.
     """
-    pairs = []
-    for part in text.split(","):
-        multiplier, _, seconds = part.strip().rpartition("-")
-        try:
-            pair = float(multiplier), float(seconds)
-        except ValueError as error:
-            raise ValueError(
-                f"workload.schedule.steps is {text!r}: must be pairs multiplier-seconds with "
-                f"commas between them, such as 1-100,2.5-50 (not {part.strip()!r})"
-            ) from error
-        require_number(
-            f"workload.schedule.steps: multiplier in {part.strip()!r}", pair[0], at_least=0
-        )
-        require_number(f"workload.schedule.steps: seconds in {part.strip()!r}", pair[1], above=0)
-        pairs.append(pair)
-    if not any(multiplier for multiplier, _ in pairs):
-        raise ValueError(f"workload.schedule.steps is {text!r}: must have a multiplier above 0")
-    return pairs
+    example = "such as [{multiplier: 1, seconds: 100}]"
+    require_kind("workload.schedule.steps", steps, list, f"a list of steps, {example}")
+    assert isinstance(steps, list)
+    for number, step in enumerate(steps):
+        where = f"workload.schedule.steps[{number}]"
+        require_kind(where, step, Step, "a Step")
+        require_number(f"{where}: multiplier", step.multiplier, at_least=0)
+        require_number(f"{where}: seconds", step.seconds, above=0)
+    if at_least_one and not steps:
+        raise ValueError(f"workload.schedule.steps is []: must have at least one step, {example}")
+    if steps and not any(step.multiplier for step in steps):
+        raise ValueError("workload.schedule.steps are all 0: must have a multiplier above 0")
 
 
 def _constant(_: Schedule) -> Iterator[float]:

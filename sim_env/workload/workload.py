@@ -1,4 +1,4 @@
-"""What arrives where and when: a table of jobs to draw from, rates of arrival and deadlines."""
+"""Arrivals: the table of jobs that tasks are drawn from, arrival rates and deadlines."""
 
 import fnmatch
 import warnings
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_kind, require_number, require_path
+from sim_env import plugins
+from sim_env.errors import require_kind, require_number, require_path, shown
 from sim_env.network.graph import Topology
 from sim_env.workload.files import ReadReport, read_jobs
 from sim_env.workload.jobs import JobTable, TaskType, alibaba_jobs, light_jobs
@@ -28,13 +29,14 @@ __all__ = [
 ]
 
 
-LARGEST_RATE = 1e5  # tasks per second and source: more is a slip of the keyboard, and memory
-LONGEST_DEADLINE = 1e7  # seconds, four months; 0 is how to have none
+LARGEST_RATE = 1e5  # tasks per second and source: more is a typing error, and fills the memory
+LONGEST_DEADLINE = 1e7  # seconds, four months; 0 means none
+GROUP = "fauno.workloads"  # of entry points
 
 
 @dataclass
 class WorkloadSpec:
-    """What arrives at the sources.
+    """Settings of the arrivals at the sources.
 
     Parameters
     ----------
@@ -42,10 +44,12 @@ class WorkloadSpec:
         ``alibaba``: heavy-tailed, fitted to the quantiles of the Alibaba trace.
         ``light``: 2, 4 or 8 x 1e7 instructions and 10, 30 or 60 MB, each with probability
         0.4, 0.4, 0.2. ``types``: those of `types`. ``file``: those of the file `path`. The output
-        of a job is as large as its input, unless its type says otherwise.
+        of a job is as large as its input, unless its type says otherwise. Or an import path such
+        as ``my_module:jobs``, or an entry point of ``fauno.workloads``: a function of this
+        WorkloadSpec that returns a :class:`JobTable`.
     path : str
-        Of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute where several
-        processes are to read it.
+        Of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute if several processes
+        read it.
     types : list of TaskType
         Of ``types``.
     work_scale : float
@@ -53,12 +57,12 @@ class WorkloadSpec:
         tenth of the trace's; ``alibaba`` is fitted to those.)
     rate : float
         Tasks per second and source (true Poisson arrivals). At most 100,000, also with the
-        highest multiplier of the schedule; so are those of `source_rates`.
+        highest multiplier of the schedule; the same holds for `source_rates`.
     source_rates : dict of str to float
         Other rates for some sources: a key is a name, a role or a pattern of them (``rpi_1*``),
-        and the last key that fits a source counts.
+        and the last key that matches a source applies.
     schedule : Schedule
-        How all rates change with time.
+        Change of all rates with time.
     deadline_min, deadline_max : float
         The deadline is drawn uniformly from [min, max) seconds after birth, at most 1e7; both 0:
         none.
@@ -75,7 +79,7 @@ class WorkloadSpec:
     deadline_max: float = 60.0
 
     def __post_init__(self) -> None:
-        require_choice("workload.jobs", self.jobs, JOB_TABLES)
+        plugins.require_name("workload.jobs", self.jobs, JOB_TABLES, GROUP)
         if self.jobs == "file":
             require_path("workload.path", self.path)
         require_kind("workload.types", self.types, Sequence, "a list of task types")
@@ -107,24 +111,25 @@ class WorkloadSpec:
 
 
 def build_jobs(spec: WorkloadSpec) -> JobTable:
-    """The table of jobs that `spec` describes.
+    """Build the table of jobs that `spec` describes.
 
     Warns
     -----
     UserWarning
-        Of the bad rows of a file.
+        About the bad rows of a file.
 
     Raises
     ------
     ValueError
-        For a file that cannot be read, holds no job or ends in the middle of a row.
+        For a file that cannot be read, holds no job or ends in the middle of a row, or a function
+        that cannot be imported or does not return a :class:`JobTable`.
     """
-    table = JOB_TABLES[spec.jobs](spec)
+    table = JOB_TABLES[spec.jobs](spec) if spec.jobs in JOB_TABLES else _own_jobs(spec)
     return table if spec.work_scale == 1 else table.scaled(spec.work_scale)
 
 
 def source_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
-    """Rate of arrivals at each node, before the schedule.
+    """Compute the arrival rate of each node, before the schedule.
 
     Returns
     -------
@@ -134,36 +139,36 @@ def source_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
     Raises
     ------
     ValueError
-        For a key of ``spec.source_rates`` that fits no source, or if no source has a rate above 0.
+        For a key of ``spec.source_rates`` that matches no source, or if no source has a rate above
+        0.
     """
     rates = np.where(topology.is_source, spec.rate, 0.0)
     sources = np.flatnonzero(topology.is_source).tolist()
     for key, rate in spec.source_rates.items():
-        fitting = [
+        matching = [
             node
             for node in sources
             if fnmatch.fnmatchcase(topology.names[node], key)
             or fnmatch.fnmatchcase(topology.roles[node], key)
         ]
-        if not fitting:
+        if not matching:
             known = ", ".join(topology.names[node] for node in sources[:8])
             raise ValueError(
                 f"workload.source_rates.{key} is {rate!r}: must be for a source of this network "
                 f"({known}{', ...' if len(sources) > 8 else ''}), its role, or a pattern of them"
             )
-        rates[fitting] = rate
+        rates[matching] = rate
     if not rates.any():
         raise ValueError("workload.source_rates are all 0: must have a source with a rate above 0")
     return rates
 
 
 def rates_per_tick(spec: WorkloadSpec, ticks: int, tick_seconds: float) -> np.ndarray:
-    """Expected arrivals in each tick, at a source that has the rate ``spec.rate``.
+    """Compute the expected arrivals in each tick, at a source of rate ``spec.rate``.
 
     Parameters
     ----------
     spec : WorkloadSpec
-        Its rate and schedule.
     ticks : int
         Number of ticks, from 0 on.
     tick_seconds : float
@@ -178,8 +183,19 @@ def rates_per_tick(spec: WorkloadSpec, ticks: int, tick_seconds: float) -> np.nd
     return spec.rate * tick_seconds * multipliers(spec.schedule, ticks, tick_seconds)
 
 
+def _own_jobs(spec: WorkloadSpec) -> JobTable:
+    """Build the table of a function that is not built in."""
+    jobs = plugins.find("workload.jobs", spec.jobs, {}, GROUP)
+    table = plugins.call("workload.jobs", spec.jobs, jobs, spec)
+    if not isinstance(table, JobTable):
+        raise ValueError(
+            f"workload.jobs is {spec.jobs!r}: must return a JobTable, not {shown(table)}"
+        )
+    return table
+
+
 def _file_jobs(spec: WorkloadSpec) -> JobTable:
-    """Of a file that must be whole: nobody knows what is missing behind a cut."""
+    """Read the jobs of a file, which must be complete."""
     table, report = read_jobs(spec.path)
     if report.cut:
         raise ValueError(f"{report}: must not end in the middle of a row")
