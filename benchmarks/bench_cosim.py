@@ -1,6 +1,6 @@
-"""Speed of learning in one shared network: all agents side by side, or one after another.
+"""Speed of learning in one shared network: agents stacked, or one after another.
 
-Read the ratios of one run, not the times.
+Compare the ratios within one run, not times between machines.
 """
 
 import numpy as np
@@ -17,26 +17,19 @@ from sim_env.world import World
 TICKS = 256
 
 
-def agent_of_node(world: World) -> np.ndarray:
-    """Every agent its own actor."""
-    places = np.full(world.num_nodes, -1, np.int32)
-    places[world.scenario.agents] = np.arange(len(world.scenario.agents))
-    return places
-
-
 def setting() -> tuple[RunConfig, World, Population]:
-    """ether2 under load, after a warm-up."""
+    """Return ether2 under load, after a warm-up."""
     torch.set_num_threads(1)
     config = load_config("ether2")
     scenario = config.build_scenario()
     world = World(scenario, range(config.training.worlds))
     population = Population(len(scenario.agents), config.agent, 1)
-    population.policy(agent_of_node(world)).drive(world, 300)
+    population.policy(scenario.agent_of_node).drive(world, 300)
     return config, world, population
 
 
 def note(benchmark, config: RunConfig, agents: int) -> None:
-    """Agent-steps: ticks of all agents of all worlds, with or without a decision."""
+    """Note the agent-steps: ticks of all agents of all worlds, with or without a decision."""
     steps = TICKS * config.training.worlds * agents
     benchmark.extra_info["agent-steps/s"] = steps / benchmark.stats["median"]
 
@@ -48,7 +41,7 @@ def test_all_agents_side_by_side(benchmark) -> None:
     rngs = [np.random.default_rng(agent) for agent in range(population.agents)]
 
     def run() -> None:
-        recorder.roll(population.weights(agent_of_node(world), greedy=False), TICKS)
+        recorder.roll(population.weights(world.scenario.agent_of_node, greedy=False), TICKS)
         batches = [recorder.take(agent) for agent in range(population.agents)]
         population.update(batches, 1e-3, rngs)
 
@@ -74,8 +67,8 @@ def test_one_agent_after_another(benchmark) -> None:
                 if len(mine):
                     actions[mine.world, node] = policies[agent](mine, rng)
             world.step(actions)
-        # The data of the updates, as above.
-        recorder.roll(population.weights(agent_of_node(world), greedy=False), TICKS)
+        # Training data as in the benchmark above.
+        recorder.roll(population.weights(world.scenario.agent_of_node, greedy=False), TICKS)
         for agent, alone in enumerate(agents):
             alone.update([recorder.take(agent)], 1e-3, [rng])
 
@@ -84,7 +77,7 @@ def test_one_agent_after_another(benchmark) -> None:
 
 
 def test_each_agent_in_its_own_copy(benchmark) -> None:
-    """What 19 Flower clients do, one after the other: a copy of the worlds for each."""
+    """As 19 Flower clients do it, one after the other: copies of the worlds for each."""
     config, world, population = setting()
     scenario, training = world.scenario, config.training
     agents = [population.select([agent]) for agent in range(population.agents)]

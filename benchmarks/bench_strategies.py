@@ -1,6 +1,6 @@
-"""Cost of the strategy, and what it gains with a straggler: ``make benchmark``.
+"""Cost of the strategy, and its gain with a straggler: ``make benchmark``.
 
-Read the ratios of one run, not the times: machines and their moods differ.
+Compare the ratios within one run, not times between machines.
 """
 
 import json
@@ -32,7 +32,7 @@ SHAPES |= {"4.weight": (1, 64), "4.bias": (1,)}
 
 @pytest.fixture
 def trained() -> list[dict[str, np.ndarray]]:
-    """Arrays as nodes would send them."""
+    """Return arrays as nodes would send them."""
     rng = np.random.default_rng(0)
     return [
         {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
@@ -42,7 +42,7 @@ def trained() -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("rule", [Mean(), TrimmedMean(), Median(), NormFiltered()], ids=repr)
 def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
-    """Updates per second once arrays are decoded: K updates, then a version."""
+    """Updates per second after decoding: K updates, then a version."""
     layout, guard, optimizer = Layout(trained[0]), Guard(), SGD()
     guard.begin(layout, "arrays", "num-examples")
     base = layout.flatten(trained[0])
@@ -54,7 +54,7 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
             delta = guard.check_arrays(trained[m], base)
             flight = Flight(str(m), m, m, 0, 0.0, 60.0)
             buffer.put(Update(reply, flight, 1.0, delta, {"loss": 0.0}, 0.0))
-        updates = buffer.take_all()
+        updates = buffer.in_order()
         weights = merge_weights([u.steps for u in updates], [1.0] * K)
         merged = rule([u.delta for u in updates], weights)
         layout.unflatten(optimizer.step(base.astype(np.float64), merged))
@@ -65,7 +65,7 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
 
 @pytest.mark.parametrize("by", ["strategies", "flower"])
 def test_decode(benchmark, trained: list, by: str) -> None:
-    """What comes before it: arrays out of a record, checked against the schema or not."""
+    """The step before it: decode arrays from a record, with or without a check of the schema."""
     record = to_record(trained[0])
     guard = Guard()
     guard.begin(Layout(trained[0]), "arrays", "num-examples")
@@ -74,7 +74,7 @@ def test_decode(benchmark, trained: list, by: str) -> None:
 
 
 def walking_app() -> ClientApp:
-    """Each node adds a hundredth to every parameter."""
+    """Make an app whose nodes add a hundredth to every parameter."""
     app = ClientApp()
 
     @app.train()
@@ -93,7 +93,7 @@ def walking_app() -> ClientApp:
 
 @pytest.mark.parametrize("concurrency", [5, 40])
 def test_memory(benchmark, concurrency: int) -> None:
-    """Peak of 0.1 MB models after 30 and 300 versions: of the concurrency, not of the versions."""
+    """Peak memory with models of 0.1 MB: grows with the concurrency, not with the versions."""
 
     def peak(versions: int) -> float:
         grid = InMemoryGrid(walking_app(), 50, duration=lambda i, k: 1.0 + 0.1 * i)
@@ -111,7 +111,7 @@ def test_memory(benchmark, concurrency: int) -> None:
 
 
 def settings(strategy: str, out: Path, seconds: float) -> dict[str, bool | float | int | str]:
-    """Run config of the example."""
+    """Return the run config of the example."""
     return {
         "strategy": strategy,
         "num-rounds": 400,
@@ -124,9 +124,9 @@ def settings(strategy: str, out: Path, seconds: float) -> dict[str, bool | float
 
 
 def compare(histories: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Versions per second and seconds to the target loss, counted from the first version.
+    """Compute versions per second and seconds to the target loss, from the first version on.
 
-    Before it lies the start of the engine's workers, which import torch; ``seconds_in_all`` has it.
+    Only ``seconds_in_all`` includes the start of the engine's workers, which import torch.
     """
     table = {}
     for name, history in histories.items():
@@ -174,7 +174,7 @@ def test_straggler_virtual_time(benchmark, tmp_path: Path, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_straggler_flwr_run(benchmark, tmp_path: Path) -> None:
-    """The same through ``flwr run``: real seconds, six workers for ten nodes."""
+    """The same through ``flwr run``, in real time: six workers for ten nodes."""
 
     def run(strategy: str) -> list[dict[str, float]]:
         out = tmp_path / f"{strategy}.json"

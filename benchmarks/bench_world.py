@@ -1,7 +1,6 @@
-"""Speed of the world, with the plain-Python reference beside it: ``make benchmark``.
+"""Speed of the world, and of the plain-Python reference: ``make benchmark``.
 
-Read the ratios of one run, not the times: machines and their moods differ. One core; nothing here
-runs in parallel.
+Compare the ratios within one run, not times between machines. All on one core.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ WARMUP = 600  # ticks, to fill the network
 
 
 def scenario(kind: str, nodes: int) -> Scenario:
-    """A network with as much load per node at every size: 0.05 tasks per second and source."""
+    """Compile a network whose load per node does not depend on its size."""
     radius = 150.0 * (10 / nodes) ** 0.5
     spec = ScenarioSpec(
         topology=TopologySpec(kind=kind, nodes=nodes, radius=min(radius, 50.0)),
@@ -31,13 +30,13 @@ def scenario(kind: str, nodes: int) -> Scenario:
 
 
 def measure(benchmark, run: Callable[[], None], count: float, unit: str) -> None:
-    """Time `run`, and note how many of `unit` it does in a second."""
+    """Time `run`, and note its rate in `unit`."""
     benchmark.pedantic(run, rounds=9, warmup_rounds=1)
     benchmark.extra_info[unit] = count / benchmark.stats["median"]
 
 
 def running(name: str, worlds: int, of: Scenario) -> World:
-    """Worlds that have been under a policy for some time."""
+    """Return worlds after a warm-up under a policy."""
     world = World(of, range(worlds))
     world.run(POLICIES[name], WARMUP, np.random.default_rng(0))
     return world
@@ -53,7 +52,7 @@ def test_64_worlds_of_40_nodes(benchmark, policy: str) -> None:
 
 
 def test_40_nodes_in_plain_python(benchmark) -> None:
-    """The reference, every task kept."""
+    """The reference implementation, which keeps every task."""
     world = ReferenceWorld(scenario("random", 40), 0)
     actions = [0] * 40
     run = lambda: [world.step(actions) for _ in range(100)]  # noqa: E731
@@ -70,7 +69,7 @@ def test_one_world_of_10_nodes(benchmark, policy: str) -> None:
 
 
 def test_10_nodes_under_a_heuristic_in_plain_python(benchmark) -> None:
-    """The reference under ShortestExpectedDelay, written out."""
+    """The reference implementation under ShortestExpectedDelay."""
     of = scenario("random", 10)
     world = ReferenceWorld(of, 0)
 
@@ -87,7 +86,7 @@ def test_10_nodes_under_a_heuristic_in_plain_python(benchmark) -> None:
 
 
 def test_step_by_step_from_python(benchmark) -> None:
-    """Observe, decide with numpy, step: what a policy that is not compiled gets."""
+    """Observe, decide with numpy, step: a policy without a compiled twin."""
     world = running("sed", 16, scenario("random", 10))
     uncompiled = lambda seen, rng: shortest_expected_delay(seen, rng)  # noqa: E731
     rng = np.random.default_rng(0)
@@ -97,7 +96,7 @@ def test_step_by_step_from_python(benchmark) -> None:
 @pytest.mark.parametrize("features", [False, True], ids=["raw", "encoded"])
 @pytest.mark.parametrize("kind", ["random", "ether"])
 def test_observations(benchmark, kind: str, features: bool) -> None:
-    """Decisions of 64 worlds of 40 nodes, seen; 22 slots each in the random network, 3 in Ether."""
+    """Observations of 64 worlds of 40 nodes; 22 slots each in the random network, 3 in Ether."""
     world = running("local", 64, scenario(kind, 40))
     seen = world.observe()
     run = (lambda: world.observe().features()) if features else world.observe

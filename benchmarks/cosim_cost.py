@@ -1,8 +1,7 @@
-"""What co-simulation costs with 10, 100 and 1,000 nodes that learn.
+"""Cost of co-simulation with 10, 100 and 1,000 nodes that learn.
 
-``python benchmarks/cosim_cost.py [NODES ...]``: grids of that many nodes, all of them learn, each
-size in a process of its own. CPU seconds of one core, so that other work on the machine counts
-little.
+``python benchmarks/cosim_cost.py [NODES ...]`` trains grids of so many nodes, each in a process
+of its own, and prints CPU seconds of one core, which depend little on other load.
 """
 
 import logging
@@ -15,7 +14,7 @@ import torch
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.experiments.cells import train
-from fauno_flwr.federation.quiet import quiet_flower
+from fauno_flwr.federation.logs import quiet_flower
 
 SIZES = (10, 100, 1000)
 SETTINGS = ("topology=grid20", "training.worlds=4", "evaluation.worlds=1", "evaluation.window=10")
@@ -23,7 +22,7 @@ COLUMNS = "nodes | updates | CPU s | agent-steps/s | CPU ms per update | memory,
 
 
 def measure(nodes: int) -> str:
-    """One row: four messages to each node on average."""
+    """Train with four messages per node on average; return a row of the table."""
     torch.set_num_threads(1)
     settings = [*SETTINGS, f"topology.nodes={nodes}", "federation.versions=8"]
     config = load_config("ether2", [*settings, "evaluation.policies=[]"])

@@ -1,4 +1,4 @@
-"""Table of the agreement with the original simulator.
+"""Print a table of the agreement with the original simulator.
 
 ``python benchmarks/peersimgym_agreement.py DATA [SEEDS]``, where DATA holds
 ``peersimgym_reference.csv``, ``alibaba_jobs_x0.1.csv`` and ``topologies/``.
@@ -28,19 +28,19 @@ POINTS, SHARE = 1.5, 0.10
 def ours(
     data: Path, network: str, order: str, rate: float, policy: str, seeds: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finished per cent and response in ticks of each run."""
+    """Return the finished tasks in per cent and the response in ticks of each run."""
     scenario = load(
         data / "topologies" / FILES[network],
         data / "alibaba_jobs_x0.1.csv",
         rate,
-        physics=replace(PHYSICS, queue_order=order),
+        physics=replace(PHYSICS, quirks=replace(PHYSICS.quirks, queue_order=order)),
     )
     created, finished, response = run_worlds(scenario, POLICIES[policy], range(seeds), 10_000)
     return 100 * finished / created, response
 
 
 def rank(value: float, runs: np.ndarray) -> float:
-    """Two-sided p of a run of the original being one of ours, by its rank among them."""
+    """Compute the two-sided p of a run of the original by its rank among ours."""
     beyond = min(np.sum(runs <= value), np.sum(runs >= value))
     return float(min(1.0, 2 * (1 + beyond) / (1 + len(runs))))
 

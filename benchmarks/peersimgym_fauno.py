@@ -1,9 +1,10 @@
-"""FAuNO in the original simulator's regime, beside the numbers that are known of the original.
+"""Evaluate FAuNO in the setting of the original simulator, beside numbers of the original.
 
 ``python benchmarks/peersimgym_fauno.py DATA [SEEDS]``, where DATA holds
-``peersimgym_reference.csv``, ``alibaba_jobs_x0.1.csv`` and ``topologies/``. Trained in
-co-simulation in preset ``peersimgym`` on the original's networks and jobs; measured as the original
-measures: 10,000 ticks from an empty network, at their end what travels is unfinished.
+``peersimgym_reference.csv``, ``alibaba_jobs_x0.1.csv`` and ``topologies/``. Training is in
+co-simulation with the preset ``peersimgym``, on the networks and jobs of the original; measurement
+is as in the original: 10,000 ticks from an empty network, after which travelling tasks count as
+unfinished.
 """
 
 import csv
@@ -17,10 +18,10 @@ import torch
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.experiments.cells import learned, train
+from fauno_flwr.experiments.cells import train, trained_policies
 from fauno_flwr.experiments.design import HELD_OUT_SEED
 from fauno_flwr.experiments.methods import METHODS
-from fauno_flwr.federation.quiet import quiet_flower
+from fauno_flwr.federation.logs import quiet_flower
 from sim_env.peersimgym.results import run_worlds
 from sim_env.policies.heuristics import POLICIES, TITLES, Policy
 
@@ -33,7 +34,7 @@ COLUMNS = "policy | finished % | between trainings | response, ticks | between t
 
 
 def settings(data: Path, network: str, rate: float, overrides: tuple[str, ...]) -> RunConfig:
-    """Preset ``peersimgym`` on a network and the jobs of the original."""
+    """Return the preset ``peersimgym`` with a network and the jobs of the original."""
     return load_config(
         "peersimgym",
         [
@@ -48,14 +49,14 @@ def settings(data: Path, network: str, rate: float, overrides: tuple[str, ...]) 
 
 
 def measure(config: RunConfig, policy: Policy) -> tuple[float, float]:
-    """Finished per cent and response in ticks, means over worlds that no training saw."""
+    """Return finished tasks in per cent and response in ticks, means over held-out worlds."""
     seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + WORLDS)
     created, finished, response = run_worlds(config.build_scenario(), policy, seeds, TICKS)
     return float(100 * (finished / created).mean()), float(response.mean())
 
 
 def row(name: str, runs: list[tuple[float, float]]) -> str:
-    """One line of the table."""
+    """Format a line of the table."""
     finished, response = np.array(runs).T
     spread = [f"{x.min():.2f} to {x.max():.2f}" if len(x) > 1 else "" for x in (finished, response)]
     cells = (name, f"{finished.mean():.2f}", spread[0], f"{response.mean():.1f}", spread[1])
@@ -80,7 +81,7 @@ def main(data: Path, seeds: int) -> None:
                 config = settings(data, network, rate, overrides)
                 with quiet_flower(logging.ERROR):
                     trained = train(config)
-                policies = learned(config, trained, config.build_scenario())
+                policies = trained_policies(config, trained, config.build_scenario())
                 for way, policy in policies.items():
                     ways[way].append(measure(config, policy))
             for way, runs in ways.items():

@@ -1,9 +1,9 @@
-"""A node: one Flower client that trains its own agent and reports what the federation shares.
+"""Flower's client end: a node that trains its own agent and shares only what the settings say.
 
-A message may land in another process than the one before, and in a deployment in a new one: the
-agent lives in ``context.state``, written once and last, and the worlds are built anew from (seed,
-agent, number of the message). A SuperNode that ends forgets that state: with ``state-dir`` in the
-node config the agent is in a file of the node's own as well, and goes on from there.
+A message may be handled by another process than the one before, in a deployment always by a new
+one: the agent is kept in ``context.state``, written once and last, and the worlds are rebuilt from
+(seed, agent, number of the message). A SuperNode that ends forgets its state: with ``state-dir`` in
+the node config, the agent is also saved to a file of the node, and resumes from there.
 """
 
 import time
@@ -15,29 +15,28 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fauno_flwr.config.loading import from_yaml
-from fauno_flwr.config.settings import NOTHING, RunConfig
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.local_training import LocalTraining, Progress
 from fauno_flwr.federation.logs import set_up_logging
 from fauno_flwr.federation.node_state import STATE_DIR, NodeState
 from fauno_flwr.federation.protocol import (
     ACTOR,
+    AGENT,
     ARRAYS,
     CONFIG,
     METRICS,
     NODE,
     PROTOCOL,
     PROTOCOL_KEY,
-    ROLLOUTS,
-    ROUND,
     SETTINGS,
     TRAINING,
+    node_record,
     read,
-    report,
-    schema,
 )
 from fauno_flwr.learning.agents import AgentStack
-from fauno_flwr.learning.metrics import train_metrics
-from fauno_flwr.tasks.registry import Task, make_task
-from strategies.arrays import to_arrays, to_record
+from fauno_flwr.tasks.base import Task
+from fauno_flwr.tasks.registry import make_task
+from strategies.arrays import to_record
 
 torch.set_num_threads(1)
 set_up_logging()
@@ -47,18 +46,18 @@ app = ClientApp()
 
 @lru_cache(maxsize=4)
 def compile_settings(settings: str) -> tuple[RunConfig, Task]:
-    """Settings and task of a message; a cache only, rebuilt wherever it is missing."""
+    """Build settings and task of a message; cached within a process."""
     config = from_yaml(settings)
     return config, make_task(config)
 
 
 def read_message(message: Message, context: Context) -> tuple[RunConfig, Task, int]:
-    """Settings, task, and which of its agents this node is.
+    """Return settings, task and agent of a message.
 
     Raises
     ------
     ValueError
-        If the server speaks another protocol, or the node config does not name an agent.
+        If the server has another protocol, or the node config names no agent.
     """
     config = message.content.config_records[CONFIG]
     if read(config, PROTOCOL_KEY, int) != PROTOCOL:
@@ -77,107 +76,95 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Task, i
     return settings, task, agent
 
 
-def own_file(message: Message, context: Context, agent: int) -> NodeState | None:
-    """Where the node keeps its agent, if its owner named a folder."""
+def state_file(message: Message, context: Context, agent: int) -> NodeState | None:
+    """Return the file of the agent, if the owner of the node has set a folder."""
     if STATE_DIR not in context.node_config:
         return None
     training = read(message.content.config_records[CONFIG], TRAINING, str)
     return NodeState(context.node_config[STATE_DIR], agent, training)
 
 
-def load_agent(
-    context: Context, task: Task, file: NodeState | None
-) -> tuple[AgentStack, int, int, np.ndarray | None]:
-    """The agent, its number of messages, version of its critic and residual; new ones at first."""
+def load_agent(context: Context, task: Task, file: NodeState | None) -> tuple[AgentStack, Progress]:
+    """Return the agent and its progress; a new agent if none is saved."""
     population = task.make_population(1)
     saved: ConfigRecord | None = context.state.config_records.get(STATE)
     if saved is None and file is not None:
         saved = file.load()
     if saved is None:
-        return population, 0, -1, None
+        return population, Progress()
     population.load(read(saved, "parameters", bytes))
-    left_out = np.frombuffer(read(saved, "residual", bytes))
-    residual = left_out if left_out.size else None
-    return population, read(saved, "messages", int), read(saved, "version", int), residual
+    residual = np.frombuffer(read(saved, "residual", bytes))
+    return population, Progress(
+        read(saved, "messages", int),
+        read(saved, "version", int),
+        residual if residual.size else None,
+    )
+
+
+def save_agent(
+    context: Context, file: NodeState | None, population: AgentStack, progress: Progress
+) -> None:
+    """Save the agent to the file, if there is one, and to the context."""
+    residual = progress.residual
+    record = ConfigRecord(
+        {
+            "parameters": population.save(),
+            "residual": b"" if residual is None else residual.tobytes(),
+            "messages": progress.messages,
+            "version": progress.version,
+        }
+    )
+    if file is not None:
+        file.save(record)
+    context.state[STATE] = record
+
+
+def message_rng(config: RunConfig, agent: int, messages: int) -> np.random.Generator:
+    """Return the random stream of a message, whichever process handles it."""
+    return np.random.default_rng([config.seed, agent, messages])
 
 
 @app.query()
 def describe(message: Message, context: Context) -> Message:
-    """Say who this node is, before any training."""
+    """Introduce this node in the handshake."""
     config, task, agent = read_message(message, context)
-    own_file(message, context, agent)  # a folder that cannot be is named before any training
-    population = task.make_population(1)
-    critic = population.get_shared(config.federation.share)
-    about = ConfigRecord(
-        {
-            "agent": agent,
-            "nodes": int(context.node_config.get("num-partitions", 0)),
-            "critic": schema(critic),
-        }
-    )
-    return Message(RecordDict({NODE: about}), reply_to=message)
+    state_file(message, context, agent)  # an unusable folder is reported before any training
+    shared = task.make_population(1).get_shared(config.federation.share)
+    nodes = int(context.node_config.get("num-partitions", 0))
+    return Message(RecordDict({NODE: node_record(agent, nodes, shared)}), reply_to=message)
 
 
 @app.query("actor")
 def share_actor(message: Message, context: Context) -> Message:
-    """Hand over the actor, for a joint evaluation, unless the owner of the node said no."""
+    """Send the actor for a joint evaluation, unless the owner of the node has refused."""
     if context.node_config.get("share-actor", True) is not True:
         raise PermissionError("share-actor=false in the node config: the actor stays here")
     _, task, agent = read_message(message, context)
-    file = own_file(message, context, agent)
-    population, *_ = load_agent(context, task, file)
+    population, _ = load_agent(context, task, state_file(message, context, agent))
     content = RecordDict(
-        {
-            NODE: ConfigRecord({"agent": agent}),
-            ACTOR: to_record(population.get_actor()),
-        }
+        {NODE: ConfigRecord({AGENT: agent}), ACTOR: to_record(population.get_actor())}
     )
     return Message(content, reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Take the newest critic, train for some rollouts, report the critic and how it went."""
+    """Train from the shared parameters of the message; reply with the update and its metrics."""
     started = time.perf_counter()
     config, task, agent = read_message(message, context)
-    file = own_file(message, context, agent)
-    population, messages, version, residual = load_agent(context, task, file)
-    told_by_server = message.content.config_records[CONFIG]
-    sent_version = read(told_by_server, ROUND, int)
-    share = config.federation.share
-    base = to_arrays(message.content.array_records[ARRAYS])
-    if sent_version != version and share != NOTHING:
-        # Asked to go on from a version it already has, the node keeps what it learned since.
-        population.set_shared(base)
-
-    rollouts = config.training.rollouts
-    if ROLLOUTS in told_by_server:
-        rollouts = read(told_by_server, ROLLOUTS, int)
-    rng = np.random.default_rng([config.seed, agent, messages])
-    rate = config.agent.learning_rate * (1 - sent_version / config.federation.versions)
-    told, rewards = [], []
-    with task.open(agent, context.node_config, population, rollouts, rng) as experience:
-        for _ in range(rollouts):
-            decisions = experience.collect(population)
-            told.append(population.update([decisions], rate, [rng])[0])
-            rewards.append(float(decisions.reward.mean()) if len(decisions) else 0.0)
-        facts = experience.facts()
-
-    seconds = time.perf_counter() - started
-    metrics = train_metrics(told, rewards, messages + 1, facts, seconds)
-    compression = config.federation.build_compression()
-    arrays, residual = report(compression, population.get_shared(share), base, residual)
-    content = RecordDict({ARRAYS: arrays, METRICS: metrics})
-    reply = Message(content, reply_to=message)
-    learned = ConfigRecord(
-        {
-            "parameters": population.save(),
-            "residual": b"" if residual is None else residual.tobytes(),
-            "messages": messages + 1,
-            "version": sent_version,
-        }
-    )
-    if file is not None:
-        file.save(learned)
-    context.state[STATE] = learned
+    file = state_file(message, context, agent)
+    population, progress = load_agent(context, task, file)
+    rng = message_rng(config, agent, progress.messages)
+    training = LocalTraining(config, population, 0, progress, message.content)
+    training.begin()
+    with task.open(agent, context.node_config, population, training.rollouts, rng) as experience:
+        while not training.complete:
+            rollout = experience.collect(population)
+            (update,) = population.update([rollout], training.learning_rate, [rng])
+            training.record(rollout, update)
+        environment = experience.metrics()
+    arrays = training.update_record()
+    metrics = training.metrics(environment, time.perf_counter() - started)
+    reply = Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
+    save_agent(context, file, population, progress)
     return reply

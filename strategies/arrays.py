@@ -1,33 +1,37 @@
-"""Named numpy arrays, Flower's record of them, and all of them as one vector."""
+"""Named numpy arrays, as Flower's records and as one vector."""
 
 import functools
 import io
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message
 
 Arrays = dict[str, np.ndarray]
 Schema = dict[str, tuple[tuple[int, ...], np.dtype]]
 
-NPY_HEADER = 4096  # more than the header of any .npy payload of these types needs
+NPY_HEADER = 4096  # bytes; larger than the header of any .npy payload of these types
 
 
 def to_arrays(record: ArrayRecord) -> Arrays:
-    """Numpy arrays of a record, by name."""
+    """Return the numpy arrays of a record, by name."""
     return {name: array.numpy() for name, array in record.items()}
 
 
 def to_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Record of numpy arrays."""
+    """Return a record of numpy arrays."""
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
 
-def read_payload(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The array in a ``.npy`` payload, which must be of the given shape and dtype.
+def size_of_arrays(message: Message) -> int:
+    """Return the bytes of the serialised arrays of a message, with their names."""
+    return sum(record.count_bytes() for record in message.content.array_records.values())
 
-    The header is compared before anything is allocated or unpickled for it, which ``np.load``
-    does not do.
+
+def read_payload(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Read the array in a ``.npy`` payload, which must have the given shape and dtype.
+
+    Unlike ``np.load``, it validates the header before it allocates memory, and never unpickles.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def read_payload(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.nda
 
 @functools.lru_cache(maxsize=4096)
 def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    """What ``np.save`` writes before an array in C order; by far the most common header."""
+    """Return the header that ``np.save`` writes for an array in C order: the most common one."""
     stream = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
     np.lib.format.write_array_header_1_0(stream, {**description, "shape": shape})
@@ -55,7 +59,7 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 
 def read_header(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, bool]:
-    """Length of a ``.npy`` header and whether the array is in Fortran's order."""
+    """Return the length of a ``.npy`` header and whether the array is in Fortran order."""
     stream = io.BytesIO(data)
     major, _ = np.lib.format.read_magic(stream)
     read = {
@@ -63,7 +67,7 @@ def read_header(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> tuple[i
         2: np.lib.format.read_array_header_2_0,
     }.get(major)
     if read is None:
-        raise ValueError(f"format {major} of .npy is not known")
+        raise ValueError(f"format {major} of .npy is unknown")
     held_shape, fortran, held_dtype = read(stream)
     if held_shape != shape or held_dtype != dtype:
         raise ValueError(f"holds {held_dtype}{held_shape}: must be {dtype}{shape}")
@@ -71,28 +75,28 @@ def read_header(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> tuple[i
 
 
 class Layout:
-    """How named arrays lie in one vector; frozen from the arrays that training begins with.
+    """How named arrays are laid out in one vector.
 
     Parameters
     ----------
     arrays : dict of str to array
-        Real numbers of at most 64 bits: floating point, integers or booleans.
+        The initial arrays: floating point, integers or booleans of at most 64 bits.
 
     Attributes
     ----------
     schema : dict of str to (shape, dtype)
     places : dict of str to slice
-        Where the values of each array are in the vector: in the order of the names, so that both
-        ends of a message have the same.
+        Position of each array in the vector, in the order of the names: the same for server and
+        node.
     size : int
         Length of the vector.
     dtype : numpy dtype
-        Type in which a vector holds every value exactly (integers: up to 2^53).
+        Type of the vector; holds every value exactly (integers up to 2^53).
 
     Raises
     ------
     ValueError
-        If there are no arrays, or one of another type.
+        If there are no arrays, or one has another type.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -114,18 +118,18 @@ class Layout:
         self.dtype = np.result_type(np.float16, *(dtype for _, dtype in self.schema.values()))
 
     def describe(self) -> dict[str, str]:
-        """The schema as text, to compare and to show."""
+        """Return the schema as text, to compare and to display."""
         return {name: f"{dtype}{shape}" for name, (shape, dtype) in self.schema.items()}
 
     def flatten(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """One vector of shape ``(size,)`` with the values of arrays of this layout."""
+        """Return the values of arrays of this layout as one vector of shape ``(size,)``."""
         vector = np.empty(self.size, self.dtype)
         for name, place in self.places.items():
             vector[place] = arrays[name].reshape(-1)
         return vector
 
     def unflatten(self, vector: np.ndarray) -> Arrays:
-        """Arrays of this layout; integers are rounded, and kept within their type's range."""
+        """Return a vector as arrays; integers are rounded and clipped to their type's range."""
         arrays = {}
         for name, (shape, dtype) in self.schema.items():
             part = vector[self.places[name]].reshape(shape)
@@ -134,9 +138,9 @@ class Layout:
             elif dtype.kind in "iu":
                 limits = np.iinfo(dtype)
                 highest = float(limits.max)
-                if int(highest) > limits.max:  # 2^63 - 1 and 2^64 - 1 are no floats
+                if int(highest) > limits.max:  # 2^63 - 1 and 2^64 - 1 are not floats
                     highest = float(np.nextafter(highest, 0.0))
                 part = np.clip(np.rint(part), float(limits.min), highest)
-            with np.errstate(over="ignore"):  # a version that is not finite is never made
+            with np.errstate(over="ignore"):  # versions that are not finite are discarded
                 arrays[name] = np.asarray(part, dtype)
         return arrays

@@ -1,7 +1,9 @@
-"""The newest update of each member, until enough of them have reported."""
+"""The newest update of each member, until enough members have reported."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from flwr.app import Message
@@ -9,23 +11,57 @@ from flwr.app import Message
 from strategies.flights import Flight
 
 
+def require_buffer_size(value: float, name: str = "buffer_size") -> None:
+    """Raise ``ValueError`` unless `value` is a valid buffer size: see :func:`updates_needed`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (math.isfinite(value) and value > 0) or (value > 1 and value % 1):
+        raise ValueError(
+            f"{name} is {value!r}: must be a whole number of nodes, or a fraction of them above 0 "
+            f"and at most 1.0"
+        )
+
+
+def updates_needed(buffer_size: float, nodes: int) -> int:
+    """Return K, the number of members whose updates make a version.
+
+    An ``int`` is a number of nodes: 1 is one node. A ``float`` up to 1.0 is a fraction of the
+    nodes that take part, rounded up: 1.0 is all of them. A whole ``float`` above 1 is a number of
+    nodes too.
+
+    Parameters
+    ----------
+    buffer_size : int or float
+        Valid by :func:`require_buffer_size`.
+    nodes : int
+        Nodes that take part now.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    if isinstance(buffer_size, int) or buffer_size > 1:
+        return int(buffer_size)
+    return max(1, math.ceil(buffer_size * nodes))
+
+
 @dataclass(frozen=True)
 class Update:
-    """What a node reports.
+    """A validated reply to a train message.
 
     Parameters
     ----------
     reply : Message
-        Where it came from.
+        The reply that carried it.
     flight : Flight
-        The message that it answers: the node, and the version it was sent.
+        The message that was answered: it names the node and the version that was sent.
     steps : float
         Training steps behind the update: its weight.
     delta : array of float64, shape (P,)
-        Difference to the version it was sent.
+        Difference to the version that was sent.
     metrics : dict of str to number or list of numbers
     arrived_at : float
-        Time of the strategy's clock.
+        Seconds since training began.
     """
 
     reply: Message
@@ -37,12 +73,12 @@ class Update:
 
     @property
     def node_id(self) -> int:
-        """The node."""
+        """The node that sent it."""
         return self.flight.node_id
 
     @property
     def member(self) -> int:
-        """Who is behind the node id."""
+        """The member to which the node belongs."""
         return self.flight.member
 
     @property
@@ -67,27 +103,48 @@ class Buffer:
         return iter(self._updates.values())
 
     @property
-    def base_versions(self) -> set[int]:
-        """Versions that the buffered updates started from."""
-        return {update.base_version for update in self}
-
-    @property
     def oldest(self) -> float:
-        """When the update arrived that waits longest; infinity if there is none."""
+        """Time of arrival of the update that has waited longest; infinity if there is none."""
         return min((update.arrived_at for update in self), default=float("inf"))
 
     def put(self, update: Update) -> bool:
-        """Add an update; returns whether it replaced an older one."""
+        """Add an update; return whether it replaced an older one."""
         older = self._updates.pop(update.member, None)
         if older is not None:
-            # The wait counts from the first report: a busy node must not put a flush off for ever.
+            # The wait counts from the first report: a fast node must not postpone a flush forever.
             steps, arrived_at = update.steps + older.steps, older.arrived_at
             update = replace(update, steps=steps, arrived_at=arrived_at)
         self._updates[update.member] = update
         return older is not None
 
-    def take_all(self) -> list[Update]:
-        """Empty the buffer; updates in the order of the members."""
-        updates = [self._updates[member] for member in sorted(self._updates)]
-        self._updates = {}
-        return updates
+    def in_order(self) -> list[Update]:
+        """Return the updates in the order of their members, however they arrived."""
+        return [self._updates[member] for member in sorted(self._updates)]
+
+    def find(self, replies: Iterable[Message]) -> list[Update]:
+        """Return the buffered updates that came with these replies, in the order of the replies.
+
+        Raises
+        ------
+        ValueError
+            If no update came with a reply.
+        """
+        by_message = {update.flight.message_id: update for update in self}
+        found = []
+        for reply in replies:
+            message_id = reply.metadata.reply_to_message_id
+            if message_id not in by_message:
+                raise ValueError(f"the reply to message {message_id!r} has no update in the buffer")
+            found.append(by_message[message_id])
+        return found
+
+    def clear(self) -> None:
+        """Remove all updates."""
+        self._updates.clear()
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what a checkpoint keeps of each update beside its reply."""
+        return [
+            {**asdict(update.flight), "steps": update.steps, "arrived_at": update.arrived_at}
+            for update in self
+        ]

@@ -1,9 +1,8 @@
-"""A buffered, semi-asynchronous strategy: nobody waits for a straggler."""
+"""A buffered, semi-asynchronous strategy: no node waits for a straggler."""
 
 import math
 from collections.abc import Callable, Iterable
 from logging import INFO
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -11,34 +10,26 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from strategies.buffer import Update
+from strategies.buffer import Update, require_buffer_size, updates_needed
 from strategies.checkpoint import Checkpoints
 from strategies.checks import require_choice, require_number
 from strategies.clock import Clock
 from strategies.compression import Compression
 from strategies.evaluation import mean_metrics
 from strategies.guard import Guard, RejectedError
+from strategies.hooks import EvaluateFn, Event
 from strategies.merge import BY_COUNT, BY_WEIGHT, Mean, MergeRule, merge_weights
 from strategies.optimizers import SGD, ServerOptimizer
-from strategies.session import EvaluateFn, Session
+from strategies.session import Session
 from strategies.staleness import Constant, StalenessRule
 
-Event = dict[str, Any]
+__all__ = ["ON_REPLY", "ON_VERSION", "BufferedAsync", "Event", "require_buffer_size"]
+
 ON_REPLY, ON_VERSION = "reply", "version"
 
 
-def require_buffer_size(value: float, name: str = "buffer_size") -> None:
-    """Raise ``ValueError`` unless `value` is a number of nodes or a fraction of them."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0) or (value > 1 and value % 1):
-        raise ValueError(
-            f"{name} is {value!r}: must be a whole number of nodes, or a fraction of them above 0 "
-            f"and at most 1.0"
-        )
-
-
 class BufferedAsync(Strategy):
-    """Merge as soon as K distinct nodes have reported, and send every node on from the newest.
+    """Make a version as soon as K distinct nodes have reported; send each node on from the newest.
 
     A version is made from the buffered updates m, each trained from version ``b_m`` in ``n_m``
     steps::
@@ -49,18 +40,18 @@ class BufferedAsync(Strategy):
         theta   = server_optimizer(theta, delta)
 
     With ``s = 1`` and the default optimiser, ``theta + delta``, this is the rule of FAuNO (arXiv
-    2506.02668); with K = all nodes and equal times it is FedAvg. Versions are the server's own
-    record: nothing that a reply says about them is read. A newer update of a node replaces its
-    older one in the buffer and takes over its steps. Replies are taken one at a time, so K is
-    exact. A node has at most one message in flight; a reply that fails or does not pass the guard
-    costs the node a pause, never the run its end.
+    2506.02668); with K = all nodes and equal times it is FedAvg. Base versions are the server's own
+    record; what a reply claims about them is ignored. A newer update of a node replaces its older
+    one in the buffer and inherits its steps. Replies are received one at a time, so K is exact. A
+    node has at most one message in flight; after a failed or rejected reply it pauses, and the
+    training continues.
 
     Parameters
     ----------
     buffer_size : int or float, default 0.5
-        K: a whole number of nodes (``int``, or ``float`` above 1), or a fraction of those that
-        take part now, rounded up (``float`` up to 1.0, which is all). While fewer than K take
-        part no version is made, unless `flush_after` is set; the log says so.
+        K: an ``int`` is a number of nodes, a ``float`` up to 1.0 a fraction of those that take part
+        (1.0: all); see :func:`strategies.buffer.updates_needed`. While fewer than K nodes take
+        part, versions are made only by `flush_after`; a warning is logged.
     weighted_by_key : str or None, default "num-examples"
         Metric of a reply that counts its training steps; ``None``: ``n_m = 1``.
     arrayrecord_key, configrecord_key : str, default "arrays", "config"
@@ -68,56 +59,57 @@ class BufferedAsync(Strategy):
     staleness : callable, default Constant()
         The function s; see :mod:`strategies.staleness`.
     max_staleness : int, optional
-        Staler updates are turned away; that costs the node no pause.
+        Updates with a larger staleness are rejected, without a pause for the node.
     normalize : {"weight", "count"}, default "weight"
-        What the weights are divided by; see :func:`strategies.merge.merge_weights`.
+        Divisor of the weights; see :func:`strategies.merge.merge_weights`.
     relative_to_newest : bool, default False
         Take differences to the newest version instead of the update's base, as FedAsync does.
     merge : callable, default Mean()
-        How differences become one; see :mod:`strategies.merge`.
+        Rule that merges the differences; see :mod:`strategies.merge`.
     server_optimizer : ServerOptimizer, default SGD()
-        What the server does with it; see :mod:`strategies.optimizers`.
+        Step from the merged difference to the next version; see :mod:`strategies.optimizers`.
     guard : Guard, default Guard()
-        What a reply must be like.
+        Validation of replies.
     compression : Compression, optional
-        How updates travel; the nodes must have the same one: see :mod:`strategies.compression`.
+        Encoding of updates; the nodes must use the same: see :mod:`strategies.compression`.
     ttl : float or callable, default 600.0
-        Seconds after which an unanswered message counts as failed; ``ttl(node_id)`` if nodes
+        Time-to-live in seconds: an unanswered message fails after it; ``ttl(node_id)`` if nodes
         differ.
     min_available_nodes : int, default 1
-        Nodes that must be there before the first message is sent. In a deployment SuperNodes come
-        one by one, and a fraction of the first one would be that one alone.
+        Nodes that must be online before the first message is sent. In a deployment SuperNodes
+        connect one by one, and half of the first one would be that one alone.
     concurrency : int, optional
-        Most nodes at work at once; the idle ones that start are drawn by `seed`. Default: all.
+        Most messages in flight at once; the nodes that get one are drawn by `seed`. Default: no
+        limit.
     refill : {"reply", "version"}, default "reply"
-        When a node that has reported is sent on: at once, or after the next version.
+        When a node that has reported gets its next message: at once, or after the next version.
     flush_after : float, optional
-        Seconds after which the oldest update in the buffer makes a version with what is there.
+        Seconds in the buffer after which the oldest update makes a version with fewer than K.
     fraction_evaluate : float, default 0.0
-        Share of the nodes that evaluates a version, each before it trains again. Training goes
-        on meanwhile; versions made before the answers are there are not evaluated, the last one
-        always is.
+        Fraction of the nodes that evaluates a version, each before it trains again. Training
+        continues meanwhile; versions made before the evaluation is complete are skipped, except
+        the last one.
     poll_interval : float, default 0.02
-        Seconds between two looks for replies.
+        Seconds between two polls for replies.
     refresh_interval : float, default 1.0
-        Seconds between two looks for nodes.
+        Seconds between two queries for the nodes that are online.
     backoff, max_backoff : float, default 2.0, 300.0
         First and longest pause of a node that fails, in seconds.
     nodes : callable, optional
-        ``nodes(grid)`` gives the ids of the nodes that take part; default: all that are online.
+        ``nodes(grid)`` returns the ids of the nodes that take part; default: all that are online.
     member_of : callable, optional
-        ``member_of(node_id)`` gives an ``int`` that stays when a SuperNode comes back under a new
-        id, as it does without a key: one member has one place in the buffer. Default: the id.
+        ``member_of(node_id)`` returns an ``int`` that stays when a SuperNode returns under a new
+        id, as it does without a key: a member has one place in the buffer. Default: the id.
     on_event : callable, optional
-        Gets a dict for every dispatch, reply, error, rejection and flush.
+        Called with a dict for every dispatch, reply, error, rejection and flush.
     on_version : callable, optional
         ``on_version(version, arrays, train_metrics)`` is called for each new version.
     checkpoint : Checkpoints, optional
-        Where to save, and whether to go on from there.
+        Where to save, and whether to resume from it.
     clock : Clock, optional
-        Default: the grid's own (``grid.clock``) if it has one, else :mod:`time`.
+        Default: that of the grid, see :func:`strategies.grid_protocols.clock_of`.
     seed : int, default 0
-        Of the draws of nodes.
+        Seed of the draws of nodes.
     """
 
     def __init__(
@@ -191,7 +183,7 @@ class BufferedAsync(Strategy):
         self.checkpoint, self.clock, self.seed = checkpoint, clock, seed
         self.session: Session | None = None
 
-    # ---- settings ----------------------------------------------------------------------------
+    # ---- rules -------------------------------------------------------------------------------
 
     @property
     def version(self) -> int:
@@ -199,17 +191,15 @@ class BufferedAsync(Strategy):
         return self.session.version if self.session else 0
 
     def time_to_live(self, node_id: int) -> float:
-        """Seconds that a message to a node has."""
+        """Return the time-to-live of messages to a node, in seconds."""
         return self.ttl(node_id) if callable(self.ttl) else self.ttl
 
     def updates_needed(self, nodes: int) -> int:
-        """K, when `nodes` nodes take part."""
-        if isinstance(self.buffer_size, int) or self.buffer_size > 1:
-            return int(self.buffer_size)
-        return max(1, math.ceil(self.buffer_size * nodes))
+        """Return K, when `nodes` nodes take part."""
+        return updates_needed(self.buffer_size, nodes)
 
     def check_staleness(self, staleness: int) -> None:
-        """Raise :class:`RejectedError` for an update that is too stale to count."""
+        """Raise :class:`RejectedError` for an update that is too stale."""
         if self.max_staleness is not None and staleness > self.max_staleness:
             raise RejectedError(
                 "stale", f"staleness is {staleness}: must be at most {self.max_staleness}"
@@ -218,9 +208,9 @@ class BufferedAsync(Strategy):
             raise RejectedError("stale", f"{self.staleness} gives staleness {staleness} no weight")
 
     def weights(self, updates: list[Update], version: int) -> np.ndarray:
-        """Weights of updates that are merged into the version after `version`."""
+        """Compute the weights of updates that are merged into the version after `version`."""
         staleness = [self.staleness(version - update.base_version) for update in updates]
-        # Without a weight, a node that reported twice has still only one update in the buffer.
+        # Unweighted, a node that reported twice still counts once.
         steps = [1.0 if self.weighted_by_key is None else update.steps for update in updates]
         return merge_weights(steps, staleness, self.normalize)
 
@@ -232,7 +222,7 @@ class BufferedAsync(Strategy):
         log(INFO, "\t│\t├── Staleness: %s, at most %s", self.staleness, self.max_staleness)
         log(INFO, "\t│\t├── Merge: %s, then %s", self.merge, self.server_optimizer)
         log(INFO, "\t│\t├── Guard: %s, compression: %s", self.guard, self.compression)
-        ttl = "one for each node" if callable(self.ttl) else f"{self.ttl:g} s"
+        ttl = "one per node" if callable(self.ttl) else f"{self.ttl:g} s"
         log(INFO, "\t│\t└── Time-to-live of a message: %s", ttl)
 
     # ---- Flower's hooks ----------------------------------------------------------------------
@@ -240,18 +230,18 @@ class BufferedAsync(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One train message for every node that is to start now.
+        """Return a train message for every idle node that is to start now.
 
         Parameters
         ----------
         server_round : int
-            Version of the arrays; goes into the config as ``server-round``.
+            Version of `arrays`; becomes ``server-round`` in the config of the message.
         arrays : ArrayRecord
         config : ConfigRecord
         grid : Grid
         """
         session = self._running()
-        idle = session.idle(session.present)
+        idle = session.exchange.idle(session.present)
         if self.refill == ON_VERSION:
             idle = [i for i in idle if self.member_of(i) not in session.buffer]
         if self.concurrency is not None:
@@ -274,37 +264,39 @@ class BufferedAsync(Strategy):
         server_round : int
             The version to make.
         replies : iterable of Message
-            The newest reply of each node, all of them past the guard.
+            The newest reply of each member, all of them validated and in the buffer.
 
         Returns
         -------
         ArrayRecord or None, MetricRecord or None
-            The new arrays, None if they would not be finite; and each metric's mean weighted
+            The new arrays, None if they would not be finite; and the mean of each metric, weighted
             like the arrays, over the nodes that sent it.
         """
         session = self._running()
-        updates = [session.merging[reply.metadata.reply_to_message_id] for reply in replies]
-        arrays = session.merge(updates)
+        updates = session.buffer.find(replies)
+        weights = self.weights(updates, server_round - 1)
+        arrays = session.versions.merge(
+            updates, weights, self.merge, self.server_optimizer, self.relative_to_newest
+        )
         if arrays is None:
             return None, None
-        weights = self.weights(updates, server_round - 1)
         return arrays, mean_metrics([update.metrics for update in updates], weights)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One evaluate message for every idle node that was drawn for this version."""
+        """Return an evaluate message for every idle node that was drawn for this version."""
         session = self._running()
         waiting = session.evaluation.waiting if session.evaluation else set()
         return [
             self._message(MessageType.EVALUATE, node_id, server_round, arrays, config)
-            for node_id in session.idle(sorted(waiting))
+            for node_id in session.exchange.idle(sorted(waiting))
         ]
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Each metric's mean, weighted by ``weighted_by_key``; None if nobody has answered."""
+        """Return the mean of each metric, weighted by ``weighted_by_key``; None without replies."""
         ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         checked = [self.guard.check_metrics(reply) for reply in ordered]
         if not checked:
@@ -320,9 +312,9 @@ class BufferedAsync(Strategy):
         arrays: ArrayRecord,
         config: ConfigRecord,
     ) -> Message:
-        told = ConfigRecord({**config, "server-round": version})
+        sent_config = ConfigRecord({**config, "server-round": version})
         return Message(
-            RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: told}),
+            RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: sent_config}),
             dst_node_id=node_id,
             message_type=message_type,
             ttl=self.time_to_live(node_id),
@@ -343,18 +335,18 @@ class BufferedAsync(Strategy):
     ) -> Result:
         """Train until `num_rounds` versions have been made or `timeout` seconds have passed.
 
-        Messages may still be in flight when it returns: see :meth:`drain`.
+        Messages may be in flight when it returns: see :meth:`drain`.
 
         Parameters
         ----------
         grid : Grid
         initial_arrays : ArrayRecord
-            Version 0; every reply must have the same names, shapes and dtypes.
+            Version 0; every reply must have the same names, shapes and types.
         num_rounds : int, default 3
             Versions to make.
         timeout : float or None, default 3600
-            Seconds of the strategy's clock for all versions together (there are no rounds that
-            could each have one); ``None``: no limit.
+            Seconds for all versions together (not for each round, as in Flower); ``None``: no
+            limit.
         train_config : ConfigRecord, optional
             Sent with every message to train.
         evaluate_config : ConfigRecord, optional
@@ -370,16 +362,12 @@ class BufferedAsync(Strategy):
         Raises
         ------
         ValueError
-            If the initial arrays are empty, not finite, or not of real numbers; if the folder of
-            the checkpoints is in use.
+            If the initial arrays are empty, not finite, or not of real numbers; if the folder holds
+            checkpoints of another run.
         CheckpointError
-            If training is to go on from checkpoints of which none can be used.
+            If training is to resume, but no checkpoint can be used.
         """
         self.summary()
-        train_config, evaluate_config = (
-            train_config or ConfigRecord(),
-            evaluate_config or ConfigRecord(),
-        )
         self.session = Session(
             self, grid, initial_arrays, train_config, evaluate_config, evaluate_fn
         )
@@ -387,22 +375,22 @@ class BufferedAsync(Strategy):
         return self.session.run(num_rounds, math.inf if timeout is None else timeout)
 
     def drain(self, grid: Grid, timeout: float) -> int:
-        """Wait for the messages in flight and leave them out; call it after :meth:`start`.
+        """Wait for the messages in flight and discard their replies, after :meth:`start`.
 
         Parameters
         ----------
         grid : Grid
             The grid that was given to :meth:`start`.
         timeout : float
-            Seconds to wait at most.
+            Longest wait in seconds.
 
         Returns
         -------
         int
-            Messages that have not been answered.
+            Messages that are still unanswered.
         """
         session = self._running()
-        session.grid = grid
+        session.exchange.grid = grid
         return session.drain(timeout)
 
     def _running(self) -> Session:

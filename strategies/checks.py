@@ -1,4 +1,4 @@
-"""Checks of settings: one sentence, with the offending value and what is allowed."""
+"""Validation of settings: one sentence with the offending value and what is allowed."""
 
 import math
 from collections.abc import Iterable

@@ -1,37 +1,37 @@
-"""What an asynchronous strategy asks of time."""
+"""The clock of a strategy: real time, or the virtual time of a simulated grid."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """A clock: the module :mod:`time` is one; a virtual one comes with a grid that simulates."""
+    """Clock of a strategy; the module :mod:`time` is one."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment; never goes back."""
+        """Return the seconds since a fixed moment; never decreases."""
 
     def sleep(self, seconds: float, /) -> None:
-        """Let time pass; a virtual clock may return earlier, when something happens."""
+        """Wait; a virtual clock may return earlier, at the next event."""
 
 
 class VirtualClock:
-    """A clock that stands still until somebody sleeps.
+    """Clock that advances only during :meth:`sleep`.
 
     Parameters
     ----------
     next_event : callable
-        Time, after now, of the next thing that will happen; None if nothing will.
+        Time of the next event after now; None if there is none.
     """
 
     def __init__(self, next_event: Callable[[], float | None]) -> None:
         self.now, self._next_event = 0.0, next_event
 
     def monotonic(self) -> float:
-        """Virtual seconds."""
+        """Return the virtual time in seconds."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Jump by `seconds`, or to the next event if that comes earlier."""
+        """Advance by `seconds`, or to the next event if that is earlier."""
         event = self._next_event()
         end = self.now + seconds
         self.now = end if event is None else min(event, end)

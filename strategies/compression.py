@@ -1,7 +1,8 @@
-"""What a node reports, in fewer bytes; what they leave out goes into its next report.
+"""Compression of updates with error feedback.
 
-Parameters do not compress, their difference to the version that the node was sent does. Both ends
-hold that version: the server keeps it until the message is answered or given up.
+What is compressed is the difference to the version that the node was sent; the server keeps that
+version until the message is answered or given up. What an encoding leaves out is added to the next
+update of the node.
 """
 
 from abc import ABC, abstractmethod
@@ -19,36 +20,36 @@ LARGEST_CODE = 127
 
 
 class Compression(ABC):
-    """How an update travels; both ends must have the same one.
+    """Encoding of an update; server and nodes must use the same.
 
     An update is one vector with all values of a :class:`Layout`, shape (P,). The names, shapes and
-    types of what stands for it depend on the layout alone: the guard compares them before it reads.
+    types of its encoding depend on the layout alone: the guard validates them before decoding.
     """
 
     @abstractmethod
     def schema(self, layout: Layout) -> Schema:
-        """Shapes and types of the arrays that travel, by name."""
+        """Return shapes and types of the encoded arrays, by name."""
 
     @abstractmethod
     def encode(self, update: np.ndarray, layout: Layout) -> Arrays:
-        """The arrays that travel; not finite ones for an update that is not."""
+        """Encode an update; the arrays of one that is not finite are not finite either."""
 
     @abstractmethod
     def decode(self, arrays: Arrays, layout: Layout) -> np.ndarray:
-        """The update that arrays of the schema stand for, in float64; ``ValueError`` if none."""
+        """Decode arrays of the schema into float64; raise ``ValueError`` if they encode nothing."""
 
 
 @dataclass(frozen=True)
 class TopK(Compression):
-    """The values of largest magnitude over all arrays, with their places (Aji and Heafield 2017).
+    """The values of largest magnitude over all arrays, with their indices (Aji and Heafield 2017).
 
-    Of equal magnitudes, the first. A place takes 2 bytes in models of less than 65,536
-    parameters, 4 in larger ones.
+    Ties go to the lower index. An index takes 2 bytes in models of less than 65,536 parameters, 4
+    in larger ones.
 
     Parameters
     ----------
     fraction : float, default 0.1
-        Of the values that travels, rounded up.
+        Fraction of the values that is sent, rounded up.
     """
 
     fraction: float = 0.1
@@ -57,12 +58,12 @@ class TopK(Compression):
         require_number("fraction", self.fraction, above=0, at_most=1)
 
     def schema(self, layout: Layout) -> Schema:
-        """Places in rising order, and values."""
+        """Return the schema: indices in rising order, and values."""
         kept = (int(np.ceil(self.fraction * layout.size)),)
         return {INDICES: (kept, np.min_scalar_type(layout.size)), VALUES: (kept, layout.dtype)}
 
     def encode(self, update: np.ndarray, layout: Layout) -> Arrays:
-        """See :class:`Compression`."""
+        """Encode an update: see :class:`Compression`."""
         (kept,), places = self.schema(layout)[INDICES]
         magnitude = np.where(np.isnan(update), np.inf, np.abs(update))
         largest = np.sort(np.argsort(-magnitude, kind="stable")[:kept])
@@ -71,12 +72,12 @@ class TopK(Compression):
         return {INDICES: largest.astype(places), VALUES: values}
 
     def decode(self, arrays: Arrays, layout: Layout) -> np.ndarray:
-        """See :class:`Compression`."""
+        """Decode an update: see :class:`Compression`."""
         indices = arrays[INDICES]
         rising = np.all(indices[1:] > indices[:-1])
         if not rising or (indices.size and indices[-1] >= layout.size):
             raise ValueError(
-                f"array {INDICES!r} must hold places from 0 to {layout.size - 1} in rising order"
+                f"array {INDICES!r} must hold indices from 0 to {layout.size - 1} in rising order"
             )
         update = np.zeros(layout.size)
         update[indices] = arrays[VALUES]
@@ -85,22 +86,22 @@ class TopK(Compression):
 
 @dataclass(frozen=True)
 class Int8(Compression):
-    """Each value as one of 255 equally spaced levels, between plus and minus its array's largest.
+    """Each value as one of 255 equally spaced levels, up to the largest magnitude of its array.
 
-    Rounded to the nearest level, so no value is off by more than 1/254 of the largest of its
-    array. Error feedback needs no more than that (Karimireddy et al. 2019): rounding by lot, which
-    has no bias (QSGD, Alistarh et al. 2017), would cost accuracy and a random stream.
+    Values are rounded to the nearest level: the error is at most 1/254 of the largest magnitude.
+    With error feedback this suffices (Karimireddy et al. 2019); unbiased stochastic rounding (QSGD,
+    Alistarh et al. 2017) would cost accuracy and need a random stream.
     """
 
     def schema(self, layout: Layout) -> Schema:
-        """Levels of all values, and the distance of two levels in each array."""
+        """Return the schema: levels of all values, and the spacing of the levels of each array."""
         return {
             CODES: ((layout.size,), np.dtype(np.int8)),
             SCALES: ((len(layout.schema),), np.result_type(layout.dtype, np.float32)),
         }
 
     def encode(self, update: np.ndarray, layout: Layout) -> Arrays:
-        """See :class:`Compression`."""
+        """Encode an update: see :class:`Compression`."""
         largest = [np.abs(update[p]).max(initial=0.0) for p in layout.places.values()]
         with np.errstate(over="ignore"):
             scales = (np.array(largest) / LARGEST_CODE).astype(self.schema(layout)[SCALES][1])
@@ -111,13 +112,13 @@ class Int8(Compression):
         return {CODES: codes, SCALES: scales}
 
     def decode(self, arrays: Arrays, layout: Layout) -> np.ndarray:
-        """See :class:`Compression`."""
+        """Decode an update: see :class:`Compression`."""
         with np.errstate(over="ignore", invalid="ignore"):
             return np.multiply(arrays[CODES], self._spread(arrays[SCALES], layout))
 
     @staticmethod
     def _spread(scales: np.ndarray, layout: Layout) -> np.ndarray:
-        """The scale of each value's array."""
+        """Return the spacing of the levels for each value."""
         sizes = [place.stop - place.start for place in layout.places.values()]
         return np.repeat(scales.astype(np.float64), sizes)
 
@@ -128,7 +129,7 @@ def compress_update(
     base: Mapping[str, np.ndarray],
     residual: np.ndarray | None = None,
 ) -> tuple[ArrayRecord, np.ndarray]:
-    """What a node sends, with error feedback (Seide et al. 2014, Karimireddy et al. 2019).
+    """Encode an update with error feedback (Seide et al. 2014, Karimireddy et al. 2019).
 
     ::
 
@@ -136,28 +137,28 @@ def compress_update(
         sent     = compression(p)
         residual = p - sent
 
-    So whatever was ever sent, plus the residual, is the sum of all updates. An update that is not
-    finite is sent as such, for the server to turn away, and leaves the residual as it was.
+    The sum of everything sent plus the residual is the sum of all updates. An update that is not
+    finite is encoded as such, for the server to reject, and leaves the residual unchanged.
 
     Parameters
     ----------
     compression : Compression
     arrays : mapping of str to array
-        What the node trained.
+        Trained arrays.
     base : mapping of str to array
-        The version that it was sent, as it was sent.
+        Arrays that the node was sent.
     residual : array of float64, shape (P,), optional
-        What earlier messages left out; None for nothing.
+        What earlier messages left out; None: nothing.
 
     Returns
     -------
     ArrayRecord, array of float64 of shape (P,)
-        What to send instead of `arrays`, and the residual to keep.
+        Record to send instead of `arrays`, and the residual to keep.
 
     Raises
     ------
     ValueError
-        If the residual is of another model.
+        If the residual belongs to another model.
     """
     layout = Layout(base)
     if residual is None:
@@ -175,7 +176,7 @@ def compress_update(
 def compression_mod(
     compression: Compression, *, arrayrecord_key: str = "arrays", residual_key: str = "residual"
 ) -> Callable[[Message, Context, Callable[[Message, Context], Message]], Message]:
-    """A mod for Flower's ClientApp: arrays go out compressed, with error feedback.
+    """Return a mod for Flower's ClientApp that compresses replies with error feedback.
 
     ``ClientApp(mods=[compression_mod(TopK(0.1))])`` and ``BufferedAsync(compression=TopK(0.1))``.
 
@@ -183,9 +184,9 @@ def compression_mod(
     ----------
     compression : Compression
     arrayrecord_key : str, default "arrays"
-        Record of the messages that holds the arrays.
+        Name of the record that holds the arrays.
     residual_key : str, default "residual"
-        Record of ``context.state`` that keeps what was left out.
+        Name of the record of ``context.state`` that keeps the residual.
     """
 
     def mod(
@@ -194,7 +195,7 @@ def compression_mod(
         base = message.content.array_records.get(arrayrecord_key)
         reply = call_next(message, context)
         arrays = None if reply.has_error() else reply.content.array_records.get(arrayrecord_key)
-        if base is None or arrays is None:  # of another kind of message
+        if base is None or arrays is None:  # not a train message
             return reply
         kept = context.state.array_records.get(residual_key)
         residual = None if kept is None else kept[residual_key].numpy()

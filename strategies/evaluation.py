@@ -1,7 +1,8 @@
-"""Evaluation on the nodes, one version at a time, beside training."""
+"""Evaluation on the nodes, one version at a time, in parallel with training."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -9,19 +10,19 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 
 @dataclass
 class Evaluation:
-    """One version on its way through the nodes that were drawn for it.
+    """One version and the nodes that were drawn to evaluate it.
 
     Parameters
     ----------
     version : int
     arrays : ArrayRecord
-        Of that version.
+        Arrays of that version.
     waiting : set of int
-        Nodes that have not been asked yet, since they are at work.
+        Nodes to which no message has been sent yet, since they are busy.
     opened_at : float
-        Time of the strategy's clock.
+        Seconds since training began.
     replies : list of Message
-        Past the guard.
+        Validated replies.
     """
 
     version: int
@@ -31,14 +32,39 @@ class Evaluation:
     replies: list[Message] = field(default_factory=list)
 
     def drop(self, present: Collection[int], expired: bool) -> None:
-        """Do not wait for nodes that have left, and for nobody when the time is over."""
+        """Stop waiting for nodes that have left; for all once the time is over."""
         self.waiting = set() if expired else self.waiting.intersection(present)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps beside arrays and replies."""
+        return {
+            "version": self.version,
+            "waiting": sorted(self.waiting),
+            "opened_at": self.opened_at,
+            "replies": len(self.replies),
+        }
+
+    @classmethod
+    def load(
+        cls, state: dict[str, Any], arrays: ArrayRecord, replies: list[Message]
+    ) -> "Evaluation":
+        """Restore an evaluation from a checkpoint."""
+        waiting = set(state["waiting"])
+        return cls(state["version"], arrays, waiting, state["opened_at"], replies)
 
 
 def mean_metrics(
     metrics: Iterable[Mapping[str, float | list[float]]], weights: np.ndarray
 ) -> MetricRecord:
-    """Weighted mean of each metric, over the records that have it in the first one's shape."""
+    """Compute the weighted mean of each metric.
+
+    A metric is averaged over the records that have it, in the shape of the first of them.
+
+    Parameters
+    ----------
+    metrics : iterable of mapping
+    weights : array of float64, shape (K,)
+    """
     sums: dict[str, np.ndarray] = {}
     totals: dict[str, float] = {}
     for record, weight in zip(metrics, weights, strict=True):

@@ -1,4 +1,4 @@
-"""Who is at work: one message in flight per node, and a pause for nodes that fail."""
+"""Messages in flight, one per node, and the back-off of nodes that fail."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -9,20 +9,20 @@ TRAIN, EVALUATE = "train", "evaluate"
 
 @dataclass(frozen=True)
 class Flight:
-    """A message that has not been answered.
+    """A message in flight.
 
     Parameters
     ----------
     message_id : str
     node_id : int
     member : int
-        Who is behind the node id.
+        The member to which the node belongs; it stays when a SuperNode returns under a new id.
     base_version : int
         Version of the arrays that were sent, from the server's own record.
     sent_at : float
-        Time of the strategy's clock.
+        Seconds since training began.
     ttl : float
-        Seconds after which no answer is expected.
+        Time-to-live in seconds; no reply is expected after it.
     kind : {"train", "evaluate"}, default "train"
     """
 
@@ -36,15 +36,15 @@ class Flight:
 
 
 class Flights:
-    """Flights by message, and the back-off of failing nodes.
+    """Messages in flight, and the exponential back-off of nodes that fail.
 
     Parameters
     ----------
     backoff : float
-        Seconds for which a node is left alone after its first failure; doubles with each
-        further failure in a row.
+        Pause after the first failure of a node, in seconds; it doubles with each further failure
+        in a row.
     max_backoff : float
-        The most that it grows to.
+        Longest pause, in seconds.
     """
 
     def __init__(self, backoff: float, max_backoff: float) -> None:
@@ -59,12 +59,12 @@ class Flights:
 
     @property
     def message_ids(self) -> list[str]:
-        """Messages that wait for an answer, oldest first."""
+        """Ids of the messages in flight, oldest first."""
         return list(self._by_message)
 
     @property
     def base_versions(self) -> set[int]:
-        """Versions that some node is training from."""
+        """Versions that nodes are training from."""
         return {f.base_version for f in self._by_message.values() if f.kind == TRAIN}
 
     @property
@@ -73,50 +73,50 @@ class Flights:
         return any(flight.kind == EVALUATE for flight in self._by_message.values())
 
     def may_start(self, node_id: int, now: float) -> bool:
-        """Whether a node has nothing in flight and is not being left alone."""
+        """Return whether a node has no message in flight and is not in a pause."""
         return node_id not in self._busy and now >= self._not_before.get(node_id, now)
 
     def open(self, flight: Flight) -> None:
-        """Record a message that was sent."""
+        """Record a message that has been sent."""
         self._by_message[flight.message_id] = flight
         self._busy.add(flight.node_id)
 
     def get(self, message_id: str) -> Flight | None:
-        """The flight that a reply belongs to; None if there is none (late, doubled, forged)."""
+        """Return the flight of a message; None if it is not in flight (any more)."""
         return self._by_message.get(message_id)
 
     def close(self, flight: Flight) -> None:
-        """Forget a message that was answered."""
+        """Remove a message that was answered or given up."""
         del self._by_message[flight.message_id]
         self._busy.discard(flight.node_id)
 
     def overdue(self, now: float, grace: float) -> list[Flight]:
-        """Flights whose time was over `grace` seconds ago."""
+        """Return the flights whose time-to-live ended more than `grace` seconds ago."""
         return [f for f in self._by_message.values() if now - f.sent_at > f.ttl + grace]
 
     def failed(self, node_id: int, now: float) -> float:
-        """Leave a node alone for a while; returns the seconds."""
+        """Record a failure of a node; return the pause that follows, in seconds."""
         count = self._failures[node_id] = self._failures.get(node_id, 0) + 1
-        # Beyond 2^60 every limit is reached, and the power would overflow.
+        # Bounded, since the power would overflow.
         pause = float(min(self.backoff * 2.0 ** min(count - 1, 60), self.max_backoff))
         self._not_before[node_id] = now + pause
         return pause
 
     def succeeded(self, node_id: int) -> None:
-        """Forget the failures of a node."""
+        """Reset the back-off of a node."""
         self._failures.pop(node_id, None)
         self._not_before.pop(node_id, None)
 
     def forget_all_but(self, present: Collection[int], now: float) -> None:
-        """Forget the failures of nodes that have left, once their pause is over.
+        """Reset the back-off of nodes that have left, once their pause is over.
 
-        A SuperNode that restarts comes back under a new id: the old ones must not pile up.
+        A SuperNode without a key returns under a new id: the old ones must not accumulate.
         """
         for node_id in [n for n, t in self._not_before.items() if t < now and n not in present]:
             self.succeeded(node_id)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint keeps."""
         return {
             "flights": [asdict(flight) for flight in self._by_message.values()],
             "failures": list(self._failures.items()),
@@ -124,7 +124,7 @@ class Flights:
         }
 
     def load(self, state: dict[str, Any], *, in_flight: bool) -> None:
-        """Go on from a checkpoint; without `in_flight`, the messages are lost."""
+        """Restore a checkpoint; without `in_flight` the messages in flight are lost."""
         self._failures = dict(state["failures"])
         self._not_before = dict(state["not_before"])
         for values in state["flights"] if in_flight else []:

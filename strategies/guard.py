@@ -1,4 +1,4 @@
-"""The door: a reply becomes an update, or is rejected by a named check, and counted."""
+"""Validation of replies: a reply becomes an update, or a named check rejects it."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ MAX_METRICS, MAX_METRIC_LENGTH, LARGEST_METRIC = 256, 1024, 1e300
 
 
 class RejectedError(Exception):
-    """A reply that must not reach the model.
+    """A reply fails a check and must not reach the model.
 
     Parameters
     ----------
@@ -35,16 +35,16 @@ class RejectedError(Exception):
 
 
 class Guard:
-    """Compares every reply with the arrays that training began with, and with two bounds.
+    """Validate every reply against the schema of the initial arrays and two bounds.
 
     Parameters
     ----------
     max_norm : float, default 1e6
-        Largest Euclidean norm of an update (its difference to the version it was sent, over all
-        arrays). The default only stops what has diverged; a bound near the norms of honest
-        updates, which the events tell, also stops attacks by scaling.
+        Largest Euclidean norm of an update (difference to its base version, over all arrays). The
+        default only stops divergence; a bound near the norms of honest updates also stops attacks
+        by scaling.
     max_weight : float, default 1e6
-        Largest weight; the server knows the steps or examples that it asks for.
+        Largest weight; the server knows how many steps or examples it requests.
 
     Attributes
     ----------
@@ -71,18 +71,18 @@ class Guard:
         weighted_by_key: str | None,
         compression: Compression | None = None,
     ) -> None:
-        """Freeze the schema and set the counters to zero.
+        """Freeze the schema and reset the counters.
 
         Parameters
         ----------
         layout : Layout
-            Of the initial arrays.
+            Layout of the initial arrays.
         arrayrecord_key : str
-            Record of a reply that holds the arrays.
+            Name of the record that holds the arrays.
         weighted_by_key : str, optional
-            Metric that holds the weight; without one, all weigh 1.
+            Metric that holds the weight; None: every update has weight 1.
         compression : Compression, optional
-            How updates travel; without one, the trained arrays themselves do.
+            How updates are encoded; None: replies hold the trained arrays.
         """
         self.layout, self.compression = layout, compression
         self.schema = layout.schema if compression is None else compression.schema(layout)
@@ -91,14 +91,14 @@ class Guard:
         self.accepted.clear()
 
     def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
-        """The update that a reply carries.
+        """Return the update that a reply carries.
 
         Parameters
         ----------
         reply : Message
-            With content.
+            A reply without an error.
         flight : Flight
-            The message it answers.
+            The message that it answers.
         base : array, shape (P,)
             The version that was sent.
         now : float
@@ -107,7 +107,7 @@ class Guard:
         Raises
         ------
         RejectedError
-            With the check and the reason.
+            If the reply fails a check.
         """
         weight, metrics = self.check_metrics(reply)
         record = reply.content.array_records.get(self.arrayrecord_key)
@@ -117,7 +117,7 @@ class Guard:
         return Update(reply, flight, weight, delta, metrics, now)
 
     def check_metrics(self, reply: Message) -> tuple[float, Metrics]:
-        """Weight and metrics of a reply; a metric that cannot be averaged is left out."""
+        """Return weight and metrics of a reply, without the metrics that cannot be averaged."""
         metrics: dict[str, Any] = {}
         for record in reply.content.metric_records.values():
             metrics.update(record)
@@ -137,11 +137,11 @@ class Guard:
         return float(weight), kept
 
     def decode(self, record: ArrayRecord) -> Arrays:
-        """Arrays of a record that has the frozen schema; payloads are read last."""
+        """Return the arrays of a record; names, shapes, types and sizes are validated first."""
         schema = self.schema
         if set(record) != set(schema):
             odd = sorted(set(record) ^ set(schema))[:8]
-            raise RejectedError("schema", f"arrays {odd} are missing or not known")
+            raise RejectedError("schema", f"arrays {odd} are missing or unknown")
         for name, (shape, dtype) in schema.items():
             sent = record[name]
             if tuple(sent.shape) != shape or sent.dtype != str(dtype):
@@ -165,7 +165,7 @@ class Guard:
         return arrays
 
     def check_arrays(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
-        """Difference of decoded arrays to their base, finite and of a bounded norm."""
+        """Return the difference of decoded arrays to their base: finite and of a bounded norm."""
         with np.errstate(over="ignore", invalid="ignore"):
             delta = self.difference(arrays, base)
             norm = math.sqrt(square) if (square := float(delta @ delta)) >= 0 else math.nan
@@ -177,7 +177,7 @@ class Guard:
         raise RejectedError("norm", f"norm is {norm:.4g}: must be at most {self.max_norm:g}")
 
     def difference(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
-        """Difference to their base that arrays stand for, whatever it is."""
+        """Return the difference to their base that arrays encode, without validation."""
         if self.compression is None:
             return np.subtract(self.layout.flatten(arrays), base, dtype=np.float64)
         try:
@@ -190,22 +190,22 @@ class Guard:
         self.rejections[check, node_id] += 1
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint keeps."""
         return {
             "rejections": [[*key, count] for key, count in self.rejections.items()],
             "accepted": list(self.accepted.items()),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore a checkpoint."""
         self.rejections.update({(check, node): n for check, node, n in state["rejections"]})
         self.accepted.update(dict(state["accepted"]))
 
 
 def is_usable(value: Any) -> bool:
-    """Whether a metric can be averaged: a finite number, or a short list of them."""
+    """Return whether a metric can be averaged: a finite number, or a short list of them."""
     if isinstance(value, list):
         return len(value) <= MAX_METRIC_LENGTH and all(map(is_usable, value))
-    # The sum of a buffer of them must be finite too.
+    # Bounded, so that the sum over a buffer is finite too.
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and -LARGEST_METRIC < value < LARGEST_METRIC

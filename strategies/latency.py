@@ -1,6 +1,6 @@
-"""How long a node takes for a message: models for the grids under virtual time.
+"""Latency models for grids under virtual time: seconds from a message to its reply.
 
-A model is any callable ``(partition_id, k) -> seconds``, for the k-th message to a node.
+A model is any callable ``(partition_id, k) -> seconds`` for the k-th message to a node.
 """
 
 import csv
@@ -17,28 +17,28 @@ Duration = Callable[[int, int], float]
 
 @dataclass(frozen=True)
 class Latency:
-    """Computing and both transfers, with a random factor.
+    """Computation and two transfers, times a random factor.
 
     ::
 
         seconds = (steps seconds_per_step / speed_i + 2 (delay + bytes / bytes_per_second)) e^z
 
-    ``z`` is normal with mean 0 and deviation `jitter`, drawn from ``(seed, i, k)`` alone, so that
-    the order in which messages are sent changes nothing.
+    ``z`` is normal with mean 0 and standard deviation `jitter`, drawn from ``(seed, i, k)`` alone:
+    it does not depend on the order in which messages are sent.
 
     Parameters
     ----------
     seconds_per_step : float, default 1.0
-        Of a node of speed 1.
+        Seconds of a training step on a node of speed 1.
     steps : float, default 1.0
-        Training steps that a message asks for.
+        Training steps per message.
     speeds : sequence of float, default (1.0,)
-        Relative speed of node i, repeated if there are more nodes.
+        Relative speed of node i; repeated if there are more nodes.
     num_bytes : float, default 0.0
-        Size of the arrays, each way.
+        Size of the arrays in each direction.
     bytes_per_second : float, default inf
     delay : float, default 0.0
-        Seconds of a transfer without content.
+        Propagation delay of a transfer, in seconds.
     jitter : float, default 0.0
     seed : int, default 0
     """
@@ -63,7 +63,7 @@ class Latency:
             require_number("a speed", speed, above=0)
 
     def __call__(self, partition_id: int, k: int) -> float:
-        """Seconds for the k-th message to a node."""
+        """Return the seconds for the k-th message to a node."""
         computing = (
             self.steps * self.seconds_per_step / self.speeds[partition_id % len(self.speeds)]
         )
@@ -76,12 +76,12 @@ class Latency:
 
 @dataclass(frozen=True)
 class Trace:
-    """Recorded times of each node, repeated from the start when they are over.
+    """Recorded latencies of each node, repeated cyclically.
 
     Parameters
     ----------
     seconds : mapping of int to sequence of float
-        By partition id.
+        Latencies by partition id.
     """
 
     seconds: Mapping[int, Sequence[float]]
@@ -95,7 +95,7 @@ class Trace:
 
     @classmethod
     def from_csv(cls, path: Path | str) -> "Trace":
-        """Read rows ``partition_id,seconds`` in the order of time; there is no header."""
+        """Read rows ``partition_id,seconds`` in chronological order, without a header."""
         seconds: dict[int, list[float]] = {}
         with Path(path).open(newline="") as file:
             for number, row in enumerate(csv.reader(file), 1):
@@ -109,7 +109,7 @@ class Trace:
         return cls(seconds)
 
     def __call__(self, partition_id: int, k: int) -> float:
-        """Seconds for the k-th message to a node."""
+        """Return the seconds for the k-th message to a node."""
         if partition_id not in self.seconds:
             raise ValueError(f"the trace has no node {partition_id}: it has {sorted(self.seconds)}")
         times = self.seconds[partition_id]

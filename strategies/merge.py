@@ -1,8 +1,8 @@
-"""From the differences that nodes report to one difference.
+"""Merge rules: from the differences that nodes report to one difference.
 
 A rule is any callable ``(deltas, weights) -> delta``: `deltas` is a sequence of K vectors of
-float64, `weights` an array of K numbers from :func:`merge_weights`. Updates come in the order of
-the node ids, so the order in which they arrived changes nothing.
+float64, `weights` an array of K numbers from :func:`merge_weights`. They are in the order
+of the members, so the result does not depend on the order of arrival.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,16 @@ BY_WEIGHT, BY_COUNT = "weight", "count"
 def merge_weights(
     steps: Sequence[float], staleness_weights: Sequence[float], normalize: str = BY_WEIGHT
 ) -> np.ndarray:
-    """Weights of the buffered updates, from their steps ``n_m`` and staleness weights ``s_m``.
+    """Compute the weights of updates from their steps ``n_m`` and staleness weights ``s_m``.
 
     Parameters
     ----------
     steps : sequence of float
     staleness_weights : sequence of float
     normalize : {"weight", "count"}, default "weight"
-        ``"weight"``: ``w_m = n_m s_m / sum_j n_j s_j``, they sum to 1.
-        ``"count"``: ``w_m = n_m / (sum_j n_j) s_m``, so that a stale buffer moves the model less;
-        with ``n_m = 1`` it is the ``s_m / K`` of FedBuff.
+        ``"weight"``: ``w_m = n_m s_m / sum_j n_j s_j``; the weights sum to 1.
+        ``"count"``: ``w_m = n_m / (sum_j n_j) s_m``; a stale buffer moves the model less. With
+        ``n_m = 1`` this is ``s_m / K`` as in FedBuff.
 
     Returns
     -------
@@ -42,10 +42,10 @@ def merge_weights(
 
 @dataclass(frozen=True)
 class Mean:
-    """``sum_m w_m delta_m``."""
+    """Weighted mean: ``sum_m w_m delta_m``."""
 
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-        """Merge."""
+        """Merge `deltas`."""
         merged = np.zeros_like(deltas[0])
         for delta, weight in zip(deltas, weights, strict=True):
             merged += weight * delta
@@ -54,15 +54,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class TrimmedMean:
-    """Per parameter, the plain mean without the ``floor(fraction K)`` lowest and highest values.
+    """Mean of each parameter without its ``floor(fraction K)`` lowest and highest values.
 
-    The result is scaled by the sum of the weights, which is 1 unless ``normalize="count"``; the
-    single weights do not matter (Yin et al. 2018).
+    The mean is not weighted, but scaled by the sum of the weights, which is 1 unless
+    ``normalize="count"`` (Yin et al. 2018).
 
     Parameters
     ----------
     fraction : float, default 0.2
-        Cut from each end; below 0.5.
+        Share of the values to discard at each end; below 0.5.
     """
 
     fraction: float = 0.2
@@ -71,7 +71,7 @@ class TrimmedMean:
         require_number("fraction", self.fraction, at_least=0, below=0.5)
 
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-        """Merge."""
+        """Merge `deltas`."""
         cut = int(self.fraction * len(deltas))
         inner = np.sort(np.stack(deltas), axis=0)[cut : len(deltas) - cut]
         return inner.mean(axis=0) * weights.sum()
@@ -79,26 +79,26 @@ class TrimmedMean:
 
 @dataclass(frozen=True)
 class Median:
-    """Per parameter, the median, scaled by the sum of the weights (Yin et al. 2018)."""
+    """Median of each parameter, scaled by the sum of the weights (Yin et al. 2018)."""
 
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-        """Merge."""
+        """Merge `deltas`."""
         middle = np.sort(np.stack(deltas), axis=0)[(len(deltas) - 1) // 2 : len(deltas) // 2 + 1]
         return middle.mean(axis=0) * weights.sum()
 
 
 @dataclass(frozen=True)
 class NormFiltered:
-    """Leave out the updates whose norm is above `factor` times the median norm, then merge.
+    """Discard the updates whose norm is above `factor` times the median norm, then merge.
 
-    The weights of the others are scaled up to the same sum.
+    The weights of the others are scaled to the same sum.
 
     Parameters
     ----------
     factor : float, default 3.0
-        At least 1, so that half of the updates always stay.
+        At least 1, so that at least half of the updates are kept.
     rule : callable, default Mean()
-        Merges the others.
+        Rule that merges the others.
     """
 
     factor: float = 3.0
@@ -108,7 +108,7 @@ class NormFiltered:
         require_number("factor", self.factor, at_least=1)
 
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
-        """Merge."""
+        """Merge `deltas`."""
         norms = np.array([np.linalg.norm(delta) for delta in deltas])
         kept = np.flatnonzero(norms <= self.factor * np.median(norms)).tolist()
         scaled = weights[kept] * (weights.sum() / weights[kept].sum())

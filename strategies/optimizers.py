@@ -1,7 +1,7 @@
-"""What the server does with the merged difference.
+"""Server optimisers: from the merged difference to the next version.
 
-An optimiser is any object with ``step(theta, delta) -> theta`` and a dict ``state`` of arrays,
-which the strategy empties when training begins and a checkpoint keeps.
+An optimiser is any object with ``step(theta, delta) -> theta`` and a dict ``state`` of arrays. The
+strategy clears the state when training begins; checkpoints keep it.
 """
 
 from typing import Protocol
@@ -12,26 +12,26 @@ from strategies.checks import require_number
 
 
 class ServerOptimizer(Protocol):
-    """Makes the next version."""
+    """Computes the next version."""
 
     state: dict[str, np.ndarray]
 
     def step(self, theta: np.ndarray, delta: np.ndarray) -> np.ndarray:
-        """The next version.
+        """Return the next version.
 
         Parameters
         ----------
         theta : array of float64, shape (P,)
             Current version.
         delta : array of float64, shape (P,)
-            Merged difference; points where the nodes went, so it is added.
+            Merged difference, in the direction in which the nodes have moved: it is added.
         """
 
 
 class SGD:
-    """``u <- momentum u + delta``, ``theta <- theta + rate u``; no momentum: FAuNO, FedAvg.
+    """``u <- momentum u + delta``, ``theta <- theta + rate u``.
 
-    With momentum it is FedAvgM (Hsu et al. 2019).
+    Without momentum it is the step of FAuNO and FedAvg, with momentum FedAvgM (Hsu et al. 2019).
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class SGD:
         return f"SGD(rate={self.rate:g}, momentum={self.momentum:g})"
 
     def step(self, theta: np.ndarray, delta: np.ndarray) -> np.ndarray:
-        """The next version."""
+        """Return the next version."""
         if self.momentum:
             delta = self.momentum * self.state.get("velocity", np.zeros_like(delta)) + delta
             self.state["velocity"] = delta
@@ -60,7 +60,7 @@ class SGD:
 class Adam:
     """Adam on the server (Kingma and Ba 2015; FedAdam, Reddi et al. 2021).
 
-    In version t = 1, 2, ...::
+    For version t = 1, 2, ...::
 
         m <- beta1 m + (1 - beta1) delta
         v <- beta2 v + (1 - beta2) delta^2
@@ -71,7 +71,7 @@ class Adam:
     rate : float, default 0.1
     beta1, beta2 : float, default 0.9, 0.99
     epsilon : float, default 1e-3
-        The defaults are those of Flower's ``FedAdam``, which begins with t = 2.
+        The defaults are those of Flower's ``FedAdam``, which starts with t = 2.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Adam:
         )
 
     def step(self, theta: np.ndarray, delta: np.ndarray) -> np.ndarray:
-        """The next version."""
+        """Return the next version."""
         zeros = np.zeros_like(delta)
         t = float(self.state.get("t", np.zeros(()))) + 1
         m = self.beta1 * self.state.get("m", zeros) + (1 - self.beta1) * delta

@@ -1,6 +1,6 @@
-"""The strategies of the literature, as settings of :class:`BufferedAsync`.
+"""Strategies of the literature, as settings of :class:`BufferedAsync`.
 
-Every argument of :class:`BufferedAsync` may be given, and wins over the preset.
+Every argument of :class:`BufferedAsync` may be given, and overrides the preset.
 """
 
 from typing import Any
@@ -37,8 +37,7 @@ class FedBuff(BufferedAsync):
 class FedAsync(BufferedAsync):
     """``theta <- (1 - a) theta + a theta_m`` with ``a = rate s(tau)`` (Xie et al. 2019).
 
-    A version per reply, which is mixed into the newest version whatever it started from;
-    ``s(tau) = (1 + tau)^-0.5``.
+    Each reply is mixed into the newest version, whatever its base; ``s(tau) = (1 + tau)^-0.5``.
     """
 
     def __init__(self, buffer_size: float = 1, *, rate: float = 0.6, **settings: Any) -> None:
@@ -53,7 +52,7 @@ class FedAsync(BufferedAsync):
 
 
 class SyncBuffered(BufferedAsync):
-    """FedAvg with this package's guard and checkpoints: K = all, and all wait for all."""
+    """FedAvg with the guard and checkpoints of this package: K = all, in synchronous rounds."""
 
     def __init__(self, buffer_size: float = 1.0, **settings: Any) -> None:
         super().__init__(buffer_size, **{"refill": ON_VERSION, **settings})

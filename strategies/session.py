@@ -1,10 +1,9 @@
-"""One training, from its first message to its last: the event loop behind a strategy."""
+"""One training from its first message to its last: the event loop behind a strategy."""
 
 import math
-import time
-from collections.abc import Callable
-from logging import ERROR, INFO, WARNING
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from logging import INFO, WARNING
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -12,112 +11,97 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from strategies.arrays import Layout, to_arrays, to_record
-from strategies.buffer import Buffer, Update
-from strategies.clock import Clock
+from strategies.arrays import size_of_arrays, to_arrays, to_record
+from strategies.buffer import Buffer
+from strategies.checkpoint import State, Tensors, as_tensor, inside, pack, under, unpack
 from strategies.evaluation import Evaluation
-from strategies.flights import EVALUATE, TRAIN, Flight, Flights
-from strategies.freeze import freeze, thaw
+from strategies.exchange import Exchange
+from strategies.flights import EVALUATE, TRAIN, Flight
+from strategies.grid_protocols import Resumable
 from strategies.guard import RejectedError
-from strategies.wire import size_of_arrays
+from strategies.hooks import EvaluateFn, SessionStrategy
+from strategies.versions import Versions
 
-if TYPE_CHECKING:
-    from strategies.buffered_async import BufferedAsync
-
-# The engine answers for a lost node when the message's time-to-live is over; some never do.
-GRACE = 5.0
-
-EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+HISTORIES = (
+    "train_metrics_clientapp",
+    "evaluate_metrics_clientapp",
+    "evaluate_metrics_serverapp",
+)
 
 
 class Session:
-    """What is true at this moment of a training, and the steps that change it.
+    """State of a training, and the steps that change it.
 
     Parameters
     ----------
-    strategy : BufferedAsync
-        Settings and hooks.
+    strategy : SessionStrategy
     grid : Grid
     initial_arrays : ArrayRecord
-    train_config, evaluate_config : ConfigRecord
+    train_config, evaluate_config : ConfigRecord, optional
     evaluate_fn : callable, optional
     """
 
     def __init__(
         self,
-        strategy: "BufferedAsync",
+        strategy: SessionStrategy,
         grid: Grid,
         initial_arrays: ArrayRecord,
-        train_config: ConfigRecord,
-        evaluate_config: ConfigRecord,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord | None,
         evaluate_fn: EvaluateFn | None,
     ) -> None:
-        self.strategy, self.grid = strategy, grid
-        self.train_config, self.evaluate_config = train_config, evaluate_config
+        self.strategy = strategy
+        self.train_config = train_config or ConfigRecord()
+        self.evaluate_config = evaluate_config or ConfigRecord()
         self.evaluate_fn = evaluate_fn
-        self.clock: Clock = strategy.clock or getattr(grid, "clock", None) or time
-        self.zero = self.clock.monotonic()
-        arrays = to_arrays(initial_arrays)
-        self.layout = Layout(arrays)
-        self.version = 0
-        self.bases = {0: self.layout.flatten(arrays)}
-        if not np.all(np.isfinite(self.bases[0])):
-            raise ValueError("initial_arrays holds a value that is not finite")
+        self.versions = Versions(initial_arrays)
+        self.exchange = Exchange(strategy, grid, self.versions)
+        self.flights = self.exchange.flights
         self.result = Result(arrays=initial_arrays)
         self.buffer = Buffer()
-        self.flights = Flights(strategy.backoff, strategy.max_backoff)
         self.rng = np.random.default_rng(strategy.seed)
         self.evaluation: Evaluation | None = None
         self.evaluated = 0
-        self.merging: dict[str, Update] = {}
-        self.unmatched = 0
         self.present: list[int] = []
         self.needed, self.short = 0, (0, 0)
-        self.wake, self.last_look = True, -math.inf
+        self.wake, self.last_refresh = True, -math.inf
         strategy.guard.begin(
-            self.layout, strategy.arrayrecord_key, strategy.weighted_by_key, strategy.compression
+            self.versions.layout,
+            strategy.arrayrecord_key,
+            strategy.weighted_by_key,
+            strategy.compression,
         )
         strategy.server_optimizer.state.clear()
 
-    # ---- time and talk -----------------------------------------------------------------------
-
-    def now(self) -> float:
-        """Seconds since training began."""
-        return self.clock.monotonic() - self.zero
-
-    def emit(self, event: str, **values: Any) -> None:
-        """Tell the strategy's listener."""
-        self.strategy.on_event({"t": round(self.now(), 4), "event": event, **values})
+    @property
+    def version(self) -> int:
+        """The newest version."""
+        return self.versions.newest
 
     # ---- the loop ----------------------------------------------------------------------------
 
     def run(self, num_rounds: int, timeout: float) -> Result:
         """Make versions until there are `num_rounds` or `timeout` seconds have passed."""
         if self.version == 0:
-            self._look_at_version()
-        while self.version < num_rounds and self.now() < timeout:
+            self._on_version()
+        while self.version < num_rounds and self.exchange.now() < timeout:
             before = self.version
             self.step(num_rounds)
             self._save(before)
         if self.version < num_rounds:
-            log(
-                WARNING,
-                "timeout after %.0f s: %s of %s versions",
-                timeout,
-                self.version,
-                num_rounds,
-            )
+            made = f"{self.version} of {num_rounds} versions"
+            log(WARNING, "timeout after %.0f s: %s", timeout, made)
         self._finish_evaluation(timeout)
         return self.result
 
     def step(self, num_rounds: int) -> None:
-        """Send what can be sent, take what has come, or wait a moment."""
-        if self.wake or self.now() - self.last_look >= self.strategy.refresh_interval:
-            self.wake, self.last_look = False, self.now()
+        """Send messages to idle nodes, receive what has arrived, or sleep."""
+        if self.wake or self.exchange.now() - self.last_refresh >= self.strategy.refresh_interval:
+            self.wake, self.last_refresh = False, self.exchange.now()
             self.dispatch(training=self.version < num_rounds)
-        # Nodes that leave make a K that is a fraction smaller.
+        # Also before receiving: when nodes leave, a K that is a fraction decreases.
         flushed = self._flush_if_due(num_rounds)
-        replies = self.pull()
+        replies = self.exchange.pull()
         for reply in replies:
             self.receive(reply)
             self._flush_if_due(num_rounds)
@@ -127,7 +111,7 @@ class Session:
         if replies or flushed:
             self.wake = True
         else:
-            self.clock.sleep(self.strategy.poll_interval)
+            self.exchange.sleep()
 
     def _flush_if_due(self, num_rounds: int) -> bool:
         due = self.version < num_rounds and 0 < self.needed <= len(self.buffer)
@@ -137,7 +121,7 @@ class Session:
 
     def _is_late(self) -> bool:
         wait = self.strategy.flush_after
-        late = wait is not None and self.now() - self.buffer.oldest >= wait
+        late = wait is not None and self.exchange.now() - self.buffer.oldest >= wait
         if late:
             log(
                 WARNING,
@@ -149,26 +133,21 @@ class Session:
         return late
 
     def drain(self, timeout: float) -> int:
-        """Wait for the messages in flight; returns how many have not been answered."""
-        end = self.now() + timeout
-        while len(self.flights) and self.now() < end:
-            replies = self.pull()
+        """Receive and discard the replies in flight; return how many messages are unanswered."""
+        end = self.exchange.now() + timeout
+        while len(self.flights) and self.exchange.now() < end:
+            replies = self.exchange.pull()
             for reply in replies:
                 self.receive(reply)
             if not replies:
-                self.clock.sleep(self.strategy.poll_interval)
-        self.buffer = Buffer()
+                self.exchange.sleep()
+        self.buffer.clear()
         return len(self.flights)
 
     # ---- sending -----------------------------------------------------------------------------
 
-    def idle(self, node_ids: list[int]) -> list[int]:
-        """Which of these nodes may be sent a message now."""
-        now = self.now()
-        return [node_id for node_id in node_ids if self.flights.may_start(node_id, now)]
-
-    def count(self, nodes: int) -> None:
-        """Work out K for the nodes that take part."""
+    def update_needed(self, nodes: int) -> None:
+        """Compute K for the nodes that take part, and log when it changes or is out of reach."""
         needed = self.strategy.updates_needed(nodes)
         if needed > nodes and (needed, nodes) != self.short:
             wait = self.strategy.flush_after
@@ -185,163 +164,95 @@ class Session:
         self.needed = needed
 
     def dispatch(self, training: bool) -> None:
-        """Evaluate on the nodes that are asked for it; send the other idle ones on to train."""
-        self.present = sorted(self.strategy.nodes(self.grid))
-        self.flights.forget_all_but(set(self.present), self.now())
-        self.count(len(self.present))
+        """Send evaluate messages to the nodes drawn for it, train messages to other idle ones."""
+        grid = self.exchange.grid
+        self.present = sorted(self.strategy.nodes(grid))
+        self.flights.forget_all_but(set(self.present), self.exchange.now())
+        self.update_needed(len(self.present))
         if self.evaluation is not None:
             patience = max(map(self.strategy.time_to_live, self.evaluation.waiting), default=0.0)
-            expired = self.now() - self.evaluation.opened_at > patience
+            expired = self.exchange.now() - self.evaluation.opened_at > patience
             self.evaluation.drop(self.present, expired)
             messages = self.strategy.configure_evaluate(
-                self.evaluation.version, self.evaluation.arrays, self.evaluate_config, self.grid
+                self.evaluation.version, self.evaluation.arrays, self.evaluate_config, grid
             )
             for message in messages:
-                self._send(message, self.evaluation.version, EVALUATE)
+                self.evaluation.waiting.discard(message.metadata.dst_node_id)
+                self.exchange.send(message, self.evaluation.version, EVALUATE)
             self._close_evaluation()
         if training and self._may_begin(len(self.present)):
             for message in self.strategy.configure_train(
-                self.version, self.result.arrays, self.train_config, self.grid
+                self.version, self.result.arrays, self.train_config, grid
             ):
-                self._send(message, self.version, TRAIN)
+                self.exchange.send(message, self.version, TRAIN)
 
     def _may_begin(self, nodes: int) -> bool:
         begun = self.version > 0 or len(self.flights) > 0 or len(self.buffer) > 0
         return begun or nodes >= self.strategy.min_available_nodes
 
-    def _send(self, message: Message, version: int, kind: str) -> None:
-        node_id = message.metadata.dst_node_id
-        if kind == EVALUATE and self.evaluation is not None:
-            self.evaluation.waiting.discard(node_id)
-        # One message per call: the grids disagree on what stands for one that was refused.
-        pushed = [message_id for message_id in self.grid.push_messages([message]) if message_id]
-        if not pushed:
-            self.fail(node_id, "error", "the message could not be sent", kind=kind)
-            return
-        member, ttl = self.strategy.member_of(node_id), message.metadata.ttl
-        self.flights.open(Flight(pushed[0], node_id, member, version, self.now(), ttl, kind))
-        about = {"version": version, "message": pushed[0], "kind": kind}
-        self.emit("dispatch", node=node_id, bytes=size_of_arrays(message), **about)
-
     # ---- receiving ---------------------------------------------------------------------------
 
-    def pull(self) -> list[Message]:
-        """Replies that are there; flights that nobody will answer any more are closed."""
-        for flight in self.flights.overdue(self.now(), GRACE):
-            self.flights.close(flight)
-            self.fail(flight.node_id, "error", "no answer in its time", **self._about(flight))
-        return list(self.grid.pull_messages(self.flights.message_ids)) if len(self.flights) else []
-
     def receive(self, reply: Message) -> None:
-        """Buffer one reply, or say why not."""
-        # By message: the source of an error reply is the SuperLink, not the node.
-        flight = self.flights.get(reply.metadata.reply_to_message_id)
-        forged = flight and not reply.has_error() and reply.metadata.src_node_id != flight.node_id
-        if flight is None or forged:
-            self.unmatched += 1
-            self.emit("unmatched", message=reply.metadata.reply_to_message_id)
+        """Validate a reply, and buffer its update or report why not."""
+        flight = self.exchange.match(reply)
+        if flight is None:
             return
-        self.flights.close(flight)
-        about = self._about(flight)
-        if reply.has_error():
-            reason = str(reply.error.reason)[:300]
-            self.fail(flight.node_id, "error", reason, code=reply.error.code, **about)
-            return
-        guard = self.strategy.guard
+        fields, guard = self.exchange.fields(flight), self.strategy.guard
         try:
             if flight.kind == EVALUATE:
                 self._receive_evaluation(reply, flight)
             else:
-                self._receive_update(reply, flight, about)
-        except RejectedError as rejection:
-            guard.reject(rejection.check, flight.node_id)
-            check = rejection.check
-            self.fail(flight.node_id, "reject", str(rejection), check=check, **about)
+                self._receive_update(reply, flight, fields)
+        except RejectedError as error:
+            guard.reject(error.check, flight.node_id)
+            self.exchange.fail(flight.node_id, "reject", str(error), check=error.check, **fields)
             return
         guard.accepted[flight.node_id] += 1
 
-    def _about(self, flight: Flight) -> dict[str, Any]:
-        return {
-            "kind": flight.kind,
-            "message": flight.message_id,
-            "version": flight.base_version,
-            "staleness": self.version - flight.base_version,
-            "latency": round(self.now() - flight.sent_at, 4),
-        }
-
-    def _receive_update(self, reply: Message, flight: Flight, about: dict[str, Any]) -> None:
-        # An update that is buffered is merged before the next version: its staleness is final.
-        self.strategy.check_staleness(about["staleness"])
-        base = self.bases[flight.base_version]
-        update = self.strategy.guard.check(reply, flight, base, self.now())
-        # Not for an evaluation: whoever answers those may still fail in training.
+    def _receive_update(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
+        # A buffered update is merged into the next version: its staleness will not change.
+        self.strategy.check_staleness(fields["staleness"])
+        base = self.versions.bases[flight.base_version]
+        update = self.strategy.guard.check(reply, flight, base, self.exchange.now())
+        # Not after an evaluation: a node that can evaluate may still fail in training.
         self.flights.succeeded(flight.node_id)
-        replaced = self.buffer.put(update)
-        told = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply)}
-        self.emit("reply", node=flight.node_id, replaced=replaced, **told, **about)
-
-    def fail(self, node_id: int, event: str, reason: str, *, kind: str, **values: Any) -> None:
-        """Tell of a failure; one in training costs the node a pause, unless it was only slow."""
-        offence = kind == TRAIN and values.get("check") != "stale"
-        pause = self.flights.failed(node_id, self.now()) if offence else 0.0
-        self.emit(event, node=node_id, pause=pause, reason=reason, kind=kind, **values)
-        log(WARNING, "node %s: %s (%s); pause %.0f s", node_id, event, reason, pause)
+        fields = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply), **fields}
+        self.exchange.emit("reply", node=flight.node_id, replaced=self.buffer.put(update), **fields)
 
     # ---- versions ----------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Make the next version from the buffer."""
-        updates = self.buffer.take_all()
-        staleness = [self.version - update.base_version for update in updates]
-        self.merging = {update.flight.message_id: update for update in updates}
-        about = {
+        """Make the next version from the buffer, and empty it."""
+        updates = self.buffer.in_order()
+        fields = {
             "nodes": [update.node_id for update in updates],
             "members": [update.member for update in updates],
             "steps": [update.steps for update in updates],
-            "staleness": staleness,
+            "staleness": [self.version - update.base_version for update in updates],
         }
-        arrays, metrics = self.strategy.aggregate_train(
-            self.version + 1, [update.reply for update in updates]
-        )
-        self.merging = {}
+        replies = [update.reply for update in updates]
+        arrays, metrics = self.strategy.aggregate_train(self.version + 1, replies)
+        self.buffer.clear()
         if arrays is None:
-            self.emit("discard", version=self.version, **about)
+            self.exchange.emit("discard", version=self.version, **fields)
             return
-        self.version += 1
+        self.versions.add(arrays)
+        self.versions.forget_all_but(self.flights.base_versions)
         self.result.arrays = arrays
         if metrics is not None:
             self.result.train_metrics_clientapp[self.version] = metrics
-        self.bases[self.version] = self.layout.flatten(to_arrays(arrays))
-        self._forget_bases()
-        self.emit("flush", version=self.version, **about)
-        log(INFO, "version %s from %s nodes at %.1f s", self.version, len(updates), self.now())
-        self._look_at_version()
+        self.exchange.emit("flush", version=self.version, **fields)
+        log(
+            INFO,
+            "version %s from %s nodes at %.1f s",
+            self.version,
+            len(updates),
+            self.exchange.now(),
+        )
+        self._on_version()
 
-    def merge(self, updates: list[Update]) -> ArrayRecord | None:
-        """Arrays of the next version; None if they would not be finite."""
-        strategy = self.strategy
-        theta = self.bases[self.version].astype(np.float64)
-        deltas = [update.delta for update in updates]
-        if strategy.relative_to_newest:
-            deltas = [u.delta + (self.bases[u.base_version] - theta) for u in updates]
-        with np.errstate(over="ignore", invalid="ignore"):
-            delta = strategy.merge(deltas, strategy.weights(updates, self.version))
-            state = {name: array.copy() for name, array in strategy.server_optimizer.state.items()}
-            stepped = strategy.server_optimizer.step(theta, delta)
-            arrays = self.layout.unflatten(stepped)
-        if not all(np.all(np.isfinite(array)) for array in arrays.values()):
-            log(ERROR, "version %s would not be finite: its updates are left out", self.version + 1)
-            strategy.server_optimizer.state.clear()
-            strategy.server_optimizer.state.update(state)
-            return None
-        return to_record(arrays)
-
-    def _forget_bases(self) -> None:
-        in_use = self.flights.base_versions | self.buffer.base_versions | {self.version}
-        self.bases = {version: base for version, base in self.bases.items() if version in in_use}
-
-    def _look_at_version(self) -> None:
-        """Evaluate on the server, ask nodes to evaluate, call back."""
+    def _on_version(self) -> None:
+        """Evaluate on the server, start the evaluation on the nodes, call ``on_version``."""
         metrics = self.evaluate_fn(self.version, self.result.arrays) if self.evaluate_fn else None
         if metrics is not None:
             self.result.evaluate_metrics_serverapp[self.version] = metrics
@@ -353,21 +264,21 @@ class Session:
     # ---- evaluation on the nodes -------------------------------------------------------------
 
     def _open_evaluation(self) -> None:
-        """Draw nodes for the newest version, unless an older one is still on its way."""
+        """Draw nodes for the newest version, unless another one is being evaluated."""
         fraction = self.strategy.fraction_evaluate
         if fraction == 0 or self.evaluation is not None:
             return
-        present = sorted(self.strategy.nodes(self.grid))
+        present = sorted(self.strategy.nodes(self.exchange.grid))
         drawn = self.rng.permutation(len(present))[: math.ceil(fraction * len(present))]
         waiting = {present[i] for i in drawn}
-        self.evaluation = Evaluation(self.version, self.result.arrays, waiting, self.now())
+        self.evaluation = Evaluation(self.version, self.result.arrays, waiting, self.exchange.now())
         self.evaluated = self.version
 
     def _receive_evaluation(self, reply: Message, flight: Flight) -> None:
         self.strategy.guard.check_metrics(reply)
         if self.evaluation is not None and self.evaluation.version == flight.base_version:
             self.evaluation.replies.append(reply)
-        self.emit("evaluation", node=flight.node_id, **self._about(flight))
+        self.exchange.emit("evaluation", node=flight.node_id, **self.exchange.fields(flight))
 
     def _close_evaluation(self) -> None:
         evaluation = self.evaluation
@@ -377,13 +288,13 @@ class Session:
         metrics = self.strategy.aggregate_evaluate(evaluation.version, evaluation.replies)
         if metrics is not None:
             self.result.evaluate_metrics_clientapp[evaluation.version] = metrics
-        self.emit("evaluated", version=evaluation.version, nodes=len(evaluation.replies))
+        self.exchange.emit("evaluated", version=evaluation.version, nodes=len(evaluation.replies))
 
     def _finish_evaluation(self, timeout: float) -> None:
-        """Hear the nodes on the last version, training being over."""
+        """Evaluate the last version after training."""
         if self.strategy.fraction_evaluate == 0:
             return
-        while self.now() < timeout and (self.evaluation or self.evaluated < self.version):
+        while self.exchange.now() < timeout and (self.evaluation or self.evaluated < self.version):
             self._open_evaluation()
             self.wake = True
             self.step(self.version)
@@ -392,17 +303,95 @@ class Session:
 
     def _save(self, before: int) -> None:
         checkpoints = self.strategy.checkpoint
-        # One look for replies may make several versions.
+        # One poll may make several versions.
         if (
             checkpoints is not None
             and self.version // checkpoints.every > before // checkpoints.every
         ):
-            checkpoints.save(self.version, *freeze(self), self.layout.describe())
+            checkpoints.save(self.version, *self.state(), self.versions.layout.describe())
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if the strategy is to and there is one."""
+        """Resume from the newest checkpoint, if the strategy wants to and there is one."""
         checkpoints = self.strategy.checkpoint
-        found = checkpoints.begin(self.layout.describe()) if checkpoints is not None else None
+        schema = self.versions.layout.describe()
+        found = checkpoints.begin(schema) if checkpoints is not None else None
         if found is not None:
-            thaw(self, *found)
-            self.emit("resume", version=self.version)
+            self.load(*found)
+            self.exchange.emit("resume", version=self.version)
+
+    def state(self) -> tuple[State, Tensors]:
+        """Return what the future of the training depends on."""
+        grid, evaluation, strategy = self.exchange.grid, self.evaluation, self.strategy
+        state: State = {
+            "version": self.version,
+            "time": self.exchange.now(),
+            "last_look": self.last_refresh,
+            "wake": self.wake,
+            "needed": self.needed,
+            "unmatched": self.exchange.unmatched,
+            "evaluated": self.evaluated,
+            "rng": self.rng.bit_generator.state,
+            "guard": strategy.guard.state(),
+            "result": {
+                name: {str(v): dict(record) for v, record in getattr(self.result, name).items()}
+                for name in HISTORIES
+            },
+            "buffer": self.buffer.state(),
+            **self.flights.state(),
+            "evaluation": None if evaluation is None else evaluation.state(),
+        }
+        tensors = inside("base", {str(v): base for v, base in self.versions.bases.items()})
+        tensors |= inside("optimizer", strategy.server_optimizer.state)
+        tensors |= pack("reply", [update.reply for update in self.buffer])
+        if evaluation is not None:
+            tensors |= inside("evaluated", to_arrays(evaluation.arrays))
+            tensors |= pack("evaluation", evaluation.replies)
+        if isinstance(grid, Resumable):
+            blobs = grid.save_state()
+            tensors |= inside("grid", {name: as_tensor(data) for name, data in blobs.items()})
+        return state, tensors
+
+    def load(self, state: State, tensors: Tensors) -> None:
+        """Restore :meth:`state` in a new session, and in its grid if that is resumable."""
+        grid, strategy = self.exchange.grid, self.strategy
+        blobs = {name: tensor.tobytes() for name, tensor in under("grid", tensors).items()}
+        in_flight = bool(blobs) and isinstance(grid, Resumable)
+        if blobs and isinstance(grid, Resumable):
+            grid.load_state(blobs)
+        elif state["flights"]:
+            count = len(state["flights"])
+            log(WARNING, "%s messages in flight are lost: their nodes are sent new ones", count)
+        self.exchange.zero = self.exchange.clock.monotonic() - state["time"]
+        self.exchange.unmatched = state["unmatched"]
+        self.needed, self.evaluated = state["needed"], state["evaluated"]
+        self.wake, self.last_refresh = state["wake"], state["last_look"]
+        self.rng.bit_generator.state = state["rng"]
+        bases = {int(version): base for version, base in under("base", tensors).items()}
+        self.result.arrays = self.versions.load(state["version"], bases)
+        for name in HISTORIES:
+            records = {int(v): MetricRecord(values) for v, values in state["result"][name].items()}
+            getattr(self.result, name).update(records)
+        self.flights.load(state, in_flight=in_flight)
+        strategy.server_optimizer.state.update(under("optimizer", tensors))
+        replies = unpack("reply", tensors)
+        for reply, values in zip(replies, state["buffer"], strict=True):
+            self._load_update(reply, **values)
+        strategy.guard.load(state["guard"])
+        if state["evaluation"] is not None and in_flight:
+            evaluated = to_record(under("evaluated", tensors))
+            replies = unpack("evaluation", tensors)
+            self.evaluation = Evaluation.load(state["evaluation"], evaluated, replies)
+        elif state["evaluation"] is not None:
+            self.evaluated = 0  # repeated, at the latest when training is over
+
+    def _load_update(
+        self, reply: Message, steps: float, arrived_at: float, **flight_values: Any
+    ) -> None:
+        flight = Flight(**flight_values)
+        base = self.versions.bases[flight.base_version]
+        try:
+            update = self.strategy.guard.check(reply, flight, base, arrived_at)
+        except RejectedError as error:  # with another guard or compression than before
+            log(WARNING, "node %s: its buffered update is discarded: %s", flight.node_id, error)
+            return
+        self.buffer.put(replace(update, steps=steps))

@@ -1,7 +1,7 @@
-"""How much an update still counts that started from an older version.
+"""Staleness rules: the weight of an update that started from an older version.
 
 A rule is any callable from the staleness tau >= 0 (versions made since the update's base) to a
-weight s >= 0; an update of weight 0 is turned away when it arrives.
+weight s >= 0; an update of weight 0 is rejected when it arrives.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ StalenessRule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Constant:
-    """``s(tau) = 1``: an old update counts like a new one; FAuNO's choice."""
+    """``s(tau) = 1``: a stale update weighs as much as a fresh one, as in FAuNO."""
 
     def __call__(self, staleness: int) -> float:
-        """Weight of an update."""
+        """Return the weight of an update."""
         return 1.0
 
 
@@ -36,7 +36,7 @@ class Polynomial:
         require_number("exponent", self.exponent, at_least=0)
 
     def __call__(self, staleness: int) -> float:
-        """Weight of an update."""
+        """Return the weight of an update."""
         return float((1 + staleness) ** -self.exponent)
 
 
@@ -60,7 +60,7 @@ class Hinge:
         require_number("delay", self.delay, at_least=0)
 
     def __call__(self, staleness: int) -> float:
-        """Weight of an update."""
+        """Return the weight of an update."""
         return 1.0 / (self.slope * max(staleness - self.delay, 0.0) + 1.0)
 
 
@@ -71,7 +71,7 @@ class CutOff:
     Parameters
     ----------
     limit : int
-        Largest staleness that counts.
+        Largest staleness with a weight.
     rule : callable, default Constant()
     """
 
@@ -82,5 +82,5 @@ class CutOff:
         require_number("limit", self.limit, at_least=0)
 
     def __call__(self, staleness: int) -> float:
-        """Weight of an update."""
+        """Return the weight of an update."""
         return self.rule(staleness) if staleness <= self.limit else 0.0

@@ -1,6 +1,7 @@
-"""Virtual time around any real grid: the same run, however busy the machine is."""
+"""Virtual time around a real grid: the same run, however busy the machine is."""
 
 import heapq
+import math
 import time
 from collections.abc import Iterable, Mapping
 
@@ -8,18 +9,18 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from strategies.clock import VirtualClock
+from strategies.flower_internals import set_metadata
 from strategies.grids import FIRST_NODE_ID, GridAround
 from strategies.latency import Duration
 
 
 class VirtualTimeGrid(GridAround):
-    """Hands out the replies of `grid` in the order and at the times of a latency model.
+    """Deliver the replies of `grid` in the order and at the times of a latency model.
 
-    The engine still works in parallel, as fast as it can. A reply is held back until its virtual
-    time has come, and virtual time waits for a reply that is due: a strategy sees the same
-    replies at the same times in every run, if the clients depend on nothing but their messages,
-    their state and a seed. Nodes are known by ``1000 + partition_id``, since the engine draws its
-    ids anew in every run.
+    The engine works in parallel, as fast as it can. A reply is held back until its virtual time,
+    and virtual time waits for a reply that is due: a strategy receives the same replies at the
+    same times in every run, if the clients depend only on their messages, their state and a seed.
+    Node ids are ``1000 + partition_id``, since the engine draws new ones in every run.
 
     Parameters
     ----------
@@ -27,13 +28,16 @@ class VirtualTimeGrid(GridAround):
     duration : callable
         ``duration(partition_id, k)``: virtual seconds for the k-th message of a node.
     partitions : mapping of int to int, optional
-        Partition id of each node id of `grid`. Default: the nodes in the order in which they were
-        registered, which in Flower's simulation engine is the partition id.
+        Partition id of each node id of `grid`. Default: the position in the order of registration,
+        which in Flower's simulation engine is the partition id.
     patience : float, default 600.0
-        Real seconds to wait for a reply that is due.
+        Real seconds to wait for a reply that is due; then ``TimeoutError``.
     poll_interval : float, default 0.02
-        Real seconds between two looks for it.
+        Real seconds between two polls for it.
     """
+
+    clock: VirtualClock
+    longest_sleep = math.inf
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class VirtualTimeGrid(GridAround):
     ) -> None:
         super().__init__(grid)
         self.duration = duration
-        self.patience, self.poll_interval = patience, poll_interval
+        self.patience, self._poll_interval = patience, poll_interval
         partitions = in_order_of_registration(grid) if partitions is None else partitions
         if len(set(partitions.values())) != len(partitions):
             raise ValueError(f"partitions is {dict(partitions)}: no two nodes may have the same")
@@ -62,7 +66,7 @@ class VirtualTimeGrid(GridAround):
         self._messages = 0
 
     def next_event(self) -> float | None:
-        """Virtual time at which the next reply is due, None if there is none."""
+        """Return the virtual time of the next reply, None if there is none."""
         self._settle()
         return self._due[0][0] if self._due else None
 
@@ -73,26 +77,26 @@ class VirtualTimeGrid(GridAround):
             self._ready[message_id] = due, number
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes of the grid that have a partition."""
-        there = (self._outer.get(inner) for inner in self.grid.get_node_ids())
-        return sorted(outer for outer in there if outer is not None)
+        """Return the ids of the nodes that have a partition."""
+        online = (self._outer.get(inner) for inner in self.grid.get_node_ids())
+        return sorted(outer for outer in online if outer is not None)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; an empty id stands for a message that could not be sent."""
+        """Send each message and return its id, empty if it could not be sent."""
         return [self._push(message) for message in messages]
 
     def _push(self, message: Message) -> str:
         outer = message.metadata.dst_node_id
         if outer not in self._inner:
             return ""
-        about = message.metadata
-        # A message of its own: the simulation engine keeps the very object that it is given.
+        metadata = message.metadata
+        # A copy: the simulation engine keeps the object that it is given.
         translated = Message(
             message.content,
             self._inner[outer],
-            about.message_type,
-            ttl=about.ttl,
-            group_id=about.group_id,
+            metadata.message_type,
+            ttl=metadata.ttl,
+            group_id=metadata.group_id,
         )
         real = [message_id for message_id in self.grid.push_messages([translated]) if message_id]
         if not real:
@@ -107,7 +111,7 @@ class VirtualTimeGrid(GridAround):
         return message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are due, in the order of their times; waits until the engine has them."""
+        """Return the replies that are due, in order of arrival, once the engine has them."""
         self._settle()
         ready = [message_id for message_id in message_ids if message_id in self._ready]
         in_order = sorted(ready, key=lambda message_id: self._ready.pop(message_id))
@@ -126,34 +130,16 @@ class VirtualTimeGrid(GridAround):
                         f"the engine has not answered {message_id} in patience = "
                         f"{self.patience:g} s"
                     )
-                time.sleep(self.poll_interval)
+                time.sleep(self._poll_interval)
         reply = self._replies.pop(real_id)
         source = reply.metadata.src_node_id
-        reply.metadata.__dict__["_reply_to_message_id"] = message_id
-        reply.metadata.__dict__["_src_node_id"] = self._outer.get(source, source)
+        set_metadata(
+            reply, reply_to_message_id=message_id, src_node_id=self._outer.get(source, source)
+        )
         return reply
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send, and let virtual time pass until all have answered or `timeout` is over."""
-        waiting = {message_id for message_id in self.push_messages(messages) if message_id}
-        end = float("inf") if timeout is None else self.clock.monotonic() + timeout
-        replies: list[Message] = []
-        while waiting:
-            got = list(self.pull_messages(waiting))
-            replies += got
-            waiting -= {reply.metadata.reply_to_message_id for reply in got}
-            due = min((t for t, _, i in self._due if i in waiting), default=float("inf"))
-            if due > end or not waiting:
-                break
-            self.clock.now = due
-        if waiting:
-            self.clock.now = max(self.clock.now, end)
-        return replies
 
 
 def in_order_of_registration(grid: Grid) -> dict[int, int]:
-    """Nodes numbered from 0 in the order in which the SuperLink has registered them."""
+    """Return the position of each node in the order in which the SuperLink has registered them."""
     nodes = sorted(grid.get_nodes(), key=lambda node: node.registered_at)
     return {int(node.node_id): i for i, node in enumerate(nodes)}

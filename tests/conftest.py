@@ -5,9 +5,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from sim_env.engine.reward import REWARDS, RewardSpec
-from sim_env.network.failures import DynamicsSpec
+from sim_env.network.failures import DynamicsSpec, Outage
 from sim_env.network.topology import Topology
-from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
+from sim_env.scenario import PhysicsSpec, Quirks, Scenario, ScenarioSpec
+from sim_env.workload.schedule import Step
 from sim_env.workload.workload import JobTable, Schedule, WorkloadSpec
 
 settings.register_profile(
@@ -19,12 +20,17 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+STEPS = [Step(0, 1.5), Step(3, 1), Step(0.5, 9)]
+
+
 @st.composite
 def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -> Scenario:
-    """A connected network of 2 to 6 nodes under stress: small queues, short deadlines, odd jobs.
+    """Draw a connected network of 2 to 6 nodes under stress: small queues and short deadlines.
 
-    `options` draws further options of the physics.
+    `options` draws further settings of the physics and its quirks.
     """
+    further = {} if options is None else draw(options)
+    quirks = {name: further.pop(name) for name in list(further) if hasattr(Quirks, name)}
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     nodes = draw(st.integers(2, 6))
     edges = {(i, int(rng.integers(i))) for i in range(1, nodes)}
@@ -58,9 +64,7 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             rate=draw(st.sampled_from([0.5, 3.0, 20.0])),
             deadline_min=low,
             deadline_max=draw(st.sampled_from([low, low + 0.2, low + 10.0])),
-            schedule=draw(
-                st.sampled_from([Schedule(), Schedule("steps", steps="0-1.5,3-1,0.5-9")])
-            ),
+            schedule=draw(st.sampled_from([Schedule(), Schedule("steps", steps=STEPS)])),
         ),
         physics=PhysicsSpec(
             link=draw(st.sampled_from(["wireless", "fixed"])),
@@ -69,7 +73,8 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             hop_cap=draw(st.sampled_from([0, 1, 8])),
             information_delay=draw(st.sampled_from([0, 1, 4] if options is None else [1, 3])),
             cancel_in_service=draw(st.booleans()),
-            **(draw(options) if options is not None else {}),
+            quirks=Quirks(**quirks),
+            **further,
         ),
         reward=RewardSpec(
             kind=draw(st.sampled_from(REWARDS)),
@@ -80,8 +85,13 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             st.sampled_from(
                 [
                     DynamicsSpec(),
-                    DynamicsSpec(nodes="node_0 0-1.1,node_1 1-2,node_0 0.5-2.5"),
-                    DynamicsSpec(links="node_1/node_0 0.7-3"),
+                    DynamicsSpec(
+                        nodes={
+                            "node_0": [Outage(0, 1.1), Outage(0.5, 2.5)],
+                            "node_1": [Outage(1, 2)],
+                        }
+                    ),
+                    DynamicsSpec(links={"node_1/node_0": [Outage(0.7, 3)]}),
                     DynamicsSpec(node_mttf=3.0, node_mttr=0.5, link_mttf=2.0, link_mttr=1.0),
                 ]
             )

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import typer
 
-from fauno_flwr.config.settings import ConfigError, RunConfig
+from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.results.report import format_table, plot_comparison, tables, to_csv
 from sim_env.evaluation import by_world, run_policy, summarise

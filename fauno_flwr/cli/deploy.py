@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import SHARED, ConfigError, require_address
+from fauno_flwr.config.settings import SHARED, require_address
 
 
 def local(
@@ -20,12 +21,12 @@ def local(
     nodes: Annotated[
         int | None,
         typer.Option(
-            help="SuperNodes, in a network of as many nodes with a link from each to each; "
-            "default: one for each node that learns in the network of the preset.",
+            help="SuperNodes, in a network of that size in which every node is linked to every "
+            "other; default: one for each node that learns in the network of the preset.",
             min=2,
         ),
     ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Encrypt; makes the certificates.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt, with new certificates.")] = False,
     auth: Annotated[
         bool, typer.Option("--auth", help="Admit registered SuperNodes only; needs --tls.")
     ] = False,
@@ -42,22 +43,24 @@ def local(
     """
     if auth and not tls:
         raise ConfigError("--auth is on and --tls is off: keys of SuperNodes need TLS, add --tls")
-    # All nodes are ours: their actors may be gathered, unless the user says no.
+    # All nodes are the user's own: their actors may be collected.
     settings = ["training=deployment", "federation.collect_actors=true"]
     if nodes is not None:
         settings += ["topology=full20", f"topology.nodes={nodes}"]
     settings += overrides or []
     config = load_config(conf, settings)
-    # Below the checks: who has mistyped a setting need not wait for torch.
-    from fauno_flwr.cli.progress import Progress, keep_log, print_results, stop_on_signals
+    # After the settings are checked: importing torch takes seconds.
+    from fauno_flwr.cli.flower_run import print_results, run_config, stop_on_signals, wait_for_run
     from fauno_flwr.deployment.engine import EngineError, free_addresses, stage_app
     from fauno_flwr.deployment.local import Deployment
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.registry import make_task
 
-    served = config.world.kind == SHARED and not config.world.address
-    if served:
+    find_heuristics("evaluation.policies", config.evaluation.policies)
+    hosts_world = config.world.kind == SHARED and not config.world.address
+    if hosts_world:
         settings.append(f"world.address={free_addresses(1)[0]}")
         config = load_config(conf, settings)
     agents = len(make_task(config).names)
@@ -65,41 +68,38 @@ def local(
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
     path = results_path(out, "deploy")
     RunDirectory.check(path)
-    if Path(conf).suffix:
-        conf = str(Path(conf).absolute())
-    run_config = {"conf": conf, "overrides": shlex.join(settings), "out": str(path)}
-    joint = path / "world.json"
-    world = world_arguments(conf, settings, config.world.address, joint) if served else []
+    submitted, joint = run_config(conf, settings, path), path / "world.json"
+    world: list[str] = []
+    if hosts_world:
+        world = world_arguments(submitted["conf"], settings, config.world.address, joint)
     stop_on_signals()
-
-    def tell(sentence: str) -> None:
-        typer.echo(sentence, err=True)
-
     try:
         with Deployment(
-            agents, tls=tls, auth=auth, world=world, warm=warm, tell=tell
+            agents, tls=tls, auth=auth, world=world, warm=warm, report=_print_line
         ) as deployment:
-            how = ("TLS" if tls else "no TLS") + (", registered keys only" if auth else "")
-            tell(f"SuperLink on {deployment.address} ({how}), logs in {deployment.home}")
+            secured = ("TLS" if tls else "no TLS") + (", registered keys only" if auth else "")
+            _print_line(f"SuperLink on {deployment.address} ({secured}), logs in {deployment.home}")
             for service in deployment.services.values():
-                tell(f"  {service.name}: process {service.process.pid}")
-            run_id = deployment.submit_run(stage_app(deployment.home / "app"), run_config)
-            tell(f"run {run_id}, results in {path}; fauno status {shlex.quote(str(path))} tells")
-            follow = Progress(path, agents, config)
-            status, details = follow.until_the_end(lambda: deployment.status(run_id))
-            if status != "finished:completed":
-                log = keep_log(path, deployment.run_log(run_id) + deployment.tail(100_000))
-                raise EngineError(f"the run ended as {status}: {details} (log: {log})")
+                _print_line(f"  {service.name}: process {service.process.pid}")
+            run_id = deployment.submit_run(stage_app(deployment.home / "app"), submitted)
+            _print_line(
+                f"run {run_id}, results in {path}; see also fauno status {shlex.quote(str(path))}"
+            )
+            wait_for_run(deployment, run_id, path, agents, config)
     except EngineError as error:
-        typer.echo(f"fauno: {error}", err=True)
+        _print_line(f"fauno: {error}")
         raise typer.Exit(FAILED) from None
     print_results(path, config)
-    if served and joint.exists():
+    if joint.exists():
         typer.echo(f"\nthe shared world:\n{format_status(json.loads(joint.read_text()))}")
 
 
+def _print_line(line: str) -> None:
+    typer.echo(line, err=True)
+
+
 def world_arguments(conf: str, settings: list[str], address: str, out: Path) -> list[str]:
-    """Arguments of ``fauno world serve`` for the world that a run with these settings shares."""
+    """Return arguments of ``fauno world serve`` for the world of a run with these settings."""
     port = address.rpartition(":")[2]
     return ["--conf", conf, "--port", port, "--out", str(out), *settings]
 
@@ -115,12 +115,14 @@ def certificates(
     from fauno_flwr.deployment.keys import write_certificates
 
     made = write_certificates(hosts, out.expanduser().absolute(), days)
-    typer.echo(f"for the SuperLink alone: {made.certificate} {made.key}")
-    typer.echo(f"for everybody:           {made.authority}")
+    typer.echo(f"for the SuperLink only: {made.certificate} {made.key}")
+    typer.echo(f"for every client:       {made.authority}")
 
 
 def key(
-    path: Annotated[Path, typer.Argument(help="Of the private key; the public one gets .pub.")],
+    path: Annotated[
+        Path, typer.Argument(help="File for the private key; the public one gets .pub appended.")
+    ],
 ) -> None:
     """Make the key pair of a SuperNode; register its public key at the SuperLink."""
     from fauno_flwr.deployment.keys import write_node_key
@@ -137,7 +139,7 @@ def worker(
         Path, typer.Option(help="File with the secret that the SuperNode was given.")
     ],
 ) -> None:
-    """Run a SuperNode's messages in forks of one process, which has loaded their libraries.
+    """Run a SuperNode's messages in forks of one process that has their libraries loaded.
 
     For a SuperNode with --isolation process --superexec-auth-secret-file FILE. It relies on
     internals of Flower 1.41.
@@ -149,7 +151,7 @@ def worker(
     secret = secret_file.expanduser()
     if not secret.is_file():
         raise ConfigError(f"secret-file is {str(secret)!r}: must be a file")
-    # Not in this process: the forks must find no module of the app loaded.
+    # A process of its own: its forks must not find modules of the app already loaded.
     script = str(Path(__file__).parents[1] / "deployment" / "warm_worker.py")
     options = ["--insecure", "--runtime-api-address", address]
     options += ["--superexec-auth-secret-file", str(secret)]

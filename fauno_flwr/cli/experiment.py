@@ -1,20 +1,28 @@
 """The command ``fauno experiment``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fauno_flwr.cli.options import FAILED
-from fauno_flwr.config.settings import ConfigError
-from sim_env.errors import require_choice
+from fauno_flwr.cli.options import FAILED, split_names
+from fauno_flwr.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fauno_flwr.experiments.design import Experiment
 
 
 def experiment(
     name: Annotated[
-        str, typer.Argument(help="baseline, buffer, transfer, straggler or federation.")
+        str,
+        typer.Argument(
+            help="baseline, buffer, transfer, straggler or federation, or package.module:attribute "
+            "of your own."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; goes on with what is there.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; one with results is continued.")
+    ],
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer conditions, shorter training.")
     ] = False,
@@ -23,35 +31,72 @@ def experiment(
     ] = None,
     methods: Annotated[
         str,
-        typer.Option(help="Only these, with commas: fauno,independent; default: all of them."),
+        typer.Option(help="Only these, separated by commas: fauno,independent; default: all."),
     ] = "",
+    heuristics: Annotated[
+        str,
+        typer.Option(
+            help="Further heuristics, separated by commas: lqrand, or package.module:attribute of "
+            "your own."
+        ),
+    ] = "",
+    tables_only: Annotated[
+        bool,
+        typer.Option("--tables-only", help="Write the tables of the cells there; compute none."),
+    ] = False,
     address: Annotated[
         str | None,
         typer.Option(help="Ray cluster; default: RAY_ADDRESS, or else this machine's cores."),
     ] = None,
 ) -> None:
-    """Answer one of the paper's questions; stopped, the same command goes on."""
-    from fauno_flwr.experiments import EXPERIMENTS
+    """Answer a question of the paper, or one of your own; the same command resumes if stopped."""
     from fauno_flwr.experiments.design import cells
 
-    try:
-        require_choice("experiment", name, EXPERIMENTS)
-        asked = EXPERIMENTS[name]
-        wanted = cells(asked, quick, seeds or asked.seeds, methods.split(",") if methods else ())
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    chosen = find_experiment(name)
+    if heuristics:
+        chosen = chosen.with_heuristics(split_names(heuristics))
+    only = split_names(methods) if methods else ()
     from fauno_flwr.experiments.report import write
-    from fauno_flwr.experiments.runner import CellsFailedError, Results, compute, through_ray
+    from fauno_flwr.experiments.runner import (
+        CellsFailedError,
+        Results,
+        compute,
+        stored,
+        through_ray,
+    )
 
-    results = Results(out.expanduser().absolute())
+    folder = out.expanduser().absolute()
     try:
-        found = compute(wanted, results, through_ray(address), _say)
+        if tables_only:
+            found = stored(folder, chosen, quick)
+        else:
+            made = cells(chosen, quick, seeds or chosen.seeds, only)
+            found = compute(made, Results(folder), through_ray(address), _print_progress)
     except CellsFailedError as error:
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None
-    typer.echo(write(asked, quick, found, results.path))
-    typer.echo(f"results in {results.path}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    typer.echo(write(chosen, quick, found, folder))
+    typer.echo(f"results in {folder}")
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def find_experiment(name: str) -> "Experiment":
+    """Return the experiment of that name or import path; raise ``ConfigError`` if none."""
+    from fauno_flwr.experiments import EXPERIMENTS
+    from fauno_flwr.experiments.design import Experiment
+    from sim_env.plugins import find
+
+    try:
+        found = find("experiment", name, EXPERIMENTS, "fauno.experiments")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(found, Experiment):
+        raise ConfigError(
+            f"experiment is {name!r}: must be an Experiment, not of type {type(found).__name__}"
+        )
+    return found
+
+
+def _print_progress(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,5 +1,6 @@
 """What the commands have in common: options, exit codes, where results go."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +17,22 @@ Conf = Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file
 Out = Annotated[
     Path | None, typer.Option(help="New folder for the results; default results/<name>-<time>.")
 ]
+Tables = Annotated[
+    Path | None, typer.Option("--out", help="New folder for the tables (JSON, CSV) and the figure.")
+]
 
 
 def results_path(out: Path | None, name: str) -> Path:
-    """Absolute folder of the results: `out`, or one named by `name` and the time."""
+    """Return the absolute folder of the results: `out`, or one named by `name` and the time."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return (out or Path("results") / f"{name}-{stamp}").expanduser().absolute()
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a list separated by commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def joined(names: Iterable[str]) -> str:
+    """Return names as a list for a setting."""
+    return f"[{','.join(names)}]"

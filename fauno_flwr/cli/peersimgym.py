@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 
 POLICY_HELP = "lq, lqrand, random, local, threshold or sed."
 

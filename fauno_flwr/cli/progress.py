@@ -1,135 +1,133 @@
-"""Following a run of Flower from the shell: how far it is, how it ended, what it wrote."""
+"""How far a run is, from its events; shown on standard error."""
 
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import typer
 
-from fauno_flwr.config.settings import RunConfig
-
-
-def stop_on_signals() -> None:
-    """Turn a termination into an ordinary exit, so that everything started is stopped."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # once is enough: stopping takes a moment
-        typer.echo(f"\nfauno: stopped by {signal.Signals(number).name}", err=True)
-        sys.exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, stop)
+CLEAR = "\r\033[K"  # the line of a terminal
 
 
 class Progress:
-    """Tells how far a run is, from the events that its server writes.
+    """One line about a run: rewritten in place on a terminal, else a new one now and then.
+
+    Parameters
+    ----------
+    agents : int
+        Nodes that learn.
+    versions : int
+        Versions to make.
+    stage : str, default "starting"
+        Shown until the first event.
+    """
+
+    INTERVAL = 5.0  # seconds between two lines of one stage where there is no terminal
+
+    def __init__(self, agents: int, versions: int, stage: str = "starting") -> None:
+        self.agents, self.versions, self.stage = agents, versions, stage
+        self.version, self.replied = 0, set[str]()
+        self.live = sys.stderr.isatty()
+        self._training_since = self._shown_at = 0.0
+        self._shown = self._shown_stage = ""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Process an event and show where the run is."""
+        self.update(event)
+        self.show()
+
+    def update(self, event: Mapping[str, Any]) -> None:
+        """Process an event."""
+        if event["event"] == "stage":
+            self.stage = event["stage"]
+            if self.stage == "training":
+                self._training_since = time.monotonic()
+        elif event["event"] == "reply":
+            self.replied.add(event["name"])
+        elif event["event"] == "flush":
+            self.version = event["version"]
+
+    def text(self) -> str:
+        """Return the line."""
+        if self.stage != "training":
+            return f"{self.stage} ..."
+        text = (
+            f"training: {len(self.replied)}/{self.agents} nodes have replied, "
+            f"version {self.version}/{self.versions}"
+        )
+        if self.version:
+            seconds = time.monotonic() - self._training_since
+            left = seconds / self.version * (self.versions - self.version)
+            text += f", {left:.0f} s left"
+        return text
+
+    def show(self) -> None:
+        """Print the line if it is new, and if it is time for it."""
+        text, now = self.text(), time.monotonic()
+        due = self.live or self.stage != self._shown_stage or now - self._shown_at > self.INTERVAL
+        if text != self._shown and due:
+            typer.echo(f"{CLEAR if self.live else ''}{text}", err=True, nl=not self.live)
+            self._shown, self._shown_stage, self._shown_at = text, self.stage, now
+
+    def clear(self) -> None:
+        """Remove the line from a terminal."""
+        if self.live:
+            typer.echo(CLEAR, err=True, nl=False)
+
+
+class EventFile:
+    """Events that a run appends to a file of JSON lines.
 
     Parameters
     ----------
     path : Path
-        Folder of the run.
-    agents : int
-        Nodes that learn.
-    config : RunConfig
+        Need not exist yet.
     """
 
-    POLL, QUIET = 0.5, 6.0
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
 
-    def __init__(self, path: Path, agents: int, config: RunConfig) -> None:
-        self.events, self.agents, self.versions = (
-            path / "events.jsonl",
-            agents,
-            config.federation.versions,
-        )
-        self.offset, self.stage, self.version, self.heard = 0, "starting Flower", 0, set[str]()
-        self.live = sys.stderr.isatty()
-        self.training_since = 0.0
-
-    def until_the_end(self, status: Callable[[], tuple[str, str]]) -> tuple[str, str]:
-        """Wait until the run has finished; returns its status.
-
-        Parameters
-        ----------
-        status : callable
-            Asks the engine, which takes a second: done only when the events do not tell.
-        """
-        last_news = last_asked = last_shown = time.monotonic()
-        shown = ""
-        while True:
-            time.sleep(self.POLL)
-            now = time.monotonic()
-            if self._read():
-                last_news = now
-            text = self._text(now)
-            if text != shown and (self.live or now - last_shown > 5 or self.stage not in shown):
-                typer.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live)
-                shown, last_shown = text, now
-            quiet = now - max(last_news, last_asked) > self.QUIET
-            if self.stage == "done" or quiet:
-                answer, last_asked = status(), now
-                if answer[0].startswith("finished") or answer[0] == "unknown":
-                    if self.live:
-                        typer.echo("\r\033[K", err=True, nl=False)
-                    return answer
-
-    def _read(self) -> bool:
-        """Take in new events; returns whether there were any."""
-        if not self.events.exists():
-            return False
-        with self.events.open() as file:
-            file.seek(self.offset)
-            text = file.read()
-        whole = text[: text.rfind("\n") + 1]
-        self.offset += len(whole.encode())
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Yield the events since the last call; a line that is being written comes later."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
         for line in whole.splitlines():
-            event = json.loads(line)
-            if event["event"] == "stage":
-                self.stage = event["stage"]
-                if self.stage == "training":
-                    self.training_since = time.monotonic()
-            elif event["event"] == "reply":
-                self.heard.add(event["name"])
-            elif event["event"] == "flush":
-                self.version = event["version"]
-        return bool(whole)
-
-    def _text(self, now: float) -> str:
-        if self.stage != "training":
-            return f"{self.stage} ..."
-        text = (
-            f"training: {len(self.heard)}/{self.agents} nodes heard, "
-            f"version {self.version}/{self.versions}"
-        )
-        if self.version:
-            left = (now - self.training_since) / self.version * (self.versions - self.version)
-            text += f", {left:.0f} s left"
-        return text
+            yield json.loads(line)
 
 
-def keep_log(path: Path, text: str) -> Path:
-    """Write Flower's log beside the results, or here if the run failed before there were any."""
-    log = (path if path.is_dir() else Path.cwd()) / "flower.log"
-    log.write_text(text)
-    return log
+def follow(
+    events: EventFile, progress: Progress, status: Callable[[], tuple[str, str]]
+) -> tuple[str, str]:
+    """Show the progress of a run of Flower until it has finished; return its status.
 
-
-def print_results(path: Path, config: RunConfig) -> None:
-    """Print the comparison and the files of a run that is complete."""
-    from fauno_flwr.results.report import format_rows
-
-    summary = json.loads((path / "summary.json").read_text())
-    if summary["table"]:
-        typer.echo(format_rows(summary["table"], summary["rho"], config.evaluation.worlds))
-    seconds = summary["seconds"]["since_start"]
-    trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
-    trained -= seconds["training"]
-    typer.echo(f"\n{summary['versions']} critic versions in {trained:.0f} s of training; wrote")
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            typer.echo(f"  {file}")
+    Parameters
+    ----------
+    events : EventFile
+        Of the run.
+    progress : Progress
+    status : callable
+        Ask the engine for the status. It takes a second, so it is called only when the run says
+        that it is done, or has not said anything for some seconds.
+    """
+    poll, quiet = 0.5, 6.0  # seconds
+    last_event = last_asked = time.monotonic()
+    while True:
+        time.sleep(poll)
+        now = time.monotonic()
+        for event in events.new():
+            progress.update(event)
+            last_event = now
+        progress.show()
+        if progress.stage == "done" or now - max(last_event, last_asked) > quiet:
+            answer, last_asked = status(), now
+            if answer[0].startswith("finished") or answer[0] == "unknown":
+                progress.clear()
+                return answer

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import OWN, ConfigError, require_address
+from fauno_flwr.config.settings import OWN, require_address
 
 STATUS_PATIENCE = 5.0
 TokenFile = Annotated[

@@ -1,7 +1,8 @@
-"""The settings of a run, read from the YAML files of ``conf/``.
+"""Load the settings of a run from the YAML files of ``conf/``.
 
-A preset names one file for each group (``topology: ether2``) or spells a group out; overrides such
-as ``workload.rate=1`` or ``topology=ether4`` come last.
+A file holds what differs from the defaults of its dataclass. A preset names a file for a group
+(``topology: ether4``) or spells the group out; overrides such as ``workload.rate=1`` or
+``topology=ether4`` come last.
 """
 
 import dataclasses
@@ -12,7 +13,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fauno_flwr.config.settings import ConfigError, RunConfig
+from fauno_flwr.config.agent import PPO, config_class
+from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import RunConfig
 from sim_env.errors import require_choice
 
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
@@ -20,25 +23,25 @@ _PLACES = (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf
 
 
 def conf_dir() -> Path:
-    """The folder ``conf``, wherever this package was installed."""
+    """Return the folder ``conf``, wherever this package was installed."""
     for place in _PLACES:
         if (place / "preset").is_dir():
             return place
-    raise ConfigError(f"the folder conf is missing: looked at {', '.join(map(str, _PLACES))}")
+    raise ConfigError(f"the folder conf is missing: searched {', '.join(map(str, _PLACES))}")
 
 
 def choices(group: str) -> list[str]:
-    """Names of the files of a group of ``conf``."""
+    """Return the names of the files of a group of ``conf``."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
 def from_yaml(text: str) -> RunConfig:
-    """The settings that :meth:`RunConfig.to_yaml` wrote."""
+    """Read the settings that :meth:`RunConfig.to_yaml` wrote."""
     return _build([OmegaConf.to_container(OmegaConf.create(text))])
 
 
 def load_config(conf: str = "ether2", overrides: Sequence[str] = ()) -> RunConfig:
-    """Settings from a preset and overrides.
+    """Load settings from a preset and overrides.
 
     Parameters
     ----------
@@ -89,33 +92,65 @@ def _read(path: Path) -> Any:
 
 
 def _build(layers: Sequence[Any]) -> RunConfig:
-    """Merge layers, each a mapping with dotted groups already nested, over the defaults."""
-    merged = OmegaConf.structured(RunConfig)
+    """Merge layers, each a mapping with dotted groups already nested, over the defaults.
+
+    A group that is chosen by name replaces what earlier layers say of it; a mapping is merged.
+    """
+    groups: dict[str, Any] = {}
     for layer in layers:
         if not isinstance(layer, Mapping):
             raise ConfigError(f"settings are {layer!r}: must be a mapping of keys to values")
         for key, value in layer.items():
-            require_key(RunConfig, "", str(key))
-            group = type(getattr(RunConfig(), str(key)))
-            if dataclasses.is_dataclass(group):
-                if isinstance(value, str):
-                    _require_one_of(str(key), value, choices(str(key)))
-                    value = _read(conf_dir() / str(key) / f"{value}.yaml")
-                if not isinstance(value, Mapping):
-                    raise ConfigError(f"{key} is {value!r}: must be a name or a mapping")
-                for name in value:
-                    require_key(group, f"{key}.", str(name))
-            try:
-                merged = OmegaConf.merge(merged, {str(key): value})
-            except OmegaConfBaseException as error:
-                where = getattr(error, "full_key", None) or key
-                raise ConfigError(f"{where}: {_first_line(error)}") from error
+            name = str(key)
+            require_key(RunConfig, "", name)
+            if not dataclasses.is_dataclass(getattr(RunConfig(), name)):
+                groups[name] = value
+            elif isinstance(value, str):
+                _require_one_of(name, value, choices(name))
+                groups[name] = _read(conf_dir() / name / f"{value}.yaml")
+            elif isinstance(value, Mapping):
+                groups[name] = OmegaConf.to_container(
+                    OmegaConf.merge(OmegaConf.create(groups.get(name, {})), value)
+                )
+            else:
+                raise ConfigError(f"{name} is {value!r}: must be a name or a mapping")
+    merged = OmegaConf.structured(RunConfig)
+    for name, value in groups.items():
+        kind = _group_class(name, value)
+        try:
+            if kind is None:
+                merged[name] = value
+            else:
+                _require_keys(kind, f"{name}.", value)
+                merged[name] = OmegaConf.merge(OmegaConf.structured(kind), value)
+        except OmegaConfBaseException as error:
+            inner = getattr(error, "full_key", None)
+            path = name if kind is None or not inner else f"{name}.{inner}"
+            raise ConfigError(f"{path}: {_first_line(error)}") from error
     try:
         built = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_first_line(error)) from error
     assert isinstance(built, RunConfig)
     return built
+
+
+def _group_class(name: str, value: Any) -> type | None:
+    """Dataclass of a group; None for a single setting."""
+    if name == "agent":
+        return config_class(value.get("algorithm", PPO))
+    kind = type(getattr(RunConfig(), name))
+    return kind if dataclasses.is_dataclass(kind) else None
+
+
+def _require_keys(kind: type, prefix: str, values: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` for a key that a dataclass, or one nested in it, has not."""
+    defaults = kind()
+    for name, value in values.items():
+        require_key(kind, prefix, str(name))
+        nested = getattr(defaults, str(name))
+        if dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
+            _require_keys(type(nested), f"{prefix}{name}.", value)
 
 
 def require_key(kind: type, prefix: str, name: str) -> None:

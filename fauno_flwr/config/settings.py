@@ -1,132 +1,50 @@
-"""The settings of a run: what they are, what they may be, and what they build."""
+"""The settings of a run: dataclasses that validate themselves, and what they build."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from fauno_flwr.config import rules
+from fauno_flwr.config.agent import CRITIC, SHARES, AgentConfig, PPOConfig
+from fauno_flwr.config.errors import ConfigError
 from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.single import SELF
 from sim_env.errors import require_choice, require_number
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
-from sim_env.policies.heuristics import POLICIES
+from sim_env.policies.heuristics import require_policy
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.workload.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
-from strategies.compression import Compression, Int8, TopK
-from strategies.merge import Mean, Median, MergeRule, NormFiltered, TrimmedMean
 
 LARGEST_SEED = 2**62
 MOST_ROLLOUTS = 1000  # of a message that is sized by time
-SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
-ALGORITHMS = PPO, DDQN = ("ppo", "ddqn")
-NETWORKS = EQUIVARIANT, PADDED = ("equivariant", "padded")
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
-COMPRESSIONS = NONE, TOP_K, INT8 = ("none", "top-k", "8-bit")
-MERGE_RULES: dict[str, MergeRule] = {
-    "mean": Mean(),
-    "trimmed-mean": TrimmedMean(),
-    "median": Median(),
-    "norm-filtered": NormFiltered(),
-}
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be; the text is one sentence for the user."""
-
-
-@dataclass
-class AgentConfig:
-    """Networks and learning of every agent.
-
-    Parameters
-    ----------
-    algorithm : str
-        ``ppo``, or ``ddqn``: :mod:`fauno_flwr.learning.ddqn`, the stand-in for SCOF.
-    network : str
-        ``equivariant`` or ``padded``: :mod:`fauno_flwr.learning.networks`.
-    hidden : int
-        Width of the two hidden layers of actor and critic.
-    learning_rate : float
-        Of Adam; falls linearly to 0 with the versions of the run.
-    gamma : float
-        Discount per decision.
-    epochs, minibatches : int
-        Passes over a rollout, and the pieces of one pass.
-    max_grad_norm : float
-        Gradients of actor and critic are clipped to this norm, each by itself.
-    gae_lambda : float
-        Of ``ppo``: lambda of generalised advantage estimation.
-    prior : float
-        Weight of the expected delay in the actor's start: 0 knows nothing, more prefers the shorter
-        delay, as ShortestExpectedDelay does. Of equivariant networks whose observation tells it.
-    clip : float
-        Of ``ppo``: of the probability ratio.
-    entropy : float
-        Of ``ppo``: weight of the entropy bonus.
-    replay : int
-        Of ``ddqn``: decisions in the replay buffer.
-    target_period : int
-        Of ``ddqn``: gradient steps between two copies of the network to the target network.
-    epsilon : float
-        Of ``ddqn``: share of random actions in the end; it begins at 1.
-    epsilon_steps : int
-        Of ``ddqn``: gradient steps until then.
-    """
-
-    algorithm: str = PPO
-    network: str = EQUIVARIANT
-    hidden: int = 32
-    learning_rate: float = 1e-3
-    gamma: float = 0.9
-    epochs: int = 4
-    minibatches: int = 4
-    max_grad_norm: float = 0.5
-    prior: float = 10.0
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01
-    replay: int = 10_000
-    target_period: int = 64
-    epsilon: float = 0.05
-    epsilon_steps: int = 320
-
-    def __post_init__(self) -> None:
-        require_choice("agent.algorithm", self.algorithm, ALGORITHMS)
-        require_choice("agent.network", self.network, NETWORKS)
-        for name in ("hidden", "epochs", "minibatches", "target_period", "epsilon_steps"):
-            require_number(f"agent.{name}", getattr(self, name), at_least=1)
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            require_number(f"agent.{name}", getattr(self, name), above=0)
-        for name in ("gamma", "gae_lambda", "epsilon"):
-            require_number(f"agent.{name}", getattr(self, name), at_least=0, at_most=1)
-        require_number("agent.prior", self.prior, at_least=0)
-        require_number("agent.replay", self.replay, at_least=2)
-        require_number("agent.entropy", self.entropy, at_least=0)
 
 
 @dataclass
 class TrainingConfig:
-    """What one train message makes a node do.
+    """What a node does for one train message.
 
     Parameters
     ----------
     worlds : int
         Parallel copies of the network.
     warmup : int
-        Ticks before the first rollout; the worlds start empty with each message.
+        Ticks before the first rollout; with each message the worlds start empty.
     ticks : int
         Ticks of a rollout.
     rollouts : int
         Rollouts, each followed by an update, per message.
     seconds_per_message : float
-        Real time that a message should take its node: the server asks for as many rollouts as fill
-        it on that node, and for ``rollouts`` only in its first message. 0: always for ``rollouts``.
+        Target duration of a message in real time: the server requests as many rollouts as fill it
+        on that node, and ``rollouts`` only with its first message. 0: always ``rollouts``.
     peers : str
-        What decides for the other agents: ``self`` (this node's own actor) or a heuristic.
+        Policy of the other agents: ``self`` (this node's own actor) or a heuristic.
     """
 
     worlds: int = 16
@@ -141,16 +59,17 @@ class TrainingConfig:
             require_number(f"training.{name}", getattr(self, name), at_least=1)
         for name in ("warmup", "seconds_per_message"):
             require_number(f"training.{name}", getattr(self, name), at_least=0)
-        require_choice("training.peers", self.peers, (SELF, *POLICIES))
+        if self.peers != SELF:
+            require_policy(self.peers, "training.peers")
 
     @property
     def most_rollouts(self) -> int:
-        """Rollouts that a message may ask for."""
+        """Largest number of rollouts that a message may request."""
         return max(self.rollouts, MOST_ROLLOUTS) if self.seconds_per_message else self.rollouts
 
     @property
     def most_steps(self) -> int:
-        """Decisions behind one message, at most: one per world and tick."""
+        """Largest number of decisions behind one message: one per world and tick."""
         return self.worlds * self.ticks * self.most_rollouts
 
 
@@ -161,21 +80,20 @@ class WorldConfig:
     Parameters
     ----------
     kind : str
-        ``own``: each in copies of the network of its own. ``shared``: all in one, that of
-        :mod:`fauno_flwr.shared_world`. ``gym``: not in a network at all, but each in an
-        environment of gymnasium.
+        ``own``: each node in its own copies of the network. ``shared``: all nodes in one network,
+        hosted by :mod:`fauno_flwr.shared_world`. ``gym``: each in an environment of gymnasium.
     address : str
-        Of a shared world: where the service listens, as in ``192.0.2.10:9100``.
+        Address of the service that hosts a ``shared`` world, as in ``192.0.2.10:9100``.
     heuristic : str
-        Decides in a shared world for the nodes that have deployed no actor yet.
+        Policy, in a ``shared`` world, of the nodes that have not deployed an actor yet.
     keep : int
-        Ticks for which a shared world keeps what an agent has decided.
+        Ticks for which a ``shared`` world keeps an agent's decisions.
     patience : float
-        Seconds for which a node tries to reach a shared world that does not answer.
+        Seconds for which a node retries to reach a ``shared`` world.
     env_id : str
-        Of ``gym``: the environment, as :func:`gymnasium.make` takes it (``package:Name-v0``).
+        Id of the ``gym`` environment, as in :func:`gymnasium.make` (``package:Name-v0``).
     nodes : int
-        Of ``gym``: nodes that learn.
+        Number of nodes that learn in a ``gym`` environment.
     """
 
     kind: str = OWN
@@ -189,7 +107,7 @@ class WorldConfig:
     def __post_init__(self) -> None:
         require_choice("world.kind", self.kind, WORLDS)
         require_number("world.nodes", self.nodes, at_least=1)
-        require_choice("world.heuristic", self.heuristic, POLICIES)
+        require_policy(self.heuristic, "world.heuristic")
         require_number("world.keep", self.keep, at_least=1)
         require_number("world.patience", self.patience, above=0)
         if self.address:
@@ -207,46 +125,50 @@ class FederationConfig:
         the nodes report their critics, but keep their own (independent learners).
     versions : int
         Versions to make.
-    buffer_size : float
-        K: a whole number of nodes, or a fraction of them below 1.
+    buffer_size : int or float
+        K: an integer is a number of nodes, a float a fraction of them (1.0: all), rounded up.
     refill : str
-        When a node that has answered gets its next message: at once, with each ``reply``, or with
+        When a node that has reported gets its next message: with each ``reply``, at once, or with
         the next ``version``; with K = all nodes, the latter is synchronous training.
-    server_rate : float
-        Server learning rate.
-    staleness_exponent : float
-        An update from tau versions ago weighs ``(1 + tau)^-staleness_exponent``.
-    merge : str
-        One of ``mean``, ``trimmed-mean``, ``median``, ``norm-filtered``.
-    compression : str
-        How the nodes' updates travel: ``none``; ``top-k``, the largest values; ``8-bit``, levels.
-        What is left out goes into the next message: :mod:`strategies.compression`.
-    top_k : float
-        Of ``top-k``: fraction of the values that travels.
+    staleness : str or mapping
+        Weight of an update by its staleness: ``constant``, ``polynomial``, ``hinge``, ``cut-off``,
+        or one's own; see :mod:`fauno_flwr.config.rules` and :mod:`strategies.staleness`.
+    merge : str or mapping
+        How updates are merged: ``mean``, ``trimmed-mean``, ``median``, ``norm-filtered``, or
+        one's own; see :mod:`strategies.merge`.
+    server_optimizer : str or mapping
+        What makes the next version of the merged update: ``sgd``, ``adam``, or one's own; see
+        :mod:`strategies.optimizers`.
+    compression : str or mapping
+        How the nodes' updates travel: ``none``, ``top-k`` or ``8-bit``. What an update leaves out
+        is added to the next one; see :mod:`strategies.compression`.
+    max_norm : float
+        Largest Euclidean norm of an update; the guard rejects a larger one.
     checkpoints : str
-        Folder for the state of training after each version, absolute; empty for none. A run that
-        finds one there goes on from it.
+        Absolute path of a folder for the state of training after each version; empty: none. A run
+        that finds a checkpoint there resumes from it.
     ttl : float
-        Seconds after which an unanswered message counts as failed. If messages are sized by time,
-        the most: four times as long as a node took for its last one, 60 at least, are enough then.
+        Seconds after which an unanswered message counts as failed. If messages are sized by time
+        (``training.seconds_per_message``), this is the upper bound: a node is given four times the
+        duration of its last message, and at least 60 s.
     timeout : float
         Seconds after which training ends with the versions made so far.
     wait_for_nodes : float
         Seconds to wait until there is a SuperNode for every agent.
     collect_actors : bool
-        Ask the nodes for their actors at the end, for one joint evaluation. Nothing but critics
-        leaves a node otherwise; a node refuses with ``share-actor=false`` in its node config.
+        Query the actors of the nodes at the end, for one joint evaluation. Otherwise nothing but
+        critics leaves a node. A node with ``share-actor=false`` in its node config refuses.
     """
 
-    share: str = "critic"
+    share: str = CRITIC
     versions: int = 40
-    buffer_size: float = 0.5
+    buffer_size: int | float = 0.5
     refill: str = ON_REPLY
-    server_rate: float = 1.0
-    staleness_exponent: float = 0.0
-    merge: str = "mean"
-    compression: str = NONE
-    top_k: float = 0.1
+    staleness: Any = "constant"
+    merge: Any = "mean"
+    server_optimizer: Any = "sgd"
+    compression: Any = "none"
+    max_norm: float = 1e6
     checkpoints: str = ""
     ttl: float = 600.0
     timeout: float = 3600.0
@@ -258,27 +180,21 @@ class FederationConfig:
         require_number("federation.versions", self.versions, at_least=1)
         require_buffer_size(self.buffer_size, "federation.buffer_size")
         require_choice("federation.refill", self.refill, (ON_REPLY, ON_VERSION))
-        for name in ("server_rate", "ttl", "timeout", "wait_for_nodes"):
+        rules.validate(rules.STALENESS, self.staleness)
+        rules.validate(rules.MERGE, self.merge)
+        rules.validate(rules.SERVER_OPTIMIZER, self.server_optimizer)
+        rules.validate(rules.COMPRESSION, self.compression)
+        for name in ("max_norm", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
-        require_number("federation.staleness_exponent", self.staleness_exponent, at_least=0)
-        require_choice("federation.merge", self.merge, MERGE_RULES)
-        require_choice("federation.compression", self.compression, COMPRESSIONS)
-        require_number("federation.top_k", self.top_k, above=0, at_most=1)
         if self.checkpoints and not Path(self.checkpoints).is_absolute():
             raise ConfigError(
                 f"federation.checkpoints is {self.checkpoints!r}: must be an absolute path"
             )
 
-    def build_compression(self) -> Compression | None:
-        """The compression of both ends; None if the arrays travel as they are."""
-        if self.compression == TOP_K:
-            return TopK(self.top_k)
-        return Int8() if self.compression == INT8 else None
-
 
 @dataclass
 class CosimConfig:
-    """One shared network under virtual time; see :mod:`fauno_flwr.cosim.grid`.
+    """Co-simulation in one network under virtual time; see :mod:`fauno_flwr.cosim`.
 
     Parameters
     ----------
@@ -289,59 +205,43 @@ class CosimConfig:
         Instructions that a node executes for one decision in one pass of an update.
     share_with_tasks : bool
         Whether messages share the links with the tasks on them.
-    slowdown : str
-        Nodes whose updates take longer, as in ``rpi_3 10,nuc_0 2``: a name and a factor.
+    slowdown : dict of str to float
+        Factor by which the updates of some nodes take longer, by name: ``{rpi_3: 10, nuc_0: 2}``.
     """
 
     server: str = ""
     training_work: float = 5e5
     share_with_tasks: bool = True
-    slowdown: str = ""
+    slowdown: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_number("cosim.training_work", self.training_work, at_least=0)
-        self._factors()
-
-    def _factors(self) -> dict[str, float]:
-        factors = {}
-        for part in filter(None, (part.strip() for part in self.slowdown.split(","))):
-            name, _, factor = (word.strip() for word in part.rpartition(" "))
-            try:
-                factors[name] = float(factor)
-            except ValueError:
-                raise ValueError(
-                    f"cosim.slowdown is {self.slowdown!r}: must be names and factors, such as "
-                    f"rpi_3 10,nuc_0 2 (not {part!r})"
-                ) from None
-            require_number(
-                f"cosim.slowdown: factor of {name.strip()}", factors[name.strip()], above=0
-            )
-        return factors
+        for name, factor in self.slowdown.items():
+            require_number(f"cosim.slowdown.{name}", factor, above=0)
 
     def slowdowns(self, names: Sequence[str]) -> list[float]:
-        """Factor of each node; ``ValueError`` for a name that is not among `names`."""
-        factors = self._factors()
-        for name in (*factors, *filter(None, [self.server])):
+        """Return the factor of each node; ``ValueError`` for a name that is not among `names`."""
+        for name in (*self.slowdown, *filter(None, [self.server])):
             require_choice("cosim: node", name, names)
-        return [factors.get(name, 1.0) for name in names]
+        return [self.slowdown.get(name, 1.0) for name in names]
 
 
 @dataclass
 class EvaluationConfig:
-    """The joint evaluation in one shared world, and the heuristics beside it.
+    """The joint evaluation of all actors, and the heuristics that they are compared with.
 
     Parameters
     ----------
     worlds : int
-        Worlds with different arrivals; the same ones for every policy.
+        Worlds with different arrivals; every policy is evaluated in the same ones.
     warmup, window : int
-        Ticks before the measured window, and of the window.
+        Ticks before the measured window, and in it.
     seed : int
-        Of the first world; never used in training.
+        Seed of the first world; never used in training.
     policies : list of str
-        Heuristics in the table.
+        Heuristics in the table: names, or import paths of one's own.
     greedy : bool
-        Whether the agents take their most probable action instead of a sampled one.
+        Whether the agents take their most probable action instead of sampling one.
     """
 
     worlds: int = 16
@@ -359,7 +259,7 @@ class EvaluationConfig:
         require_number("evaluation.warmup", self.warmup, at_least=0)
         require_number("evaluation.seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for policy in self.policies:
-            require_choice("evaluation.policies", policy, POLICIES)
+            require_policy(policy, "evaluation.policies")
 
     @property
     def seeds(self) -> range:
@@ -369,7 +269,7 @@ class EvaluationConfig:
 
 @dataclass
 class RunConfig:
-    """Everything that a run depends on."""
+    """Everything that a run depends on; a group is chosen by the name of a file in ``conf/``."""
 
     seed: int = 1
     topology: TopologySpec = field(default_factory=TopologySpec)
@@ -378,7 +278,7 @@ class RunConfig:
     reward: RewardSpec = field(default_factory=RewardSpec)
     observation: str = "full"
     dynamics: DynamicsSpec = field(default_factory=DynamicsSpec)
-    agent: AgentConfig = field(default_factory=AgentConfig)
+    agent: AgentConfig = field(default_factory=PPOConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
@@ -402,7 +302,7 @@ class RunConfig:
         )
 
     def build_scenario(self) -> Scenario:
-        """Compile the world of this run, and check what depends on more than one group."""
+        """Compile the world of this run and validate what depends on more than one group."""
         training, world = self.training, self.world
         if world.kind == GYM:
             raise ConfigError(f"world.kind is {GYM!r}: must be another one here, with a network")
@@ -424,19 +324,19 @@ class RunConfig:
 
     def require_nodes(self, agents: int) -> None:
         """Raise :class:`ConfigError` if the federation does not fit so many nodes that learn."""
-        if self.agent.algorithm == DDQN and self.federation.share == CRITIC:
+        if self.federation.share not in self.agent.shares:
             raise ConfigError(
-                f"federation.share is {CRITIC!r}: must be {MODEL} or {NOTHING} with "
-                f"agent.algorithm={DDQN}, which has no critic"
+                f"federation.share is {self.federation.share!r}: must be "
+                f"{' or '.join(self.agent.shares)} with agent.algorithm={self.agent.algorithm}"
             )
-        if self.federation.buffer_size > agents:
+        if self.federation.buffer_size > max(agents, 1.0):
             raise ConfigError(
                 f"federation.buffer_size is {self.federation.buffer_size:g}: must be at most "
                 f"{agents}, the number of nodes that learn"
             )
 
     def to_yaml(self) -> str:
-        """All settings as YAML; :func:`fauno_flwr.config.loading.from_yaml` reads it back."""
+        """Return all settings as YAML; :func:`fauno_flwr.config.loading.from_yaml` reads it."""
         return str(OmegaConf.to_yaml(OmegaConf.structured(self)))
 
 

@@ -1,7 +1,7 @@
-"""A Flower engine of our own: started for one run, asked how the run ended, and stopped.
+"""A private Flower engine, started for one run and stopped with it.
 
-``flwr run`` alone reuses whatever SuperLink is up, with that one's Python and environment, lets it
-reinstall the dependencies for each run, and exits 0 when the run has failed.
+``flwr run`` alone reuses any SuperLink that is up, with its Python and environment, lets it
+reinstall the dependencies for each run, and exits with 0 even if the run has failed.
 """
 
 import json
@@ -41,7 +41,7 @@ LONGEST_TEMPDIR = 30
 
 
 def free_addresses(count: int) -> list[str]:
-    """Addresses on loopback that nobody listens on, all different."""
+    """Return different addresses on loopback on which nothing listens."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -53,23 +53,23 @@ def free_addresses(count: int) -> list[str]:
 
 
 class EngineError(RuntimeError):
-    """The engine did not do what it was asked to; the text says what it said."""
+    """The engine failed; the text includes its output."""
 
 
 def stage_app(folder: Path) -> Path:
-    """Put together a Flower app from the installed packages; works away from a checkout.
+    """Assemble a Flower app from the installed packages; no checkout is needed.
 
     Parameters
     ----------
     folder : Path
-        Where; must not exist.
+        Of the app; must not exist.
     """
     beside, inside = PACKAGE.parent / "pyproject.toml", PACKAGE / "app" / "pyproject.toml"
     project = inside if inside.exists() else beside
     for package in (PACKAGE, PACKAGE.parent / "sim_env", PACKAGE.parent / "strategies"):
         shutil.copytree(package, folder / package.name, ignore=_not_staged)
     shutil.copytree(conf_dir(), folder / "conf")
-    # A pattern that excludes nothing is an error of Flower's, and there is nothing to exclude here.
+    # Flower raises an error for a pattern that excludes nothing, and there is nothing to exclude.
     text = re.sub(r"^fab-exclude = .*\n", "", project.read_text(), flags=re.MULTILINE)
     (folder / "pyproject.toml").write_text(text)
     (folder / "README.md").write_text("A staged copy of fauno-flwr.\n")
@@ -78,7 +78,7 @@ def stage_app(folder: Path) -> Path:
 
 
 def _not_staged(folder: str, names: list[str]) -> set[str]:
-    """Return what is not copied: caches and, of an installed package, its copies of other files."""
+    """Return the names to leave out: caches and, if installed, the copies of other files."""
     copies = {"app", "conf"} if Path(folder) == PACKAGE else set()
     return {"__pycache__", *copies} & set(names)
 
@@ -86,14 +86,14 @@ def _not_staged(folder: str, names: list[str]) -> set[str]:
 class Engine:
     """A private SuperLink in simulation mode; use it as a context manager.
 
-    Everything it starts is stopped when the context ends, however it ends, and when the process
-    that began it is killed.
+    All processes that it starts are stopped when the context ends, for whatever reason, and when
+    the process that entered it is killed.
     """
 
     root_certificate: Path | None = None  # of a SuperLink that speaks TLS
 
     def __enter__(self) -> Self:
-        # Ray puts sockets below it, whose paths may not be long.
+        # Ray creates sockets below it, whose paths are limited in length.
         short = len(tempfile.gettempdir()) <= LONGEST_TEMPDIR
         self.home = Path(tempfile.mkdtemp(prefix="fauno-", dir=None if short else "/tmp"))
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -108,7 +108,7 @@ class Engine:
             "PATH": f"{bin_dir}{os.pathsep}{os.environ.get('PATH', '')}",
         }
         self.log = self.home / "superlink.log"
-        # A starter that is killed cannot stop anything: this process does it then.
+        # Stops all if this process is killed and cannot do so itself.
         self._guardian = subprocess.Popen(
             [sys.executable, processes.__file__, self.mark, str(self.home)],
             stdin=subprocess.PIPE,
@@ -135,7 +135,7 @@ class Engine:
         self._await_superlink(process)
 
     def _superlink(self, *arguments: str) -> list[str]:
-        """Command of the SuperLink; writes down how ``flwr`` gets to it."""
+        """Return the command of the SuperLink; write the configuration of ``flwr`` for it."""
         secure = self.root_certificate is not None
         trust = f"root-certificates = {json.dumps(str(self.root_certificate))}"
         (self.home / "config.toml").write_text(
@@ -147,7 +147,7 @@ class Engine:
         return ["flower-superlink", *([] if secure else ["--insecure"]), *where, *arguments]
 
     def spawn(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a process that is stopped with this engine; it says what it says to a log."""
+        """Start a process that is stopped with this engine; its output goes to a log."""
         with (self.home / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
                 command,
@@ -175,7 +175,7 @@ class Engine:
         raise EngineError(f"the SuperLink did not start:\n{self.tail()}")
 
     def submit(self, app: Path, run_config: Mapping[str, str], nodes: int, workers: int) -> str:
-        """Submit a run; returns its id.
+        """Submit a run; return its id.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class Engine:
         nodes : int
             Virtual SuperNodes.
         workers : int
-            How many of them train at once.
+            Nodes that train at once.
         """
         return self._submit(
             app,
@@ -195,7 +195,7 @@ class Engine:
         )
 
     def _submit(self, app: Path, run_config: Mapping[str, str], *options: str) -> str:
-        # A file: Flower's parser of the command line does not know quotes within quotes.
+        # In a file: Flower does not parse nested quotes on the command line.
         overrides = self.home / "run.toml"
         lines = [
             f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in run_config.items()
@@ -207,7 +207,7 @@ class Engine:
         return str(answer["run-id"])
 
     def status(self, run_id: str) -> tuple[str, str]:
-        """Status of a run (``finished:completed`` is the good end) and what Flower says of it."""
+        """Return status (``finished:completed`` on success) and details of a run."""
         answer = self.flwr("list", "private", "--run-id", run_id)
         runs = answer.get("runs") or []
         if not runs:
@@ -215,7 +215,7 @@ class Engine:
         return str(runs[0]["status"]), str(runs[0].get("status-details", ""))
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
-        """What a command of Flower answers."""
+        """Run a command of Flower; return its answer."""
         done = subprocess.run(
             ["flwr", *arguments, "--format", "json"],
             env=self.environment,
@@ -227,11 +227,11 @@ class Engine:
         try:
             return dict(json.loads(done.stdout))
         except ValueError:
-            said = done.stdout + done.stderr
-            raise EngineError(f"flwr {' '.join(arguments[:2])} said: {said}") from None
+            output = done.stdout + done.stderr
+            raise EngineError(f"flwr {' '.join(arguments[:2])} said: {output}") from None
 
     def run_log(self, run_id: str) -> str:
-        """What the run has said: the ServerApp's and Ray's lines."""
+        """Return the log of a run: lines of the ServerApp and of Ray."""
         done = subprocess.run(
             ["flwr", "log", run_id, "private", "--show"],
             env=self.environment,
@@ -243,12 +243,12 @@ class Engine:
         return done.stdout + done.stderr
 
     def tail(self, lines: int = 15) -> str:
-        """Last lines of the engine's log."""
+        """Return the last lines of the engine's log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
     def _stop(self) -> None:
-        """Ask, then kill, all that this engine has started; a signal does not interrupt it."""
+        """Terminate, then kill, all that this engine has started; signals are ignored meanwhile."""
         signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         main_thread = threading.current_thread() is threading.main_thread()
         before = [(each, signal.signal(each, signal.SIG_IGN)) for each in signals if main_thread]
@@ -263,4 +263,4 @@ class Engine:
         for each in self.processes:
             each.wait()
         shutil.rmtree(self.home, ignore_errors=True)
-        self._guardian.communicate()  # the end of its input is its leave
+        self._guardian.communicate()  # it exits when its input is closed

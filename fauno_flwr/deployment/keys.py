@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 
 DAYS = 825  # the longest that common verifiers accept
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
@@ -28,7 +28,7 @@ class Certificates:
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not exist, with these permissions from its first byte on."""
+    """Create a file, which must not exist, with its permissions set before it is written."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
@@ -40,7 +40,7 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
 
 
 def make_private_folder(folder: Path) -> Path:
-    """Make a folder that is its owner's only; one that exists is left as it is."""
+    """Make a folder that only its owner can access; an existing one is left as it is."""
     try:
         folder.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
     except OSError as error:
@@ -62,8 +62,8 @@ def _alternative_name(host: str) -> x509.GeneralName:
 def write_certificates(hosts: Sequence[str], folder: Path, days: int = DAYS) -> Certificates:
     """Make an authority and a server certificate that it signed.
 
-    The authority's key is forgotten: a further certificate means a new authority. So there is
-    nothing to keep secret but the server's key.
+    The authority's key is discarded, so only the server's key has to be kept secret; a further
+    certificate needs a new authority.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def write_certificates(hosts: Sequence[str], folder: Path, days: int = DAYS) -> 
         names = x509.SubjectAlternativeName([_alternative_name(host) for host in hosts])
     except ValueError as error:
         raise ConfigError(f"hosts is {list(hosts)}: {error}") from error
-    # A clock that is a little behind must not refuse a certificate of a minute ago.
+    # Machines whose clocks are slow must accept the certificate too.
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     end = start + datetime.timedelta(days=days)
     authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fauno authority")])

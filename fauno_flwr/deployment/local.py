@@ -1,7 +1,7 @@
 """A whole deployment on loopback: SuperLink, SuperExec and SuperNodes, each a process of its own.
 
-A process that ends is started again, as ``Restart=always`` of systemd does it, so that plugs can be
-pulled here as they are on the ground.
+A process that ends is restarted, as by ``Restart=always`` of systemd, so that failures can be tried
+here.
 """
 
 import secrets
@@ -24,21 +24,21 @@ from fauno_flwr.deployment.keys import (
 )
 
 RESTART_PAUSE = 2.0
-# Where a message waits between two processes of a node; the default is a second.
+# Seconds between two polls of a SuperExec for tasks; the default is 1.
 TASK_POLL = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
 
 
 @dataclass
 class Service:
-    """A process that is started again when it ends.
+    """A process that is restarted when it ends.
 
     Parameters
     ----------
     name : str
-        Of its log.
+        Also of its log.
     command : list of str
     environment : dict of str to str
-        On top of the engine's.
+        Added to the engine's.
     process : subprocess.Popen
     restarts : int
     """
@@ -55,7 +55,7 @@ class Deployment(Engine):
     """A private deployment on free ports of loopback; use it as a context manager.
 
     The SuperLink keeps its state in a database and the ServerApp runs below a SuperExec of its own:
-    a run outlives its SuperLink.
+    a run survives a restart of the SuperLink.
 
     Parameters
     ----------
@@ -66,12 +66,12 @@ class Deployment(Engine):
     auth : bool, default False
         Admit only SuperNodes whose keys are registered; needs `tls`.
     world : sequence of str, default empty
-        Arguments of ``fauno world serve`` with ``--port``, if the nodes are to share a world; it is
-        a process of this deployment then, with a token (and, with `tls`, a certificate) of its own.
+        Arguments of ``fauno world serve`` with ``--port``, if the nodes share a world; it runs as a
+        process of this deployment then, with a token of its own and, with `tls`, a certificate.
     warm : bool, default False
         Run each node's messages in forks of a worker, see :mod:`fauno_flwr.deployment.warm_worker`.
-    tell : callable, optional
-        Gets a sentence whenever a process is started again.
+    report : callable, optional
+        Called with a sentence whenever a process is restarted.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Deployment(Engine):
         auth: bool = False,
         world: Sequence[str] = (),
         warm: bool = False,
-        tell: Callable[[str], None] | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         if auth and not tls:
             raise ValueError("auth is on and tls is off: keys of SuperNodes need TLS, add it")
         self.nodes, self.tls, self.auth, self.world = nodes, tls, auth, list(world)
         self.warm = warm
-        self.tell = tell or (lambda sentence: None)
+        self.report = report or (lambda sentence: None)
         self.services: dict[str, Service] = {}
         self._stopping = threading.Event()
-        self._watch = threading.Thread(target=self._restart_what_ends, daemon=True)
+        self._watch = threading.Thread(target=self._restart_ended, daemon=True)
 
     def __enter__(self) -> Self:
         entered = super().__enter__()
@@ -99,7 +99,7 @@ class Deployment(Engine):
         return entered
 
     def submit_run(self, app: Path, run_config: Mapping[str, str]) -> str:
-        """Submit a run; returns its id."""
+        """Submit a run; return its id."""
         return self._submit(app, run_config)
 
     # ---- start ---------------------------------------------------------------------------------
@@ -141,11 +141,11 @@ class Deployment(Engine):
         return ["--superexec-auth-secret-file", str(self.secret)]
 
     def node_folder(self, node: int) -> Path:
-        """Where a SuperNode keeps what is its own: its agent, its key, Flower's copies of apps."""
+        """Return the folder of a SuperNode: its agent, its key, Flower's copies of apps."""
         return self.home / f"node-{node}"
 
     def node_config(self, node: int) -> str:
-        """What a SuperNode's ClientApps are told about it."""
+        """Return the node config of a SuperNode."""
         state = self.node_folder(node) / "state"
         config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
         if self.world:
@@ -155,14 +155,14 @@ class Deployment(Engine):
         return config
 
     def node_command(self, node: int, address: str, key: Path | None = None) -> list[str]:
-        """Command of a SuperNode.
+        """Return the command of a SuperNode.
 
         Parameters
         ----------
         node : int
             Its partition-id.
         address : str
-            Where it talks to its own ClientApps.
+            On which it serves its own ClientApps.
         key : Path, optional
             Its private key.
         """
@@ -204,7 +204,7 @@ class Deployment(Engine):
 
     # ---- restart and stop ----------------------------------------------------------------------
 
-    def _restart_what_ends(self) -> None:
+    def _restart_ended(self) -> None:
         while not self._stopping.wait(0.2):
             for service in self.services.values():
                 code = service.process.poll()
@@ -212,9 +212,9 @@ class Deployment(Engine):
                     continue
                 if service.ended_at is None:
                     service.ended_at = time.monotonic()
-                    self.tell(
+                    self.report(
                         f"{service.name} has ended with code {code}: "
-                        f"starting it again in {RESTART_PAUSE:g} s"
+                        f"restarting it in {RESTART_PAUSE:g} s"
                     )
                 elif time.monotonic() - service.ended_at >= RESTART_PAUSE:
                     service.ended_at = None

@@ -1,8 +1,8 @@
-"""Finding and stopping all that an engine has started; as a script, once its starter has ended.
+"""Find and stop all processes that an engine has started.
 
-Run as ``python processes.py <mark> <folder>`` with a pipe to its starter as standard input, it
-waits until the starter has ended, in whatever way, and stops what is left. It imports little: it
-starts with every engine.
+Run as ``python processes.py <mark> <folder>`` with a pipe from the starter of an engine as standard
+input, it waits until the starter has ended, for whatever reason, and stops the processes that are
+left. It imports little because it runs beside every engine.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ PATIENCE = 5.0
 
 
 def is_zombie(process: psutil.Process) -> bool:
-    """Whether a process has ended but not been waited for."""
+    """Return whether a process has ended but not been waited for."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -34,10 +34,10 @@ def _writes_to(process: psutil.Process, folder: Path) -> bool:
 
 
 def find(mark: str, folder: Path) -> list[psutil.Process]:
-    """What carries a mark or descends from what does, and what of Ray's writes to a folder.
+    """Return processes with a mark, their descendants, and those of Ray that write to a folder.
 
-    Some of Ray's agents hide their environment behind a title of their own and are adopted when
-    their parent ends; their logs betray them.
+    Some agents of Ray overwrite their environment with a process title and are re-parented when
+    their parent ends; they are found by their open log files.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def find(mark: str, folder: Path) -> list[psutil.Process]:
 
 
 def stop(mark: str, folder: Path, patience: float) -> None:
-    """Ask, then kill, all that :func:`find` finds.
+    """Terminate, then kill, all processes that :func:`find` finds.
 
     Parameters
     ----------
@@ -69,20 +69,20 @@ def stop(mark: str, folder: Path, patience: float) -> None:
         Seconds between the two.
     """
     end = time.monotonic() + patience
-    asked: set[int] = set()
+    terminated: set[int] = set()
     while processes := find(mark, folder):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if time.monotonic() > end:
                     process.kill()
-                elif process.pid not in asked:
-                    asked.add(process.pid)
+                elif process.pid not in terminated:
+                    terminated.add(process.pid)
                     process.terminate()
         psutil.wait_procs(processes, timeout=0.2)
 
 
 def main(mark: str, folder: Path) -> None:
-    """Wait for the end of the starter, then clear up; there is little to do after a proper end."""
+    """Wait until the starter has ended, then stop its processes and remove its folder."""
     sys.stdin.read()
     stop(mark, folder, PATIENCE)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""A SuperExec whose ClientApps are forks of itself: what they import is imported once.
+"""A SuperExec whose ClientApps are forks of itself, so that their libraries are imported once.
 
-Flower starts a new Python for every message, which spends three seconds of a core on imports. A
-fork has them already. Run as a script, beside a SuperNode with ``--isolation process``: what it
-loads are the libraries, never the app, whose code each fork reads from its own FAB. It replaces an
-internal part of Flower (1.41), so it is an option and never the default.
+Flower starts a new Python process for every message, which spends three seconds of a core on
+imports; a fork has them already. Run as a script, beside a SuperNode with ``--isolation process``,
+it loads libraries but nothing of the app: each fork reads the app's code from its own FAB. It
+replaces an internal part of Flower, so it is an option and never the default.
 """
 
 import gc
@@ -12,30 +12,50 @@ import os
 import signal
 import sys
 import traceback
-
-from flwr.supercore.cli.flower_superexec import flower_superexec
-from flwr.supercore.constant import TaskType
-from flwr.supercore.superexec import run_superexec
-from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
-from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
-from flwr.supernode.cli import flwr_clientapp
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 LIBRARIES = ("torch", "numba", "gymnasium", "omegaconf", "safetensors.numpy")
 
 
-class ForkExecutor(SubprocessExecutor):
-    """Runs a ClientApp in a fork of this process, and other tasks as Flower does."""
+def load_flower_internals() -> ModuleType:
+    """Load ``strategies/flower_internals.py`` by path, without its package.
 
-    def launch(self, spec: ExecutionSpec) -> LaunchResult:
+    With ``strategies`` in ``sys.modules``, a fork would not import the one of its FAB.
+    """
+    path = Path(__file__).parents[2] / "strategies" / "flower_internals.py"
+    spec = spec_from_file_location("flower_internals", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if TYPE_CHECKING:
+    from strategies import flower_internals as flower
+else:
+    flower = load_flower_internals()
+
+# Here, not in a fork: their imports are what takes the time.
+flower_superexec, flwr_clientapp = flower.flower_superexec, flower.flwr_clientapp
+
+
+class ForkExecutor(flower.SubprocessExecutor):
+    """Run a ClientApp in a fork of this process, and other tasks as Flower does."""
+
+    def launch(self, spec: flower.ExecutionSpec) -> flower.LaunchResult:
         """Start the process of a task."""
-        if spec.task_type != TaskType.CLIENT_APP:
+        if spec.task_type != flower.TaskType.CLIENT_APP:
             return super().launch(spec)
         if os.fork() == 0:
-            self._be_client_app(spec)
-        return LaunchResult.accepted()
+            self._run_client_app(spec)
+        return flower.LaunchResult.accepted()
 
-    def _be_client_app(self, spec: ExecutionSpec) -> None:
-        """All that a fork does; it never returns."""
+    def _run_client_app(self, spec: flower.ExecutionSpec) -> None:
+        """Run the ClientApp in a fork, and end its process."""
         code = 1
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,7 +64,7 @@ class ForkExecutor(SubprocessExecutor):
             if not spec.insecure:
                 trust = ["--root-certificates", str(spec.root_certificates_path)]
             address = ["--runtime-api-address", spec.runtime_api_address]
-            # The token never stands on a command line here: the fork has its parent's.
+            # The token appears on no command line: the fork keeps that of its parent.
             parent = ["--parent-pid", str(spec.parent_pid)]
             sys.argv = ["flwr-clientapp", *address, "--token", spec.token, *trust, *parent]
             flwr_clientapp()
@@ -56,11 +76,11 @@ class ForkExecutor(SubprocessExecutor):
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            # What the parent has open is the parent's to close.
+            # No clean-up: open files and threads belong to the parent.
             os._exit(code)
 
     def reconcile(self) -> None:
-        """Take note of forks that have ended."""
+        """Reap the forks that have ended."""
         try:
             while os.waitpid(-1, os.WNOHANG) != (0, 0):
                 pass
@@ -69,11 +89,11 @@ class ForkExecutor(SubprocessExecutor):
 
 
 def main() -> None:
-    """Load the libraries, then do as ``flower-superexec`` does, with its arguments."""
+    """Load the libraries, then run ``flower-superexec`` with its own arguments."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    gc.freeze()  # a collection in a fork would copy all pages that they share
-    vars(run_superexec)["get_executor"] = lambda *_, **__: ForkExecutor()
+    gc.freeze()  # a collection in a fork would copy the shared pages
+    flower.use_executor(ForkExecutor)
     flower_superexec()
 
 

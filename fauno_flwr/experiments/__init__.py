@@ -1,4 +1,4 @@
-"""The paper's questions as experiments: one file per question, a registry line for each."""
+"""The paper's questions as experiments: one module and one line of the registry for each."""
 
 from fauno_flwr.experiments import baseline, buffer, federation, straggler, transfer
 from fauno_flwr.experiments.design import Experiment

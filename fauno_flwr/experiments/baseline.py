@@ -1,17 +1,17 @@
-"""FAuNO against the heuristics and other ways to learn, over networks and loads."""
+"""FAuNO against the heuristics and other methods, over networks and loads."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
 from fauno_flwr.experiments.methods import METHODS
 
 TOPOLOGIES = ("ether1", "ether2", "ether3", "ether4", "random10", "random20", "random40")
 RATES = (0.5, 1.0, 2.0, 4.0)
-# Copies of the network in training: about as many decisions to an update, whatever the rate.
+# Copies of the network in training, chosen so that updates have about as many decisions.
 WORLDS = {0.5: 16, 1.0: 16, 2.0: 8, 4.0: 4}
 QUICK_TOPOLOGIES, QUICK_RATES = ("ether2", "random10"), (1.0, 4.0)
 
 
 def design(quick: bool) -> Design:
-    """Topologies x rates x methods."""
+    """Cross topologies, rates and methods."""
     conditions = [
         Condition(
             f"{topology}-rate{rate:g}",

@@ -1,4 +1,4 @@
-"""How many updates make a version, and how much the stale ones count."""
+"""The buffer size K, and the weight of stale updates."""
 
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.methods import FROM_SCRATCH, Method
@@ -15,7 +15,10 @@ QUICK_EXPONENTS = (0.0, 0.5)
 METHODS = {
     f"{name}-a{exponent:g}": Method(
         f"K = {label}, s = (1+τ)^-{exponent:g}" if exponent else f"K = {label}, s = 1",
-        (f"federation.buffer_size={size}", f"federation.staleness_exponent={exponent:g}"),
+        (
+            f"federation.buffer_size={size}",
+            f"federation.staleness={{{{name: polynomial, exponent: {exponent:g}}}}}",
+        ),
     )
     for exponent in EXPONENTS
     for name, (label, size) in SIZES.items()
@@ -24,7 +27,7 @@ PAPER = "half-a0"
 
 
 def design(quick: bool) -> Design:
-    """Sizes x exponents, with a quarter of the Raspberry Pis slower: staleness is real."""
+    """Cross sizes and exponents; a quarter of the Raspberry Pis is slow, so updates are stale."""
     conditions = [
         Condition(
             f"rate{rate:g}",

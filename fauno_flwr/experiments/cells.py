@@ -1,10 +1,11 @@
-"""The work of one cell: train in co-simulation, evaluate on worlds that training never saw."""
+"""The work of one cell: train in co-simulation, evaluate on worlds never used in training."""
 
 import hashlib
+import inspect
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
-from fauno_flwr.federation.quiet import quiet_flower
+from fauno_flwr.federation.logs import quiet_flower
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.agents import Arrays
-from fauno_flwr.learning.registry import make_population
 from fauno_flwr.results.directory import RunDirectory, read_lines
-from fauno_flwr.server_app import Run
+from fauno_flwr.tasks.edge import EdgeTask
+from fauno_flwr.tasks.heuristics import find_heuristic, find_heuristics
+from fauno_flwr.tasks.transfer import make_trained, transfer
 from sim_env.engine.state import FINISHED, RESPONSE
 from sim_env.evaluation import run_policy
 from sim_env.policies.heuristics import POLICIES, Policy
@@ -33,7 +36,7 @@ CURVE_POINTS = 60
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves.
+    """The result of a training.
 
     Parameters
     ----------
@@ -57,27 +60,27 @@ class Trained:
 
 
 class WatchedGrid(CosimGrid):
-    """A co-simulation that notes, whenever it stops, how many tasks have ended, and how."""
+    """A co-simulation that counts, whenever it stops, the tasks that have ended by outcome."""
 
     def __init__(self, config: RunConfig, scenario: Scenario) -> None:
         super().__init__(config, scenario)
         self.moments: list[int] = []
         self.totals: list[np.ndarray] = []
-        self._note()
+        self._count()
 
     def run_until(self, end: int) -> None:
-        """As in the co-simulation."""
+        """Run as the co-simulation does."""
         super().run_until(end)
-        self._note()
+        self._count()
 
-    def _note(self) -> None:
+    def _count(self) -> None:
         total = self.world.state.total.sum(axis=0)
         lost = sum(total[column] for column in OUTCOMES.values())
         self.moments.append(self.world.now)
         self.totals.append(np.array([total[FINISHED], lost, total[RESPONSE]], float))
 
     def curve(self) -> dict[str, list[float]]:
-        """The curve of :class:`Trained`; what cannot be told (no task ended) is NaN."""
+        """Return the curve of :class:`Trained`; NaN where no task has ended."""
         edges = np.linspace(self.moments[0], self.moments[-1], CURVE_POINTS + 1)
         totals = np.array(self.totals)
         finished, lost, response = (
@@ -92,11 +95,11 @@ class WatchedGrid(CosimGrid):
 
 
 def train(config: RunConfig) -> Trained:
-    """Train one federation in co-simulation, by the same run as ``fauno simulate``."""
+    """Train one federation in co-simulation, as ``fauno train`` does."""
     scenario = config.build_scenario()
     grid = WatchedGrid(config, scenario)
     with tempfile.TemporaryDirectory() as folder:
-        Run(grid, config, scenario, RunDirectory(folder)).execute()
+        Run(grid, config, EdgeTask(config, scenario), RunDirectory(folder)).execute()
         events = read_lines(Path(folder) / "events.jsonl")
     flushes = [event for event in events if event["event"] == "flush"]
     return Trained(
@@ -108,29 +111,30 @@ def train(config: RunConfig) -> Trained:
     )
 
 
-def by_role(
-    actors: Sequence[Arrays], source: Scenario, target: Scenario, seed: int
-) -> list[Arrays]:
-    """An actor for each agent of the target: of a random agent of the source with its role.
+def trained_policies(
+    training: RunConfig, trained: Trained, scenario: Scenario
+) -> dict[str, Policy]:
+    """Make policies of trained actors, greedy and sampled, for a world.
 
-    Raises
-    ------
-    ValueError
-        If no agent of the source has a role of the target.
+    In the network of the training every node has its own actor. In another one, every node gets
+    that of a random trained node of its role.
     """
-    rng = np.random.default_rng(seed)
-    found = []
-    for node in target.agents:
-        role = target.topology.roles[node]
-        same = [i for i, n in enumerate(source.agents) if source.topology.roles[n] == role]
-        if not same:
-            raise ValueError(f"role is {role!r}: must be one of the network of the training")
-        found.append(actors[int(rng.choice(same))])
-    return found
+    source = training.build_scenario()
+    names, roles = source.topology.names, source.topology.roles
+    agents = zip(source.agents, trained.actors, strict=True)
+    actors = {names[node]: actor for node, actor in agents}
+    role_of = dict(zip(names, roles, strict=True))
+    same = names == scenario.topology.names
+    found = transfer(actors, role_of, scenario, training.seed, keep_own=same)
+    population = make_trained(found, training, scenario)
+    return {
+        GREEDY: population.policy(scenario.agent_of_node, greedy=True),
+        SAMPLED: population.policy(scenario.agent_of_node, greedy=False),
+    }
 
 
 def evaluate(config: RunConfig, policies: Mapping[str, Policy]) -> dict[str, Any]:
-    """Each policy on the same worlds; per world, so that differences can be paired."""
+    """Evaluate policies on the same worlds; numbers by world, so that they can be paired."""
     scenario, evaluation = config.build_scenario(), config.evaluation
     return {
         name: _plain(
@@ -147,7 +151,7 @@ def evaluate(config: RunConfig, policies: Mapping[str, Policy]) -> dict[str, Any
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
-    """Train and evaluate, or evaluate the heuristics; plain values for JSON."""
+    """Train and evaluate, or evaluate heuristics; return plain values for JSON."""
     torch.set_num_threads(1)
     begin, cpu = time.monotonic(), time.process_time()
     found: dict[str, Any] = {
@@ -167,11 +171,11 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "staleness": trained.staleness,
             "curve": trained.curve,
         }
+    policies = find_heuristics("heuristics", cell.policies)
     for name, config in cell.worlds.items():
         scenario = config.build_scenario()
-        policies: dict[str, Policy] = {policy: POLICIES[policy] for policy in BASELINES}
         if trained and cell.training:
-            policies = learned(cell.training, trained, scenario)
+            policies = trained_policies(cell.training, trained, scenario)
         found["worlds"][name] = {
             "rho": scenario.rho,
             "agents": len(scenario.agents),
@@ -182,25 +186,26 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     return {**found, "seconds": spent}
 
 
-def learned(training: RunConfig, trained: Trained, scenario: Scenario) -> dict[str, Policy]:
-    """The actors as policies of a world, their own or another: greedy and sampled."""
-    actors, source = trained.actors, training.build_scenario()
-    if source.topology.names != scenario.topology.names:
-        actors = by_role(actors, source, scenario, training.seed)
-    population = make_population(len(actors), training, scenario)
-    for agent, actor in enumerate(actors):
-        population.set_actor(actor, agent)
-    return {
-        GREEDY: population.policy(scenario.agent_of_node, greedy=True),
-        SAMPLED: population.policy(scenario.agent_of_node, greedy=False),
-    }
-
-
 def fingerprint(cell: Cell) -> str:
-    """Of all settings that a cell depends on: one that is recomputed has the same."""
+    """Compute a digest of whatever a cell depends on: its settings, and heuristics of one's own."""
     configs = [*filter(None, [cell.training]), *cell.worlds.values()]
-    plain = [config.to_yaml() for config in configs]
-    return hashlib.sha256("\n".join(plain).encode()).hexdigest()[:16]
+    parts = [config.to_yaml() for config in configs]
+    for name in cell.policies:
+        if name not in BASELINES:
+            parts += [name, _source(name)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _source(name: str) -> str:
+    """Return the source of the module of a heuristic; empty if built in or compiled."""
+    if name in POLICIES:
+        return ""
+    policy = find_heuristic("heuristics", name)
+    try:
+        module = inspect.getmodule(policy) or inspect.getmodule(type(policy))
+        return inspect.getsource(module) if module else ""
+    except (OSError, TypeError):
+        return ""
 
 
 def _plain(metrics: Metrics) -> dict[str, Any]:

@@ -1,17 +1,21 @@
-"""What an experiment consists of: conditions, arms, and the cells that they make."""
+"""What an experiment consists of: conditions, arms, and the cells computed for them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.experiments.methods import METHODS, Method
+from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.errors import require_choice
 
-# Seeds of development and of `fauno evaluate` begin at 1,000,000; nothing was ever chosen on these.
+# Development and `fauno evaluate` use seeds from 1,000,000 on; no choice was ever made on these.
 HELD_OUT_SEED = 2_000_000
 HEURISTICS = "heuristics"
-BASELINES = ("sed", "threshold", "lq", "random", "local")
+BASELINES: tuple[str, ...] = ("sed", "threshold", "lq", "random", "local")
+UNSAFE = r"[^\w.]"  # characters that are replaced in names of files
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,11 @@ class Condition:
     Parameters
     ----------
     name : str
-        Of files and table rows.
+        In file names and table rows.
     title : str
         In figures.
     world : tuple of str
-        Overrides of the preset that make the world of the evaluation.
+        Overrides of the preset for the world of the evaluation.
     training : tuple of str
         Further overrides while training in it.
     """
@@ -38,16 +42,16 @@ class Condition:
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train, and the conditions in which the outcome is evaluated.
+    """A method, the condition it is trained in, and those in which the result is evaluated.
 
     Parameters
     ----------
     method : str
         Name in the tables, unique among the arms of a condition.
     trained_in : str
-        Name of the condition whose world and training it takes.
+        Name of the condition whose world and training settings it uses.
     evaluated_in : tuple of str
-        Names of conditions; empty: where it was trained.
+        Names of conditions; empty: the one it was trained in.
     """
 
     method: str
@@ -64,8 +68,8 @@ class Design:
     conditions : sequence of Condition
     arms : sequence of Arm
     messages : int
-        Train messages that each node answers, on average: the same data for every arm. With K of
-        m nodes to a version this makes ``messages * m / K`` versions.
+        Train messages per node, on average: the same amount of data for every arm. With K of m
+        nodes per version, a training makes ``messages * m / K`` versions.
     preset : str, default "ether2"
     """
 
@@ -75,30 +79,48 @@ class Design:
     preset: str = "ether2"
 
     def condition(self, name: str) -> Condition:
-        """The condition of that name."""
+        """Return the condition of that name."""
         return {condition.name: condition for condition in self.conditions}[name]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, and what answers it.
+    """A question, and how it is answered.
+
+    An experiment of one's own is an object of this class in a module of the working directory, or
+    of an installed package: ``fauno experiment my_module:EXPERIMENT``. So are its methods: each is
+    a line of `methods`, a title and the settings that differ from the preset's::
+
+        METHODS = {
+            "fauno": Method("FAuNO"),
+            "wide": Method("64 hidden units", ("agent.hidden=64",)),
+        }
+
+        def design(quick):
+            condition = Condition("busy", "ether2, 4 tasks/s", ("workload.rate=4",))
+            arms = [Arm(method, condition.name) for method in METHODS]
+            return Design([condition], arms, messages=2 if quick else 20)
+
+        EXPERIMENT = Experiment("width", "Do wider networks learn more?", design, METHODS)
 
     Parameters
     ----------
     name : str
-        Of the command ``fauno experiment``.
+        Name in the report.
     question : str
         One sentence.
     design : callable
-        ``design(quick)``.
+        ``design(quick)`` returns the :class:`Design`.
     methods : mapping of str to Method
-        Titles of the arms.
-    seeds : int
-        Training seeds of the full experiment, unless asked otherwise.
+        The methods of the arms by name; all others are compared with the first one.
+    seeds : int, default 5
+        Trainings per arm, unless the command sets another number.
     rivals : tuple of str
-        What the first method is compared with.
-    target : bool
-        Whether the time is asked after which half of LeastQueue's losses are avoided.
+        Methods and heuristics that the report compares with the first method in detail.
+    target : bool, default False
+        Whether to report the time until half of LeastQueue's losses are avoided.
+    heuristics : tuple of str, default empty
+        Further heuristics beside :data:`BASELINES`: names, or ``package.module:attribute``.
     """
 
     name: str
@@ -108,11 +130,23 @@ class Experiment:
     seeds: int = 5
     rivals: tuple[str, ...] = ("lq", "sed", "threshold")
     target: bool = False
+    heuristics: tuple[str, ...] = ()
+
+    def with_heuristics(self, names: Sequence[str]) -> Self:
+        """Return the experiment with further heuristics in its tables and figures."""
+        known = (*BASELINES, *self.heuristics)
+        further = [name for name in dict.fromkeys(names) if name not in known]
+        return replace(self, heuristics=(*self.heuristics, *further))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Whatever the first method is compared with in detail."""
+        return tuple(dict.fromkeys((*self.rivals, *self.heuristics)))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One unit of work: train and evaluate, or evaluate the heuristics.
+    """One unit of work: train and evaluate, or evaluate heuristics.
 
     Parameters
     ----------
@@ -123,9 +157,11 @@ class Cell:
     seed : int or None
         Of the training.
     training : RunConfig or None
-        Settings of the training; none for heuristics.
+        Settings of the training; None for heuristics.
     worlds : mapping of str to RunConfig
         Settings of the evaluation, by condition.
+    policies : tuple of str, default empty
+        The heuristics to evaluate.
     """
 
     key: str
@@ -133,12 +169,13 @@ class Cell:
     seed: int | None
     training: RunConfig | None
     worlds: Mapping[str, RunConfig]
+    policies: tuple[str, ...] = ()
 
 
 def cells(
     experiment: Experiment, quick: bool, seeds: int, methods: Sequence[str] = ()
 ) -> list[Cell]:
-    """All cells: first the heuristics of each condition, then seed by seed.
+    """List all cells: first the heuristics of each condition, then the trainings by seed.
 
     Parameters
     ----------
@@ -152,13 +189,14 @@ def cells(
     Raises
     ------
     ValueError
-        If there is no such method, or the first one, with which all are compared, is missing.
+        If a method is unknown, the first one is missing, or a heuristic cannot be found.
     """
     for method in methods:
         require_choice("method", method, tuple(experiment.methods))
     ours = next(iter(experiment.methods))
     if methods and ours not in methods:
         raise ValueError(f"methods are {', '.join(methods)}: must have {ours!r} among them")
+    find_heuristics("heuristics", experiment.heuristics)
     design = experiment.design(quick)
     if methods:
         design = replace(design, arms=[arm for arm in design.arms if arm.method in methods])
@@ -168,8 +206,9 @@ def cells(
         training_settings(experiment, design, arm, agents[arm.trained_in]) for arm in design.arms
     ]
     heuristics = [
-        Cell(f"{name}.{HEURISTICS}", HEURISTICS, None, None, {name: world})
+        Cell(f"{name}.{suffix}", HEURISTICS, None, None, {name: world}, policies)
         for name, world in worlds.items()
+        for suffix, policies in _groups(experiment).items()
     ]
     trained = [
         Cell(
@@ -185,31 +224,39 @@ def cells(
     return heuristics + trained
 
 
+def _groups(experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """Return heuristics by the suffix of their cell: the baselines, and each further one."""
+    groups = {HEURISTICS: BASELINES}
+    for name in experiment.heuristics:
+        groups[f"{HEURISTICS}-{re.sub(UNSAFE, '-', name)}"] = (name,)
+    return groups
+
+
 def settings(design: Design, overrides: Sequence[str]) -> RunConfig:
-    """Settings of a world, its evaluation on held-out seeds."""
+    """Return the settings of a world whose evaluation is on held-out seeds."""
     return load_config(design.preset, [f"evaluation.seed={HELD_OUT_SEED}", *overrides])
 
 
 def training_settings(experiment: Experiment, design: Design, arm: Arm, agents: int) -> RunConfig:
-    """Settings of one training, the seed apart, in a network where so many `agents` learn."""
-    place = design.condition(arm.trained_in)
+    """Return the settings of one training, except the seed, of `agents` nodes that learn."""
+    condition = design.condition(arm.trained_in)
     config = settings(
         design,
         [
             "evaluation.policies=[]",
-            *place.world,
-            *place.training,
+            *condition.world,
+            *condition.training,
             *(o.format(agents=agents) for o in experiment.methods[arm.method].settings),
         ],
     )
     size = config.federation.buffer_size
-    share = size if size < 1 else size / agents
+    share = size / agents if isinstance(size, int) else size
     versions = max(1, round(design.messages / share))
     return replace(config, federation=replace(config.federation, versions=versions))
 
 
 def all_methods(conditions: Sequence[Condition], methods: Sequence[str] = ()) -> list[Arm]:
-    """Every method in every condition, evaluated where it was trained."""
+    """Return an arm for every method in every condition, evaluated where it was trained."""
     return [
         Arm(method, condition.name)
         for condition in conditions

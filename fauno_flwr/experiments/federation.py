@@ -1,17 +1,17 @@
-"""Where sharing the critic helps: little data, late and failing nodes, a change of load."""
+"""Where sharing the critic helps: scarce data, late and failing nodes, a change of load."""
 
 from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
 from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS
 
 COMPARED = ("fauno", "independent", "model")
-# What a message takes with scarce data, measured: the time line of what happens on the way.
+# Virtual duration of a message with scarce data, as measured; events are timed in units of it.
 MESSAGE_SECONDS = 64.0
 CHANGING = ("rpi_0", "rpi_4", "rpi_8", "rpi_12")
 WORLD = ("workload.rate=2",)
 
 
 def design(quick: bool) -> Design:
-    """Amounts of data, late and failing nodes, a change of load; x methods."""
+    """Cross the methods with amounts of data, late and failing nodes, and a change of load."""
     messages = 8 if quick else 30
     end = messages * MESSAGE_SECONDS
     ample = (FROM_SCRATCH,)

@@ -14,15 +14,15 @@ from fauno_flwr.experiments.design import BASELINES
 from fauno_flwr.experiments.summary import (
     FINISHED,
     RESPONSE,
-    SMOOTHING,
     Row,
     Summary,
     deciding,
     difference,
 )
+from fauno_flwr.experiments.targets import SMOOTHING
 from fauno_flwr.results.statistics import mean
 
-# Okabe and Ito: told apart by the colour-blind; lines and markers differ as well.
+# Of Okabe and Ito, who chose them for the colour-blind; lines and markers differ as well.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 LINES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
@@ -31,7 +31,7 @@ COLUMNS = 4
 
 
 def plot_curves(summary: Summary, path: Path) -> None:
-    """Finished ratio of the whole network while it learns; mean and range over seeds."""
+    """Plot the finished ratio of the whole network in training; mean and range over seeds."""
     conditions = [name for name in summary.titles if name in summary.curves]
     columns = min(COLUMNS, len(conditions))
     rows = -(-len(conditions) // columns)
@@ -76,7 +76,7 @@ def plot_curves(summary: Summary, path: Path) -> None:
 
 
 def _smooth(curve: dict[str, Any], seconds: np.ndarray) -> np.ndarray:
-    """Running mean of a curve, in percent, at some moments."""
+    """Interpolate the running mean of a curve, in percent, at given seconds."""
     values = np.array(curve["finished"], float)
     padded = np.pad(values, (SMOOTHING - 1, 0), mode="edge")
     smooth = mean(np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING))
@@ -84,9 +84,9 @@ def _smooth(curve: dict[str, Any], seconds: np.ndarray) -> np.ndarray:
 
 
 def plot_differences(summary: Summary, rows: list[Row], path: Path) -> None:
-    """The first method minus its rivals, with 95 % intervals; right of 0 is better."""
+    """Plot the first method - its rivals, with 95 % intervals; right of 0 is better."""
     rivals = list(dict.fromkeys(row["rival"] for row in rows))
-    rivals = [rival for rival in rivals if rival in summary.experiment.rivals]
+    rivals = [rival for rival in rivals if rival in summary.experiment.compared]
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
     height = max(0.16 * len(rivals), 0.45) * len(conditions) + 1.7
     figure, axes = plt.subplots(1, 2, figsize=(11, height), sharey=True)
@@ -125,8 +125,9 @@ def plot_differences(summary: Summary, rows: list[Row], path: Path) -> None:
 
 
 def plot_map(summary: Summary, path: Path) -> None:
-    """All conditions and policies: the numbers, coloured by the difference to SED."""
-    policies = [*summary.experiment.methods, *BASELINES]
+    """Plot the numbers of all conditions and policies, coloured by the difference to SED."""
+    experiment = summary.experiment
+    policies = [*experiment.methods, *BASELINES, *experiment.heuristics]
     used = {name for samples in summary.samples.values() for name in samples}
     policies = [name for name in policies if name in used]
     conditions = list(summary.samples)
@@ -177,7 +178,7 @@ def plot_map(summary: Summary, path: Path) -> None:
 
 
 def plot_targets(summary: Summary, rows: list[Row], path: Path) -> None:
-    """Time to target of each seed; on the dotted line: not reached before the end."""
+    """Plot the time to target of each seed; on the dotted line, it was not reached."""
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure, axis = plt.subplots(figsize=(7.5, 3.6))
@@ -203,7 +204,7 @@ def plot_targets(summary: Summary, rows: list[Row], path: Path) -> None:
 
 
 def _legend(figure: Any, axis: Any, title: str = "") -> None:
-    """One legend above all panels."""
+    """Draw one legend above all panels."""
     handles, labels = axis.get_legend_handles_labels()
     columns = min(len(labels), 4)
     lines = -(-len(labels) // columns) + bool(title)

@@ -1,7 +1,7 @@
 """The methods that are compared: a name, and the settings that make it.
 
-A method is one line of :data:`METHODS`. In its settings, ``{agents}`` stands for the number of
-nodes that learn.
+A method is one line of :data:`METHODS`, or of the `methods` of an experiment. In its settings,
+``{agents}`` stands for the number of nodes that learn.
 """
 
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """A way to learn.
+    """A way to train.
 
     Parameters
     ----------
     title : str
         In tables and figures.
     settings : tuple of str
-        Overrides ``key=value``, over those of the experiment.
+        Overrides ``key=value``; they come after those of the condition.
     greedy : bool, default True
-        Whether it is compared by its agents' most probable actions, or by sampled ones. Both are
-        evaluated, and in the tables.
+        Whether it is compared by its agents' most probable actions, or by sampled ones. The tables
+        show both.
     """
 
     title: str
@@ -28,7 +28,7 @@ class Method:
     greedy: bool = True
 
 
-# How fast something is learned can only be seen in what is not there from the start.
+# For questions of learning speed: the prior gives actors much of what they would learn.
 FROM_SCRATCH = "agent.prior=0"
 SYNCHRONOUS = ("federation.buffer_size={agents}", "federation.refill=version")
 METHODS: Mapping[str, Method] = {
@@ -41,6 +41,6 @@ METHODS: Mapping[str, Method] = {
     "paper": Method(
         "FAuNO, paper mode",
         ("agent=paper", "observation=paper", "reward=peersimgym"),
-        greedy=False,  # a padded network that is only told queues needs the dice it trained with
+        greedy=False,  # as in the paper; observing queues only, it needs the randomness of training
     ),
 }

@@ -1,4 +1,4 @@
-"""What an experiment writes beside its cells: summary, table, plain text, figures."""
+"""The report of an experiment: summary, table, text and figures of its cells."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from fauno_flwr.experiments import figures
 from fauno_flwr.experiments.design import Experiment
-from fauno_flwr.experiments.runner import rounded, write_whole
+from fauno_flwr.experiments.runner import rounded
 from fauno_flwr.experiments.summary import (
     FINISHED,
     RESPONSE,
@@ -17,14 +17,13 @@ from fauno_flwr.experiments.summary import (
     Summary,
     deciding,
     differences,
-    in_words,
-    not_better_than,
     overall,
     summarise,
     table,
-    times_to_target,
 )
-from fauno_flwr.results.directory import SCHEMA_VERSION
+from fauno_flwr.experiments.targets import times_to_target
+from fauno_flwr.experiments.verdicts import in_words, not_better_than
+from fauno_flwr.results.directory import SCHEMA_VERSION, write_atomically
 from fauno_flwr.results.report import plus_minus, to_csv
 from fauno_flwr.results.statistics import Estimate
 
@@ -37,7 +36,7 @@ ONE_SEED = (
 def write(
     experiment: Experiment, quick: bool, cells: Sequence[Mapping[str, Any]], out: Path
 ) -> str:
-    """Write everything; returns the plain text.
+    """Write the report; return its text.
 
     Parameters
     ----------
@@ -67,43 +66,48 @@ def write(
         "overall": total,
         "times_to_target": targets,
     }
-    write_whole(out / "summary.json", json.dumps(rounded(facts), indent=1) + "\n")
-    write_whole(out / "table.csv", to_csv([_with_differences(row, summary, minus) for row in rows]))
-    figures.plot_curves(summary, out / "figures" / "curves.png")
-    figures.plot_differences(summary, minus, out / "figures" / "differences.png")
-    figures.plot_map(summary, out / "figures" / "map.png")
-    if targets:
-        figures.plot_targets(summary, targets, out / "figures" / "targets.png")
-    text = "\n".join(
-        [
-            f"# {experiment.name}{', quick' if quick else ''}",
-            "",
-            experiment.question,
-            "",
-            f"{len(cells)} cells, {seeds} training seeds, {spent['cpu'] / 60:.0f} CPU minutes. "
-            f"Evaluation on worlds of seeds never used in training or tuning.",
-            *([] if seeds > 1 else ["", ONE_SEED]),
-            *_table_lines(summary, rows),
-            *_overall_lines(summary, total),
-            *_verdict_lines(summary, minus),
-            *_target_lines(summary, targets),
-            "",
-        ]
-    )
-    write_whole(out / "results.md", text)
+    write_atomically(out / "summary.json", json.dumps(rounded(facts), indent=1) + "\n")
+    merged = [_with_differences(row, summary, minus) for row in rows]
+    write_atomically(out / "table.csv", to_csv(merged))
+    _plot(summary, minus, targets, out / "figures")
+    lines = [
+        f"# {experiment.name}{', quick' if quick else ''}",
+        "",
+        experiment.question,
+        "",
+        f"{len(cells)} cells, {seeds} training seeds, {spent['cpu'] / 60:.0f} CPU minutes. "
+        f"Evaluation on worlds of seeds never used in training or tuning.",
+        *([] if seeds > 1 else ["", ONE_SEED]),
+        *_table_lines(summary, rows),
+        *_overall_lines(summary, total),
+        *_verdict_lines(summary, minus),
+        *_target_lines(summary, targets),
+        "",
+    ]
+    text = "\n".join(lines)
+    write_atomically(out / "results.md", text)
     return text
 
 
+def _plot(summary: Summary, minus: list[Row], targets: list[Row], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    figures.plot_curves(summary, folder / "curves.png")
+    figures.plot_differences(summary, minus, folder / "differences.png")
+    figures.plot_map(summary, folder / "map.png")
+    if targets:
+        figures.plot_targets(summary, targets, folder / "targets.png")
+
+
 def _with_differences(row: Row, summary: Summary, minus: Sequence[Row]) -> Row:
-    """A row of the table with the first method's differences to its policy."""
+    """Return a row of the table with the differences of the first method to its policy."""
     mine = {
         d["measure"]: {key: d[key] for key in ("value", "low", "high", "verdict")}
         for d in minus
         if d["condition"] == row["condition"] and d["rival"] == row["policy"]
     }
-    nothing = dict.fromkeys(("value", "low", "high", "verdict"), "")
+    empty = dict.fromkeys(("value", "low", "high", "verdict"), "")
     ahead = {
-        f"first_method_ahead_{measure}": mine.get(measure, nothing)
+        f"first_method_ahead_{measure}": mine.get(measure, empty)
         for measure in (FINISHED, RESPONSE)
     }
     return {**row, "decides": deciding(summary, row["condition"]), **ahead}
@@ -163,7 +167,7 @@ def _overall_lines(summary: Summary, rows: Sequence[Row]) -> list[str]:
 
 
 def _verdict_lines(summary: Summary, minus: Sequence[Row]) -> list[str]:
-    """How often the first method wins, ties and loses, and where it does not beat whom."""
+    """Count verdicts by rival, and list the conditions in which the first method does not win."""
     lines = [
         "",
         "## Verdicts",
@@ -179,7 +183,7 @@ def _verdict_lines(summary: Summary, minus: Sequence[Row]) -> list[str]:
         found = [row["verdict"] for row in minus if row["rival"] == rival and row["decides"]]
         counts = [str(found.count(verdict)) for verdict in ("better", "tie", "worse")]
         lines.append(f"| {summary.title(rival)} | {' | '.join(counts)} |")
-    for rival in summary.experiment.rivals:
+    for rival in summary.experiment.compared:
         cases = not_better_than(summary, rival)
         lines += ["", f"### Where {_ours(summary)} does not beat {summary.title(rival)}", ""]
         lines += [f"- {case}" for case in cases] or ["Nowhere."]

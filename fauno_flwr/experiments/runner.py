@@ -1,5 +1,6 @@
-"""Cells in parallel through Ray, one file each; what is there is not computed again."""
+"""Cells in parallel through Ray, one file each; existing cells are not computed again."""
 
+import importlib
 import json
 import os
 import socket
@@ -8,16 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.experiments.cells import fingerprint, run_cell
-from fauno_flwr.experiments.design import Cell
-from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.experiments.design import Cell, Experiment
+from fauno_flwr.experiments.design import cells as cells_of
+from fauno_flwr.results.directory import RunDirectory, write_atomically
+from sim_env.plugins import is_import_path
 
 Outcome = tuple[Cell, dict[str, Any] | Exception]
 Pool = Callable[[Sequence[Cell]], Iterator[Outcome]]
 PACKAGES = ("fauno_flwr", "sim_env", "strategies")
 LOCAL = "local"
-KNOCK_SECONDS = 10.0
+CONNECT_TIMEOUT = 10.0  # seconds
 
 
 class CellsFailedError(RuntimeError):
@@ -25,7 +28,7 @@ class CellsFailedError(RuntimeError):
 
 
 class Results:
-    """The folder of an experiment, new or begun.
+    """The folder of an experiment: new, or with the cells computed so far.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ class Results:
             (path / name).mkdir(exist_ok=True)
 
     def read(self, cell: Cell) -> dict[str, Any] | None:
-        """What a cell has found, None if it has not been computed.
+        """Return the result of a cell, None if it has not been computed.
 
         Raises
         ------
@@ -65,33 +68,65 @@ class Results:
         return found
 
     def write(self, cell: Cell, found: dict[str, Any]) -> None:
-        """Keep what a cell has found, whole or not at all."""
-        write_whole(self._path(cell), json.dumps(rounded(found)) + "\n")
+        """Write the result of a cell atomically."""
+        write_atomically(self._path(cell), json.dumps(rounded(found)) + "\n")
 
     def _path(self, cell: Cell) -> Path:
         return self.path / "cells" / f"{cell.key}.json"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one go: it is either there or not."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+def stored(path: Path, experiment: Experiment, quick: bool) -> list[dict[str, Any]]:
+    """Read all cells in a folder, whatever the settings they were computed with.
+
+    Parameters
+    ----------
+    path : Path
+        Has a folder ``cells``.
+    experiment : Experiment
+    quick : bool
+
+    Returns
+    -------
+    list of dict
+        In the order of :func:`fauno_flwr.experiments.design.cells`.
+
+    Raises
+    ------
+    ConfigError
+        If there are no cells, or if some are missing for the methods and seeds of the others.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for file in (path / "cells").glob("*.json"):
+        result = json.loads(file.read_text())
+        found[result["key"]] = result
+    if not found:
+        raise ConfigError(f"out is {str(path)!r}: holds no cells")
+    computed = {result["method"] for result in found.values()}
+    methods = [name for name in experiment.methods if name in computed]
+    seeds = max(result["seed"] or 0 for result in found.values())
+    keys = [cell.key for cell in cells_of(experiment, quick, seeds, methods)]
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ConfigError(
+            f"out is {str(path)!r}: {len(missing)} of {len(keys)} cells are missing, such as "
+            f"{missing[0]}"
+        )
+    return [found[key] for key in keys]
 
 
 def compute(
-    cells: Sequence[Cell], results: Results, pool: Pool, say: Callable[[str], None]
+    cells: Sequence[Cell], results: Results, pool: Pool, report: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """What all cells have found; those that are not there yet are computed.
+    """Return the results of all cells, computing those that are missing.
 
     Parameters
     ----------
     cells : sequence of Cell
     results : Results
     pool : callable
-        Computes cells, in any order: yields each with what it found, or its failure.
-    say : callable
-        Told about the progress.
+        Computes cells, in any order: yields each with its result, or its failure.
+    report : callable
+        Called with a line about the progress.
 
     Raises
     ------
@@ -100,28 +135,28 @@ def compute(
     """
     found = {cell.key: results.read(cell) for cell in cells}
     missing = [cell for cell in cells if found[cell.key] is None]
-    failures: list[str] = []
-    say(f"{len(cells) - len(missing)} of {len(cells)} cells are there")
+    failed: list[str] = []
+    report(f"{len(cells) - len(missing)} of {len(cells)} cells are there")
     begin = time.monotonic()
     for done, (cell, outcome) in enumerate(pool(missing), start=1):
         if isinstance(outcome, Exception):
-            failures.append(f"{cell.key}: {_first_line(outcome)}")
+            failed.append(f"{cell.key}: {_first_line(outcome)}")
             continue
         results.write(cell, outcome)
         found[cell.key] = results.read(cell)
         left = (time.monotonic() - begin) / done * (len(missing) - done)
-        there = len(cells) - len(missing) + done
-        say(f"{there}/{len(cells)} cells, {_clock(left)} left; done: {cell.key}")
-    if failures:
+        complete = len(cells) - len(missing) + done
+        report(f"{complete}/{len(cells)} cells, {_clock(left)} left; done: {cell.key}")
+    if failed:
         raise CellsFailedError(
-            f"{len(failures)} of {len(cells)} cells failed, the same command tries them again "
-            f"(the first: {failures[0]})"
+            f"{len(failed)} of {len(cells)} cells failed, the same command tries them again "
+            f"(the first: {failed[0]})"
         )
     return [value for value in found.values() if value is not None]
 
 
 def in_process(cells: Sequence[Cell]) -> Iterator[Outcome]:
-    """One cell after another, here."""
+    """Compute one cell after another in this process."""
     for cell in cells:
         try:
             yield cell, run_cell(cell)
@@ -130,14 +165,15 @@ def in_process(cells: Sequence[Cell]) -> Iterator[Outcome]:
 
 
 def through_ray(address: str | None) -> Pool:
-    """Cells as Ray tasks, one core each.
+    """Make a pool that computes cells as Ray tasks, one core each.
 
     Parameters
     ----------
     address : str, optional
         Of a cluster, such as ``10.0.0.1:6379`` or ``ray://10.0.0.1:10001``; default: the variable
-        ``RAY_ADDRESS``, or else the cores of this machine. A cluster gets this code with the
-        tasks; its machines need the packages that the code imports.
+        ``RAY_ADDRESS``, or else the cores of this machine. This code, and modules of heuristics
+        given by import path, travel to the cluster with the tasks; its machines need the packages
+        that they import.
     """
 
     def pool(cells: Sequence[Cell]) -> Iterator[Outcome]:
@@ -145,7 +181,7 @@ def through_ray(address: str | None) -> Pool:
             return
         import ray
 
-        _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL)
+        _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, _modules(cells))
         try:
             task = ray.remote(num_cpus=1)(run_cell)
             waiting = {task.remote(cell): cell for cell in cells}
@@ -165,10 +201,19 @@ def through_ray(address: str | None) -> Pool:
     return pool
 
 
-def _connect(address: str) -> None:
+def _modules(cells: Sequence[Cell]) -> list[Any]:
+    """Return this code and the modules of heuristics, as ``py_modules`` of a Ray cluster."""
+    here = Path(__file__).parents[2]
+    names = {name for cell in cells for name in cell.policies if is_import_path(name)}
+    roots = sorted({name.partition(":")[0].partition(".")[0] for name in names})
+    own = [importlib.import_module(root) for root in roots]
+    return [*(str(here / package) for package in PACKAGES), *own]
+
+
+def _connect(address: str, modules: list[Any]) -> None:
     import ray
 
-    # Cells use no accelerator; Ray warns of what it may do with them unless told.
+    # Without this Ray warns about accelerators, which cells do not use.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
@@ -176,9 +221,7 @@ def _connect(address: str) -> None:
             cores = len(os.sched_getaffinity(0))
             ray.init(LOCAL, num_cpus=cores, include_dashboard=False, **quiet)
         else:
-            _knock(address)
-            here = Path(__file__).parents[2]
-            modules = [str(here / package) for package in PACKAGES]
+            _require_listener(address)
             ray.init(address, runtime_env={"py_modules": modules}, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(
@@ -186,15 +229,15 @@ def _connect(address: str) -> None:
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Raise ``OSError`` if nobody is there: Ray itself would try for minutes."""
+def _require_listener(address: str) -> None:
+    """Raise ``OSError`` if nothing listens there: Ray itself would try for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if port.isdecimal():  # else a name that only Ray understands, such as auto
-        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
 
 
 def rounded(value: Any) -> Any:
-    """Six digits are plenty; what is not finite becomes null."""
+    """Round numbers to six digits; one that is not finite becomes None."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -8,8 +8,8 @@ COMPARED = ("fauno", "sync", "independent")
 
 
 def slow(factor: float) -> str:
-    """The override that makes their updates take `factor` times as long."""
-    return "cosim.slowdown=" + ",".join(f"{name} {factor:g}" for name in SLOW)
+    """Return the override by which their updates take `factor` times as long."""
+    return "cosim.slowdown={" + ", ".join(f"{name}: {factor:g}" for name in SLOW) + "}"
 
 
 def design(quick: bool) -> Design:

@@ -1,4 +1,4 @@
-"""What the cells say together: estimates, paired differences, verdicts."""
+"""Cells put together: estimates and paired differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,9 +9,6 @@ import numpy as np
 from fauno_flwr.experiments.cells import GREEDY, SAMPLED
 from fauno_flwr.experiments.design import BASELINES, HEURISTICS, Experiment
 from fauno_flwr.results.statistics import (
-    BETTER,
-    TIE,
-    WORSE,
     Estimate,
     crossed,
     estimate,
@@ -22,23 +19,21 @@ from fauno_flwr.results.statistics import (
 from sim_env.policies.heuristics import TITLES
 
 FINISHED, RESPONSE = "finished_ratio", "response_mean"
-SIGN = {FINISHED: 1.0, RESPONSE: -1.0}  # what makes larger better
-# Where LeastQueue loses more than this, tasks are lost that need not be: the ratio decides.
+SIGN = {FINISHED: 1.0, RESPONSE: -1.0}  # larger is better after multiplication
+# If LeastQueue loses more than this fraction, losses are avoidable: the finished ratio decides.
 LOSSES_THAT_DECIDE = 0.01
-AVOIDED = 0.5  # of LeastQueue's losses, at the target
-SMOOTHING = 3  # points of a curve
 Cells = Sequence[Mapping[str, Any]]
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One policy in one condition: a matrix of seeds x worlds for each measure.
+    """One policy in one condition: for each measure, a matrix of seeds x worlds.
 
     Parameters
     ----------
     finished_ratio, response_mean : array of float, shape (S, W)
-        Response in seconds; NaN where it is not defined. S is 1 for a heuristic.
+        Response in seconds, NaN where undefined. S is 1 for a heuristic.
     lost : dict of str to float
         Fraction lost, by kind.
     """
@@ -48,7 +43,7 @@ class Sample:
     lost: dict[str, float]
 
     def measure(self, name: str) -> np.ndarray:
-        """The matrix of a measure."""
+        """Return the matrix of a measure."""
         return np.asarray(getattr(self, name))
 
 
@@ -62,12 +57,12 @@ class Summary:
     titles : dict of str to str
         Of the conditions, by name.
     samples : dict
-        ``samples[condition][policy]``; policies are methods as they are compared, methods with
-        ``-sampled`` (or ``-greedy``, where the method itself is sampled) and heuristics.
+        ``samples[condition][policy]``. Policies are heuristics, methods with the kind of actions
+        they are compared by, and methods with the other kind: ``-sampled`` or ``-greedy`` appended.
     rho : dict of str to float
         Offered load of each condition.
     curves : dict
-        ``curves[condition][method]``: a list with what ``training`` says of each seed.
+        ``curves[condition][method]``: a list with ``training`` of the cell of each seed.
     """
 
     experiment: Experiment
@@ -77,9 +72,9 @@ class Summary:
     curves: dict[str, dict[str, list[Mapping[str, Any]]]]
 
     def title(self, policy: str) -> str:
-        """Name of a policy in tables and figures."""
-        if policy in TITLES:
-            return TITLES[policy]
+        """Return the name of a policy in tables and figures."""
+        if policy in TITLES or policy in self.experiment.heuristics:
+            return TITLES.get(policy, policy)
         methods = self.experiment.methods
         if policy in methods:
             return methods[policy].title
@@ -87,7 +82,7 @@ class Summary:
         return f"{methods[method].title}, {actions}"
 
     def pairs(self, rival: str) -> dict[str, tuple[Sample, Sample]]:
-        """The first method and a rival, by condition, where both are there."""
+        """Return the first method and a rival by condition, where both were evaluated."""
         ours = next(iter(self.experiment.methods))
         return {
             condition: (samples[ours], samples[rival])
@@ -97,7 +92,7 @@ class Summary:
 
 
 def summarise(experiment: Experiment, titles: dict[str, str], cells: Cells) -> Summary:
-    """Put cells together."""
+    """Collect the samples of an experiment from its cells."""
     samples: dict[str, dict[str, Sample]] = {}
     rho: dict[str, float] = {}
     curves: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
@@ -137,7 +132,7 @@ def _sample(runs: Sequence[Mapping[str, Any]]) -> Sample:
 
 
 def table(summary: Summary) -> list[Row]:
-    """One row per condition and policy: mean (two-way Student) and IQM (bootstrap)."""
+    """Make a row per condition and policy: mean (two-way Student) and IQM (bootstrap)."""
     return [
         {
             "condition": condition,
@@ -160,9 +155,9 @@ def table(summary: Summary) -> list[Row]:
 
 
 def difference(ours: Sample, theirs: Sample, measure: str) -> Estimate:
-    """Ours minus theirs, world by world and, between methods, seed by seed; larger is better.
+    """Estimate ours - theirs, paired by world and, between methods, by seed.
 
-    Response is turned around: it is by how much ours is shorter.
+    Larger is better: of the response, the difference is theirs - ours.
     """
     seeds = min(len(ours.finished_ratio), len(theirs.finished_ratio))
     a, b = ours.measure(measure), theirs.measure(measure)
@@ -172,7 +167,7 @@ def difference(ours: Sample, theirs: Sample, measure: str) -> Estimate:
 
 
 def differences(summary: Summary) -> list[Row]:
-    """One row per condition, rival of the first method, and measure."""
+    """Make a row per condition, rival of the first method, and measure."""
     return [
         {
             "condition": condition,
@@ -189,13 +184,13 @@ def differences(summary: Summary) -> list[Row]:
 
 
 def deciding(summary: Summary, condition: str) -> str:
-    """The measure that decides: finished ratio where LeastQueue loses tasks, else response."""
+    """Return the measure that decides: finished ratio if LeastQueue loses tasks, else response."""
     lost = 1 - float(mean(summary.samples[condition]["lq"].finished_ratio.ravel()))
     return FINISHED if lost > LOSSES_THAT_DECIDE else RESPONSE
 
 
 def overall(summary: Summary) -> list[Row]:
-    """Over all conditions: mean and IQM of the differences, probability of improvement."""
+    """Make rows over all conditions: mean and IQM of differences, probability of improvement."""
     rows = []
     for rival in _rivals(summary):
         pairs = list(summary.pairs(rival).values())
@@ -220,79 +215,7 @@ def overall(summary: Summary) -> list[Row]:
 
 
 def _rivals(summary: Summary) -> list[str]:
-    """Those asked for, then the other methods, then the other heuristics."""
+    """Return those compared in detail, then the other methods, then the other heuristics."""
     first, *others = summary.experiment.methods
-    asked = [rival for rival in summary.experiment.rivals if rival != first]
-    return list(dict.fromkeys([*asked, *others, *BASELINES]))
-
-
-def not_better_than(summary: Summary, rival: str) -> list[str]:
-    """Sentences on the conditions in which the first method does not beat a rival.
-
-    That is: it is not better by the measure that decides, or is worse by the other one.
-    """
-    lines = []
-    for condition, (ours, theirs) in summary.pairs(rival).items():
-        measure = deciding(summary, condition)
-        found = {m: difference(ours, theirs, m) for m in SIGN}
-        verdicts = {m: found[m].verdict for m in SIGN}
-        if verdicts[measure] == BETTER and WORSE not in verdicts.values():
-            continue
-        what = IN_WORDS[verdicts[measure]]
-        lines.append(
-            f"{summary.titles[condition]}: {what} (decided by {WORDS[measure]}): "
-            f"finished {in_words(FINISHED, found[FINISHED])}, "
-            f"response {in_words(RESPONSE, found[RESPONSE])}"
-        )
-    return lines
-
-
-WORDS = {FINISHED: "the finished ratio", RESPONSE: "the response"}
-IN_WORDS = {BETTER: "better, but worse in the other measure", TIE: "a tie", WORSE: "worse"}
-
-
-def in_words(measure: str, found: Estimate) -> str:
-    """A difference in points or seconds, with the sign of ours - theirs."""
-    if measure == FINISHED:
-        value, low, high = (100 * x for x in (found.value, found.low, found.high))
-        return f"{value:+.2f} [{low:+.2f}, {high:+.2f}] points"
-    return f"{-found.value:+.2f} [{-found.high:+.2f}, {-found.low:+.2f}] s"
-
-
-def times_to_target(summary: Summary) -> list[Row]:
-    """Virtual seconds until the network, while it trains, avoids half of LeastQueue's losses.
-
-    One row per condition and method. The finished ratio of the curve is a running mean of three
-    points; a seed that does not get there has null.
-    """
-    rows = []
-    for condition, methods in summary.curves.items():
-        lost = 1 - float(mean(summary.samples[condition]["lq"].finished_ratio.ravel()))
-        target = 1 - (1 - AVOIDED) * lost
-        for method, runs in methods.items():
-            times = [_reached(run["curve"], target) for run in runs]
-            rows.append(
-                {
-                    "condition": condition,
-                    "method": method,
-                    "target": target,
-                    "seconds": times,
-                    "end": [run["virtual_seconds"] for run in runs],
-                    "staleness": float(np.mean([run["staleness"] for run in runs])),
-                }
-            )
-    return rows
-
-
-def _reached(curve: Mapping[str, Sequence[float | None]], target: float) -> float | None:
-    finished = np.array(curve["finished"], float)
-    # The empty network at the beginning finishes what little there is.
-    begin = len(finished) // 10
-    smooth = np.array(
-        [mean(finished[i - SMOOTHING + 1 : i + 1]) for i in range(begin + SMOOTHING, len(finished))]
-    )
-    below = np.flatnonzero(~(smooth >= target))
-    first = 0 if below.size == 0 else int(below[-1]) + 1
-    if first >= len(smooth):
-        return None
-    return float(np.asarray(curve["seconds"], float)[begin + SMOOTHING + first])
+    detailed = [rival for rival in summary.experiment.compared if rival != first]
+    return list(dict.fromkeys([*detailed, *others, *BASELINES]))

@@ -1,4 +1,4 @@
-"""Actors of a small network in a larger one, untouched."""
+"""Actors of a small network in a larger one, without further training."""
 
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.methods import Method
@@ -11,7 +11,7 @@ METHODS = {
 
 
 def design(quick: bool) -> Design:
-    """Source network x target networks x rates; each target node gets an actor of its role."""
+    """Cross target networks and rates; each target node gets an actor of its role."""
     conditions, arms = [], []
     for rate in (2.0,) if quick else (0.5, 1.0, 2.0):
         place = {

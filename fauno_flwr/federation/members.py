@@ -1,4 +1,4 @@
-"""Which node is which agent, also when nodes come and go."""
+"""Members of the federation: which node is which agent, also when nodes restart."""
 
 import time
 from collections.abc import Callable
@@ -8,79 +8,79 @@ from flwr.app import Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 from strategies.clock import Clock
 
 
 class Members:
-    """The nodes that take part; one that comes back under a new id is asked who it is.
+    """The nodes that take part; a node with an unknown id is queried for its agent.
 
-    A SuperNode that restarts without a key has a new id, and its old one stays online until its
-    heartbeat lapses: only then does the new one take its place. Nobody waits for an answer; a node
-    that gave none, or one that does not fit, is asked again after a pause that doubles.
+    A SuperNode that restarts without a key has a new id, and its old id stays online until its
+    heartbeat lapses: only then does the new one take its place. Queries do not block; a node that
+    does not answer, or does not fit, is queried again after a back-off that doubles.
 
     Parameters
     ----------
     agent_of : dict of int to int
-        Agent of each node id of the handshake; later ones are added.
-    ask : callable
-        The message that asks a node who it is.
+        Agent of each node id of the handshake; later ids are added.
+    make_query : callable
+        ``make_query(node_id)`` makes the query of a node.
     identify : callable
-        The agent that an answer names; ``ConfigError`` if the node does not fit.
+        ``identify(reply)`` returns the agent; ``ConfigError`` if the node does not fit.
     clock : Clock, default time
     """
 
-    PAUSE, LONGEST_PAUSE = 5.0, 300.0
+    BACKOFF, LONGEST_BACKOFF = 5.0, 300.0
 
     def __init__(
         self,
         agent_of: dict[int, int],
-        ask: Callable[[int], Message],
+        make_query: Callable[[int], Message],
         identify: Callable[[Message], int],
         clock: Clock = time,
     ) -> None:
-        self.agent_of, self.ask, self.identify = agent_of, ask, identify
+        self.agent_of, self.make_query, self.identify = agent_of, make_query, identify
         self.clock = clock
-        self._asked: dict[str, int] = {}
-        self._newcomers: dict[int, int] = {}
-        self._pauses: dict[int, tuple[float, float]] = {}  # until when, and for how long
+        self._queries: dict[str, int] = {}
+        self._identified: dict[int, int] = {}
+        self._backoffs: dict[int, tuple[float, float]] = {}  # end, and duration
 
     def __call__(self, grid: Grid) -> list[int]:
-        """Ids of the members that are online."""
+        """Return the ids of the members that are online."""
         online = set(grid.get_node_ids())
-        self._hear(grid)
-        self._ask_strangers(grid, online)
-        for node_id, agent in sorted(self._newcomers.items()):
+        self._receive(grid)
+        self._query_unknown(grid, online)
+        for node_id, agent in sorted(self._identified.items()):
             if agent not in {self.agent_of[i] for i in online if i in self.agent_of}:
                 self.agent_of[node_id] = agent
                 log(INFO, "agent %s is back, as node %s", agent, node_id)
-        self._newcomers = {
+        self._identified = {
             i: agent
-            for i, agent in self._newcomers.items()
+            for i, agent in self._identified.items()
             if i in online and i not in self.agent_of
         }
         return sorted(online & self.agent_of.keys())
 
-    def _ask_strangers(self, grid: Grid, online: set[int]) -> None:
+    def _query_unknown(self, grid: Grid, online: set[int]) -> None:
         now = self.clock.monotonic()
-        self._pauses = {i: pause for i, pause in self._pauses.items() if i in online}
-        known = self.agent_of.keys() | self._newcomers.keys() | set(self._asked.values())
+        self._backoffs = {i: backoff for i, backoff in self._backoffs.items() if i in online}
+        known = self.agent_of.keys() | self._identified.keys() | set(self._queries.values())
         for node_id in sorted(online - known):
-            if node_id in self._pauses and now < self._pauses[node_id][0]:
+            if node_id in self._backoffs and now < self._backoffs[node_id][0]:
                 continue
-            for message_id in grid.push_messages([self.ask(node_id)]):
+            for message_id in grid.push_messages([self.make_query(node_id)]):
                 if message_id:
-                    self._asked[message_id] = node_id
+                    self._queries[message_id] = node_id
 
-    def _hear(self, grid: Grid) -> None:
-        for reply in grid.pull_messages(list(self._asked)) if self._asked else []:
-            node_id = self._asked.pop(reply.metadata.reply_to_message_id)
+    def _receive(self, grid: Grid) -> None:
+        for reply in grid.pull_messages(list(self._queries)) if self._queries else []:
+            node_id = self._queries.pop(reply.metadata.reply_to_message_id)
             try:
                 if reply.has_error():
                     raise ConfigError(str(reply.error.reason))
-                self._newcomers[node_id] = self.identify(reply)
+                self._identified[node_id] = self.identify(reply)
             except (ValueError, KeyError) as error:
                 log(WARNING, "node %s does not take part: %s", node_id, error)
-                _, pause = self._pauses.get(node_id, (0.0, self.PAUSE / 2))
-                pause = min(2 * pause, self.LONGEST_PAUSE)
-                self._pauses[node_id] = self.clock.monotonic() + pause, pause
+                _, backoff = self._backoffs.get(node_id, (0.0, self.BACKOFF / 2))
+                backoff = min(2 * backoff, self.LONGEST_BACKOFF)
+                self._backoffs[node_id] = self.clock.monotonic() + backoff, backoff

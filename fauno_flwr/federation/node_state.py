@@ -1,4 +1,4 @@
-"""The agent of a node in a file of its own: Flower forgets it when the SuperNode ends."""
+"""The agent of a node in a file of its own: Flower forgets its state when the SuperNode ends."""
 
 import hashlib
 import json
@@ -17,24 +17,24 @@ LARGEST = 2**28  # bytes; far more than an agent, far less than a node's memory
 
 
 class NodeState:
-    """One file per agent in the folder that its node's owner named, replaced after each message.
+    """One file per agent in a folder set by the owner of the node, replaced after each message.
 
-    A line of JSON, then the parameters and the residual. A file of another training is not gone on
-    from, and replaced by the first message of the new one.
+    The file has a line of JSON, the parameters and the residual. A file of another training is not
+    used, and is replaced after the first message of the new one.
 
     Parameters
     ----------
     folder : str
-        Absolute; made for its owner only if it is not there.
+        Absolute path; created, readable by its owner only, if it does not exist.
     agent : int
-        Number of the agent; it is part of the file's name.
+        Index of the agent; part of the file name.
     training : str
-        Name of the training: the same when the server resumes from its checkpoints.
+        Id of the training: the same when the server resumes from its checkpoints.
 
     Raises
     ------
     ValueError
-        If the folder is no absolute path, or cannot be made or written to.
+        If the folder is not an absolute path, or cannot be created or written to.
     """
 
     def __init__(self, folder: Any, agent: int, training: str) -> None:
@@ -54,39 +54,34 @@ class NodeState:
             raise ValueError(f"{STATE_DIR} in the node config is {folder!r}: cannot be written to")
 
     def load(self) -> ConfigRecord | None:
-        """What was saved last for this training; None, and a line in the log, if nothing usable."""
+        """Return what was last saved for this training; None, with a log line, if unusable."""
         if not self.path.exists():
             return None
         try:
             if self.path.stat().st_size > LARGEST:
                 raise ValueError(f"it has more than {LARGEST} bytes")
             header, _, body = self.path.read_bytes().partition(b"\n")
-            told = dict(json.loads(header))
-            if told.get("format") != FORMAT or told.get("agent") != self.agent:
+            about = dict(json.loads(header))
+            if about.get("format") != FORMAT or about.get("agent") != self.agent:
                 raise ValueError(f"it is no {FORMAT} of agent {self.agent}")
-            numbers = {name: told[name] for name in ("messages", "version", "split")}
-            if told.get("sha256") != _checksum(self.training_of(told), numbers, body):
+            numbers = {name: about[name] for name in ("messages", "version", "split")}
+            if about.get("sha256") != _checksum(str(about.get("training")), numbers, body):
                 raise ValueError("its checksum is wrong")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            log(WARNING, "%s is left alone, the agent begins anew: %s", self.path, error)
+            log(WARNING, "%s is not used, the agent starts anew: %s", self.path, error)
             return None
-        if self.training_of(told) != self.training:
-            log(INFO, "%s is of another training: the agent begins anew", self.path)
+        if about.get("training") != self.training:
+            log(INFO, "%s is of another training: the agent starts anew", self.path)
             return None
-        log(INFO, "agent %s goes on after message %s", self.agent, numbers["messages"])
+        log(INFO, "agent %s resumes after message %s", self.agent, numbers["messages"])
         split = numbers.pop("split")
         return ConfigRecord({"parameters": body[:split], "residual": body[split:], **numbers})
 
-    @staticmethod
-    def training_of(told: dict[str, Any]) -> str:
-        """Training that a header names."""
-        return str(told.get("training"))
-
     def save(self, record: ConfigRecord) -> None:
-        """Replace the file; it is the old one or the new one whenever the power goes.
+        """Replace the file atomically.
 
-        A disk that is full costs the node its memory of a crash, not its part in the training: a
-        line in the log, no error.
+        If that fails, as on a full disk, there is a log line and no error: the node goes on without
+        being able to resume.
         """
         parameters, residual = record["parameters"], record["residual"]
         assert isinstance(parameters, bytes)
@@ -103,7 +98,7 @@ class NodeState:
         }
         partial = self.path.with_suffix(".partial")
         try:
-            partial.unlink(missing_ok=True)  # of a process that was killed; it may be anyone's
+            partial.unlink(missing_ok=True)  # left by a killed process
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(json.dumps(header).encode() + b"\n" + body)
@@ -115,7 +110,7 @@ class NodeState:
             return
         folder = os.open(self.folder, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the new name, too, must survive a power cut
+            os.fsync(folder)  # so that the new name survives a power cut
         finally:
             os.close(folder)
 

@@ -1,44 +1,58 @@
-"""What the two ends of the Flower app say to each other: names of records, and the handshake.
+"""Messages of the Flower app: names of records and keys, and their validation.
 
-train          server: ``arrays`` (critic), ``config`` (settings, ``server-round``, ``rollouts``);
-               node: ``arrays`` (critic, or its compressed difference to the one that it was
-               sent), ``metrics``. Nothing else of the agent travels.
-query          server: ``config``; node: ``node`` (who it is, what its critic looks like).
-query.actor    server: ``config``; node: ``actor``, unless its owner said ``share-actor=false``.
+train          server: ``arrays`` (shared parameters), ``config`` (settings, ``server-round``,
+               ``rollouts``); node: ``arrays`` (shared parameters after training, or their
+               compressed difference to those received), ``metrics``. Nothing else of the agent
+               travels.
+query          server: ``config``; node: ``node`` (its agent, the schema of its shared parameters).
+query.actor    server: ``config``; node: ``actor``, unless its owner has set ``share-actor=false``.
 """
 
 from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord
-
-from strategies.arrays import to_record
-from strategies.compression import Compression, compress_update
+from flwr.app import ConfigRecord
 
 T = TypeVar("T", int, str, bytes)
 PROTOCOL = 1
 ARRAYS, CONFIG, METRICS, NODE, ACTOR = "arrays", "config", "metrics", "node", "actor"
 SETTINGS, PROTOCOL_KEY, ROUND = "settings", "protocol", "server-round"
 ROLLOUTS, TRAINING = "rollouts", "training"
+AGENT, NODES, CRITIC = "agent", "nodes", "critic"
 TRAIN, QUERY, QUERY_ACTOR = "train", "query", "query.actor"
 
 
 def settings_record(settings: str, training: str = "") -> ConfigRecord:
-    """Config record that every message of the server carries.
+    """Make the config record that every message of the server carries.
 
     Parameters
     ----------
     settings : str
-        YAML.
+        Settings of the run as YAML.
     training : str, default ""
-        Name of the training, for nodes that save their agents.
+        Id of the training, for nodes that save their agents.
     """
     return ConfigRecord({SETTINGS: settings, PROTOCOL_KEY: PROTOCOL, TRAINING: training})
 
 
+def node_record(agent: int, nodes: int, shared: Mapping[str, np.ndarray]) -> ConfigRecord:
+    """Make the record by which a node introduces itself in the handshake.
+
+    Parameters
+    ----------
+    agent : int
+        Index of its agent.
+    nodes : int
+        Number of nodes that the node knows of; 0 if it knows none.
+    shared : mapping of str to array
+        Its shared parameters, of which the record has the schema.
+    """
+    return ConfigRecord({AGENT: agent, NODES: nodes, CRITIC: schema(shared)})
+
+
 def read(record: ConfigRecord, key: str, kind: type[T]) -> T:
-    """Value of a config record.
+    """Return a value of a config record.
 
     Raises
     ------
@@ -52,26 +66,5 @@ def read(record: ConfigRecord, key: str, kind: type[T]) -> T:
 
 
 def schema(arrays: Mapping[str, np.ndarray]) -> str:
-    """Names, types and shapes in one line, to be compared."""
+    """Return names, types and shapes of arrays in one line."""
     return "; ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in sorted(arrays.items()))
-
-
-def report(
-    compression: Compression | None,
-    shared: Mapping[str, np.ndarray],
-    base: Mapping[str, np.ndarray],
-    residual: np.ndarray | None,
-) -> tuple[ArrayRecord, np.ndarray | None]:
-    """What a node sends of what it shares, and what it keeps for its next message.
-
-    Parameters
-    ----------
-    compression : Compression or None
-    shared, base : mapping of str to array
-        After training, and as the server sent it.
-    residual : array of float64 or None
-        What earlier messages have left out; see :func:`strategies.compress_update`.
-    """
-    if compression is None:
-        return to_record(shared), None
-    return compress_update(compression, shared, base, residual)

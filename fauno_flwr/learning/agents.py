@@ -1,19 +1,25 @@
-"""A agents side by side: parameters, optimiser state and gradient clipping, each agent's own.
+"""A agents side by side, each with its own parameters, optimiser state and gradient clipping.
 
-A = 1 in a Flower client; all agents of a network in co-simulation and in the joint evaluation.
+A = 1 in a Flower client; A = all agents in co-simulation and in the joint evaluation.
 """
 
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fauno_flwr.config.settings import PADDED, AgentConfig
-from fauno_flwr.learning.networks import Actor, EquivariantActor, PaddedActor, StackedMLP, Widths
+from fauno_flwr.config.agent import AgentConfig
+from fauno_flwr.learning.networks import (
+    Actor,
+    PaddedActor,
+    Sizes,
+    Widths,
+    find_networks,
+)
 from fauno_flwr.learning.policy import ActorPolicy
 from fauno_flwr.learning.rollout import Weights
 from fauno_flwr.learning.transitions import Decisions
@@ -28,9 +34,9 @@ class StackedAdam:
     Parameters
     ----------
     module : nn.Module
-        Parameters with a leading agent axis.
+        Module whose parameters have a leading agent axis.
     max_norm : float
-        The gradient of each agent is clipped to this norm.
+        Largest norm of the gradient of an agent; a longer one is clipped.
     """
 
     BETAS, EPSILON = (0.9, 0.999), 1e-5  # the epsilon of the published PPO code, not of Adam
@@ -38,7 +44,7 @@ class StackedAdam:
     def __init__(self, module: nn.Module, max_norm: float) -> None:
         self.parameters = list(module.parameters())
         self.max_norm = max_norm
-        # One row per agent with all its parameters: a few large products instead of many small.
+        # One row per agent with all its parameters: few large operations, not many small.
         agents = self.parameters[0].shape[0]
         self.first = torch.zeros(agents, sum(p[0].numel() for p in self.parameters))
         self.second = torch.zeros_like(self.first)
@@ -46,12 +52,12 @@ class StackedAdam:
 
     @torch.no_grad()
     def step(self, rate: Tensor, active: Tensor) -> None:
-        """Step the agents for which `active` (A,) is true by `rate` (A,); the others keep all."""
+        """Step the agents for which `active` (A,) is true by `rate` (A,); the others stay equal."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         g = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
         g *= (self.max_norm / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
         self.steps += active
-        on = active.unsqueeze(1).to(g.dtype)  # 0 or 1: the others move by nothing
+        on = active.unsqueeze(1).to(g.dtype)
         steps = self.steps.clamp(min=1).unsqueeze(1)
         self.first.add_((g - self.first) * ((1 - self.BETAS[0]) * on))
         self.second.add_((g * g - self.second) * ((1 - self.BETAS[1]) * on))
@@ -63,11 +69,11 @@ class StackedAdam:
             p.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and counters."""
+        """Return moments and step counters."""
         return {"first": self.first, "second": self.second, "steps": self.steps}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Restore what :meth:`state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
@@ -75,27 +81,34 @@ class StackedAdam:
 class AgentStack(ABC):
     """A agents of one algorithm; all start with the same weights.
 
+    A subclass is an algorithm; ``agent.algorithm`` may be its import path. It names its settings
+    in ``Config`` and its trained networks in ``TRAINED``.
+
     Parameters
     ----------
     agents : int
-        A.
+        Number of agents A.
     config : AgentConfig
+        Settings of the algorithm.
     seed : int
-        Of the start.
+        Seed of the initial weights.
     observation : str or Widths, default "full"
-        What the agents see, by name, or how much of it; it sets the widths of the networks.
+        Observation by name, or the widths of its features; it sets the widths of the networks.
     slots : int, default 1
-        Largest number of slots in the network: padded networks have so many, others take any.
+        Largest number of slots in the network of nodes; only padded networks depend on it.
 
     Attributes
     ----------
     actor : EquivariantActor or PaddedActor
-        What scores the actions.
-    networks : dict of str to StackedMLP
-        All networks, the actor among them.
+        Scores the actions.
+    networks : dict of str to nn.Module
+        All networks, including the actor.
     optimizers : dict of str to StackedAdam
-        Of those that are trained, by the same names.
+        Optimisers of the trained networks, by the same names.
     """
+
+    Config: ClassVar[type[AgentConfig]] = AgentConfig
+    TRAINED: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
@@ -111,28 +124,32 @@ class AgentStack(ABC):
         )
         generator = torch.Generator().manual_seed(seed)
         self.actor = self._make_actor(generator)
-        self.networks: dict[str, StackedMLP] = {"actor": self.actor, **self._others(generator)}
+        self.networks: dict[str, nn.Module] = {"actor": self.actor, **self._others(generator)}
         self.optimizers = {
             name: StackedAdam(self.networks[name], config.max_grad_norm) for name in self.TRAINED
         }
 
-    TRAINED: tuple[str, ...]
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of the networks."""
+        config = self.config
+        return Sizes(self.agents, self.encoding, self.slots, config.hidden, config.prior)
 
     def _make_actor(self, generator: torch.Generator) -> Actor:
-        agents, encoding, hidden = self.agents, self.encoding, self.config.hidden
-        if self.config.network == PADDED:
-            return PaddedActor(agents, encoding, self.slots, hidden, generator)
-        return EquivariantActor(agents, encoding, hidden, generator, self.config.prior)
+        return find_networks(self.config.network).actor(self.sizes, generator)
+
+    def _make_critic(self, generator: torch.Generator) -> nn.Module:
+        return find_networks(self.config.network).critic(self.sizes, generator)
 
     # ---- what an algorithm adds ----------------------------------------------------------------
 
     @abstractmethod
-    def _others(self, generator: torch.Generator) -> dict[str, StackedMLP]:
-        """Networks beside the actor."""
+    def _others(self, generator: torch.Generator) -> dict[str, nn.Module]:
+        """Make the networks other than the actor."""
 
     @abstractmethod
     def exploration(self) -> tuple[bool, np.ndarray]:
-        """Whether actions are drawn from the softmax, and epsilon of each agent, shape (A,)."""
+        """Return whether actions are sampled from the softmax, and epsilon per agent, (A,)."""
 
     @abstractmethod
     def learn(
@@ -141,15 +158,15 @@ class AgentStack(ABC):
         rate: float | np.ndarray,
         rngs: list[np.random.Generator],
     ) -> list[dict[str, float]]:
-        """:meth:`update` of agents whose batches are about as large."""
+        """Update agents whose batches are of similar size; parameters: :meth:`update`."""
 
     @abstractmethod
     def get_shared(self, share: str, agent: int = 0) -> Arrays:
-        """Parameters of an agent that travel, by name; `share` as in the federation's settings."""
+        """Return the parameters that an agent shares, by name; `share` is ``federation.share``."""
 
     @abstractmethod
     def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
-        """Take back what :meth:`get_shared` gave; returns whether the agent acts differently."""
+        """Replace the shared parameters; returns whether the agent acts differently now."""
 
     # ---- learning ------------------------------------------------------------------------------
 
@@ -159,27 +176,27 @@ class AgentStack(ABC):
         rate: float | np.ndarray,
         rngs: list[np.random.Generator],
     ) -> list[dict[str, float]]:
-        """One update of every agent on its own decisions.
+        """Update every agent on its own decisions.
 
         Parameters
         ----------
         batches : list of Decisions
-            One per agent.
+            One batch per agent.
         rate : float or array of float, shape (A,)
-            Learning rate, of all or of each.
+            Learning rate, common or per agent.
         rngs : list of Generator
-            One per agent: an agent learns the same alone and among others.
+            One generator per agent: an agent learns the same alone and beside others.
 
         Returns
         -------
         list of dict
-            Per agent ``steps`` (decisions trained on) and what the algorithm tells.
+            Per agent ``steps`` (decisions trained on) and the metrics of the algorithm.
         """
         groups = alike(batches)
         if len(groups) == 1:
             return self.learn(batches, rate, rngs)
         rates = np.broadcast_to(np.asarray(rate, np.float32), self.agents)
-        told: dict[int, dict[str, float]] = {}
+        metrics: dict[int, dict[str, float]] = {}
         for group in groups:
             some = self.select(group)
             learned = some.learn(
@@ -187,13 +204,13 @@ class AgentStack(ABC):
             )
             for place, agent in enumerate(group):
                 self.put(agent, some, place)
-                told[agent] = learned[place]
-        return [told[agent] for agent in range(self.agents)]
+                metrics[agent] = learned[place]
+        return [metrics[agent] for agent in range(self.agents)]
 
     # ---- parameters ----------------------------------------------------------------------------
 
     def get_actor(self, agent: int = 0) -> Arrays:
-        """Actor parameters of an agent, by name."""
+        """Return the actor parameters of an agent, by name."""
         return get(self.actor, agent)
 
     def set_actor(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
@@ -201,7 +218,7 @@ class AgentStack(ABC):
         put(self.actor, arrays, agent)
 
     def select(self, agents: Sequence[int]) -> Self:
-        """Copies of some of the agents."""
+        """Copy some of the agents into a new stack."""
         some = type(self)(len(agents), self.config, 0, self.observation, self.slots)
         for place, agent in enumerate(agents):
             some.put(place, self, agent)
@@ -214,7 +231,7 @@ class AgentStack(ABC):
             mine[agent] = theirs[place]
 
     def _tensors(self) -> list[Tensor]:
-        """Everything that training changes, each with a leading agent axis."""
+        """Return everything that training changes, each with a leading agent axis."""
         tensors: list[Tensor] = [
             p for network in self.networks.values() for p in network.parameters()
         ]
@@ -223,13 +240,13 @@ class AgentStack(ABC):
         return tensors
 
     def save(self) -> bytes:
-        """Everything that training changes."""
+        """Serialise everything that training changes."""
         file = io.BytesIO()
         torch.save(self._state(), file)
         return file.getvalue()
 
     def load(self, data: bytes) -> None:
-        """Take back what :meth:`save` gave."""
+        """Restore what :meth:`save` returned."""
         self._take_state(torch.load(io.BytesIO(data), weights_only=True))
 
     def _state(self) -> dict[str, Any]:
@@ -247,12 +264,13 @@ class AgentStack(ABC):
     # ---- acting --------------------------------------------------------------------------------
 
     def weights(self, agent_of_node: np.ndarray, greedy: bool) -> Weights:
-        """The actors as compiled code reads them; parameters as of :meth:`policy`."""
+        """Return the actors as compiled code reads them; parameters: :meth:`policy`."""
         first, middle, last = (weight.detach().numpy() for weight in self.actor.weights)
         biases = [bias.detach().numpy()[:, 0] for bias in self.actor.biases]
         width, features = self.encoding.local, self.encoding.destinations
         rest = first[:, width:]
-        if self.config.network == PADDED:
+        padded = isinstance(self.actor, PaddedActor)
+        if padded:
             rest = rest.reshape(self.agents, self.slots, features + 1, -1)
             slot, present = rest[:, :, :features], rest[:, :, features]
             best = np.zeros_like(slot[:, 0])
@@ -262,7 +280,7 @@ class AgentStack(ABC):
             present = np.zeros_like(slot[:, :, 0])
         softmax, epsilon = (False, np.zeros(self.agents)) if greedy else self.exploration()
         return Weights(
-            padded=self.config.network == PADDED,
+            padded=padded,
             local=first[:, :width].copy(),
             slot=slot.copy(),
             best=best.copy(),
@@ -278,21 +296,21 @@ class AgentStack(ABC):
         )
 
     def policy(self, agent_of_node: np.ndarray | None = None, greedy: bool = False) -> ActorPolicy:
-        """The actors as they are now, as a policy for a world.
+        """Return the current actors as a policy for a world.
 
         Parameters
         ----------
         agent_of_node : array of int, shape (N,), optional
-            Which actor decides for each node; default: the first one for all.
+            Actor of each node; default: the first actor for all.
         greedy : bool, default False
-            Take the best action always, instead of exploring as in training.
+            Whether to take the best action instead of exploring as in training.
         """
         nodes = np.zeros(0) if agent_of_node is None else agent_of_node
         return ActorPolicy(self.weights(nodes, greedy))
 
 
 def alike(batches: list[Decisions]) -> list[list[int]]:
-    """Agents in groups of about as many slots and decisions, so that little is filled up."""
+    """Group agents by similar numbers of slots and decisions, so that there is little padding."""
     groups: dict[tuple[int, int], list[int]] = {}
     for agent, batch in enumerate(batches):
         size = max(8, batch.mask.shape[1] - 1).bit_length(), max(8, len(batch)).bit_length()
@@ -301,7 +319,7 @@ def alike(batches: list[Decisions]) -> list[list[int]]:
 
 
 def get(module: nn.Module, agent: int) -> Arrays:
-    """Parameters of an agent, by name."""
+    """Return the parameters of an agent, by name."""
     return {name: p.detach()[agent].numpy().copy() for name, p in module.named_parameters()}
 
 
@@ -312,7 +330,7 @@ def put(module: nn.Module, arrays: Mapping[str, np.ndarray], agent: int) -> None
     Raises
     ------
     ValueError
-        If they are those of a network of another shape.
+        If their shapes are those of another network.
     """
     for name, p in module.named_parameters():
         if arrays[name].shape != p.shape[1:]:

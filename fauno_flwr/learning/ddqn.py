@@ -1,13 +1,13 @@
 """Double DQN (van Hasselt et al. 2016) on the decisions of stacked agents: the stand-in for SCOF.
 
 The paper compares FAuNO with SCOF (Peng et al., IEEE Transactions on Services Computing: offloading
-by federated reinforcement learning in industrial IoT). Of SCOF is known, from its abstract, that
-nodes train locally, upload their parameters to edge servers which aggregate them, and hide them by
-differential privacy, which the FAuNO paper left out to compare. Its inner algorithm and its
-settings are not known. This is therefore a *stand-in*, not SCOF: every node trains a double DQN,
-all of its Q-network travels (``share=model``), all nodes wait for all (K = N,
-``refill=version``), and nothing is hidden. What it shows is full-parameter synchronous federation
-of a value-based learner; it is not evidence about SCOF itself.
+by federated reinforcement learning in industrial IoT). Its abstract says that nodes train locally
+and upload their parameters to edge servers, which aggregate them, protected by differential
+privacy; the FAuNO paper switched the latter off for the comparison. Its inner algorithm and its
+settings are not known. This is therefore a *stand-in*: every node trains a double DQN, the whole
+Q-network travels (``share=model``), training is synchronous (K = N, ``refill=version``), without
+privacy. It represents synchronous federation of all parameters of a value-based learner and is no
+evidence about SCOF itself.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
+from fauno_flwr.config.agent import DDQNConfig
 from fauno_flwr.learning.agents import AgentStack, Arrays, get, put
-from fauno_flwr.learning.networks import StackedMLP
 from fauno_flwr.learning.transitions import Decisions, join, stack
 
 
@@ -30,13 +31,15 @@ class QPopulation(AgentStack):
     Attributes
     ----------
     replay : list of Decisions
-        The newest ``agent.replay`` decisions of each agent. The rows of one world are in the order
-        of time, so that a decision that is not the last of its world is followed by the next.
+        The newest ``agent.replay`` decisions of each agent, those of one world in the order of
+        time: a decision that is not the last of its world is followed by the next one.
     """
 
+    Config = DDQNConfig
     TRAINED = ("actor",)
+    config: DDQNConfig
 
-    def _others(self, generator: torch.Generator) -> dict[str, StackedMLP]:
+    def _others(self, generator: torch.Generator) -> dict[str, nn.Module]:
         encoding = self.encoding
         nothing = Decisions(
             np.zeros((0, encoding.local), np.float32),
@@ -52,24 +55,24 @@ class QPopulation(AgentStack):
         return {"target": self.target}
 
     def exploration(self) -> tuple[bool, np.ndarray]:
-        """Epsilon falls linearly with the gradient steps of an agent."""
+        """Decay epsilon linearly with the gradient steps of an agent."""
         done = self.optimizers["actor"].steps.numpy().astype(np.float64)
         left = np.clip(1.0 - done / self.config.epsilon_steps, 0.0, 1.0)
         return False, self.config.epsilon + (1.0 - self.config.epsilon) * left
 
     def get_shared(self, share: str, agent: int = 0) -> Arrays:
-        """The Q-network, whatever `share` is: there is nothing else to report."""
+        """Return the Q-network, for any `share`: there is nothing else."""
         return get(self.actor, agent)
 
     def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
-        """Take back what :meth:`get_shared` gave; the target network follows in its own time."""
+        """Replace the Q-network; the target network is updated in its own period."""
         put(self.actor, arrays, agent)
         return True
 
     def put(self, agent: int, other: Self, place: int = 0) -> None:
         """Replace an agent by a copy of another stack's, with its optimiser and its replay."""
         super().put(agent, other, place)
-        self.replay[agent] = other.replay[place]  # never written to, only replaced
+        self.replay[agent] = other.replay[place]  # shared: never modified in place
 
     def _state(self) -> dict[str, Any]:
         columns = [
@@ -91,24 +94,24 @@ class QPopulation(AgentStack):
         rate: float | np.ndarray,
         rngs: list[np.random.Generator],
     ) -> list[dict[str, float]]:
-        """Add the decisions to the replay buffers and take some gradient steps on these.
+        """Add the decisions to the replay buffers and take gradient steps on samples of them.
 
         There are ``agent.epochs * agent.minibatches`` steps, each on ``1 / agent.minibatches`` as
-        many transitions as are new: as much data passes the network as in PPO. The error of a
-        transition is ``r + gamma Q'(s', argmax_a Q(s', a)) - Q(s, a)`` with the target network Q',
-        its loss half of the square; s' is the next decision of the same world.
+        many transitions as are new: as many samples as in PPO. The error of a transition is
+        ``r + gamma Q'(s', argmax_a Q(s', a)) - Q(s, a)`` with the target network Q', its loss half
+        of the square; s' is the next decision of the same world.
 
         Parameters
         ----------
         batches, rate, rngs
             As of :meth:`fauno_flwr.learning.agents.AgentStack.update`. An agent without a new
-            transition stays as it is.
+            transition is not changed.
 
         Returns
         -------
         list of dict
             Per agent ``steps`` (new transitions), ``value_loss``, ``value`` (mean action value) and
-            ``epsilon`` (from now on).
+            ``epsilon`` (after the update).
         """
         config = self.config
         rates = torch.from_numpy(np.broadcast_to(rate, self.agents).astype(np.float32))
@@ -144,10 +147,10 @@ class QPopulation(AgentStack):
         ]
 
     def _step(self, drawn: list[np.ndarray], rates: torch.Tensor, active: torch.Tensor) -> Any:
-        """One gradient step on the transitions that begin at some rows; loss and value (A, 2)."""
+        """Take one gradient step on the transitions from some rows; returns loss, value (A, 2)."""
         now = [each[rows] for each, rows in zip(self.replay, drawn, strict=True)]
         local, destination, mask, action = stack(now)
-        # What stands behind a terminal transition is not read: its weight is 0.
+        # The row after a terminal transition has weight 0.
         following = stack(
             [
                 each[np.minimum(rows + 1, len(each) - 1)]
@@ -155,17 +158,17 @@ class QPopulation(AgentStack):
             ]
         )[:3]
         reward = torch.zeros(action.shape)
-        weight, goes_on = torch.zeros(action.shape), torch.ones(action.shape)
+        weight, continues = torch.zeros(action.shape), torch.ones(action.shape)
         for agent, batch in enumerate(now):
             reward[agent, : len(batch)] = torch.from_numpy(batch.reward)
             weight[agent, : len(batch)] = 1.0 / max(len(batch), 1)
-            goes_on[agent, : len(batch)] = torch.from_numpy(~batch.terminal).float()
+            continues[agent, : len(batch)] = torch.from_numpy(~batch.terminal).float()
         with torch.no_grad():
             best = self.actor.logits(*following).argmax(2, keepdim=True)
             after = self.target.logits(*following).gather(2, best).squeeze(2)
         value = self.actor.logits(local, destination, mask).gather(2, action.unsqueeze(2))
         value = value.squeeze(2)
-        loss = 0.5 * (reward + self.config.gamma * after * goes_on - value).square()
+        loss = 0.5 * (reward + self.config.gamma * after * continues - value).square()
         (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
         optimizer = self.optimizers["actor"]
         optimizer.step(rates, active)

@@ -1,25 +1,31 @@
-"""Actors and critics of A agents at once: parameters stacked on a leading axis.
+"""Actors and critics of A agents, their parameters stacked on a leading axis.
 
-Two kinds. *Equivariant*: the actor scores each destination with the same weights, so it does not
-care in which order, or how many, the neighbours are, and a policy moves to a network of another
-size unchanged; the critic sees the node, and the mean and the minimum over its destinations.
-*Padded*: all that is known of all destinations in one row, filled up to the largest number of slots
-in the network, as in the original; it knows the slots by their places and fits no other network.
-Either way every agent's networks have one shape, and can be averaged.
+*Equivariant*: the actor scores every destination with the same weights, so the order and the number
+of neighbours do not matter, and a policy transfers to a network of any size; the critic's input is
+the node, and the mean and the minimum over its destinations. *Padded*: one row with the features of
+all destinations, padded to the largest number of slots in the network, as in the original; it fits
+no network with another largest number. In both, the networks of all agents have the same shape, so
+that they can be averaged.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fauno_flwr.config.agent import EQUIVARIANT, NETWORK_GROUP, PADDED
+from fauno_flwr.config.errors import ConfigError
+from sim_env import plugins
+
 POLICY_GAIN, VALUE_GAIN = 0.1, 1.0
 
 
 class Widths(Protocol):
-    """Numbers of features of a decision and of each of its slots, and which of these is a delay."""
+    """Numbers of features of a decision and of a slot, and the index of the slot's delay."""
 
     @property
     def local(self) -> int: ...  # noqa: D102
@@ -37,13 +43,13 @@ class StackedMLP(nn.Module):
     Parameters
     ----------
     agents : int
-        A. All copies start equal.
+        Number of copies A; all start equal.
     widths : tuple of int
-        Of input, hidden layers and output.
+        Widths of the input, the hidden layers and the output.
     gain : float
-        Of the orthogonal start of the last layer; the others have sqrt(2).
+        Gain of the orthogonal initialisation of the last layer; that of the others is sqrt(2).
     generator : torch.Generator
-        Source of the start.
+        Source of the initial weights.
     """
 
     def __init__(
@@ -63,13 +69,13 @@ class StackedMLP(nn.Module):
         return self.after_first(torch.baddbmm(self.biases[0], x, self.weights[0]))
 
     def after_first(self, x: Tensor) -> Tensor:
-        """Map what comes out of the first layer, (A, M, hidden) before its tanh, to the outputs."""
+        """Map the output of the first layer before its tanh, (A, M, hidden), to the outputs."""
         x = torch.baddbmm(self.biases[1], torch.tanh(x), self.weights[1])
         return torch.baddbmm(self.biases[2], torch.tanh(x), self.weights[2])
 
 
 class EquivariantActor(StackedMLP):
-    """Score of a destination: MLP of [local, x_k, x_k - min_j x_j]; softmax over the legal ones.
+    """Score each destination: MLP of [local, x_k, x_k - min_j x_j]; softmax over the legal ones.
 
     Parameters
     ----------
@@ -78,10 +84,10 @@ class EquivariantActor(StackedMLP):
     hidden : int
     generator : torch.Generator
     prior : float, default 0
-        Above 0, one unit of each hidden layer begins as the expected delay of the destination,
-        relative to the shortest one, and counts with this weight against it: learning starts
-        from a policy that is about ShortestExpectedDelay's instead of a random one. All of it is
-        trained like any other weight. No effect if the encoding does not tell the delay.
+        Above 0, one unit of each hidden layer is initialised to the expected delay of the
+        destination relative to the shortest one, and lowers its score with this weight: the initial
+        policy is close to ShortestExpectedDelay. These weights are trained like all others. No
+        effect if the encoding has no delay.
     """
 
     def __init__(
@@ -108,7 +114,7 @@ class EquivariantActor(StackedMLP):
         last[:, 0, 0] = -weight
 
     def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """What of the decisions :meth:`scores` needs, each (A, R, ...); no parameter is in it.
+        """Return the inputs of :meth:`scores`, each (A, R, ...); they depend on no parameter.
 
         Parameters
         ----------
@@ -119,11 +125,11 @@ class EquivariantActor(StackedMLP):
         return torch.cat([local, smallest(destination, mask)], dim=2), destination, mask
 
     def scores(self, decision: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-        """Scores (A, R, K) from :meth:`features`, minus infinity where illegal."""
+        """Return scores (A, R, K) from :meth:`features`, minus infinity where illegal."""
         agents, rows, slots = mask.shape
         width = destination.shape[3]
         weight = self.weights[0]
-        # The first layer of [local, x_k, x_k - min_j x_j], but what all slots have in common once.
+        # First layer of [local, x_k, x_k - min_j x_j]; what all slots have in common only once.
         local, absolute, relative = weight.split([weight.shape[1] - 2 * width, width, width], dim=1)
         common = torch.cat([local, -relative], dim=1)
         base = torch.baddbmm(self.biases[0], decision, common).unsqueeze(2)
@@ -133,12 +139,12 @@ class EquivariantActor(StackedMLP):
         return scores.masked_fill(~mask, -torch.inf)
 
     def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-        """Scores (A, R, K), minus infinity where illegal; parameters as of :meth:`features`."""
+        """Return scores (A, R, K), minus infinity where illegal; parameters: :meth:`features`."""
         return self.scores(*self.features(local, destination, mask))
 
 
 class PooledCritic(StackedMLP):
-    """Value of a decision: MLP of [local, x_self, mean_k x_k, min_k x_k]."""
+    """Estimate the value of a decision: MLP of [local, x_self, mean_k x_k, min_k x_k]."""
 
     def __init__(
         self, agents: int, encoding: Widths, hidden: int, generator: torch.Generator
@@ -147,20 +153,20 @@ class PooledCritic(StackedMLP):
         super().__init__(agents, (inputs, hidden, 1), VALUE_GAIN, generator)
 
     def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Input of the network; parameters as of :meth:`EquivariantActor.features`."""
+        """Return the input of the network; parameters as of :meth:`EquivariantActor.features`."""
         legal = mask.unsqueeze(3)
         mean = (destination * legal).sum(2) / legal.sum(2).clamp(min=1)
         least = smallest(destination, mask)
         return (torch.cat([local, destination[:, :, 0], mean, least], dim=2),)
 
     def values(self, x: Tensor) -> Tensor:
-        """Values (A, R) from :meth:`features`."""
+        """Return values (A, R) from :meth:`features`."""
         values: Tensor = self(x).squeeze(2)
         return values
 
 
 class PaddedActor(StackedMLP):
-    """Scores of all destinations at once: MLP of [local, x_1, m_1, ..., x_K, m_K].
+    """Score all destinations at once: MLP of [local, x_1, m_1, ..., x_K, m_K].
 
     Parameters
     ----------
@@ -181,21 +187,21 @@ class PaddedActor(StackedMLP):
         self.slots = slots
 
     def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Input of the network and mask; parameters as of :meth:`EquivariantActor.features`."""
+        """Return input and mask; parameters as of :meth:`EquivariantActor.features`."""
         return flat(self.slots, local, destination, mask), mask
 
     def scores(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Scores (A, R, K) from :meth:`features`, minus infinity where illegal."""
+        """Return scores (A, R, K) from :meth:`features`, minus infinity where illegal."""
         scores: Tensor = self(x)[:, :, : mask.shape[2]]
         return scores.masked_fill(~mask, -torch.inf)
 
     def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-        """As :meth:`EquivariantActor.logits`, with at most as many slots as there are."""
+        """Return scores as :meth:`EquivariantActor.logits` does, for at most ``slots`` slots."""
         return self.scores(*self.features(local, destination, mask))
 
 
 class PaddedCritic(StackedMLP):
-    """Value of a decision: MLP of the same row as :class:`PaddedActor`'s."""
+    """Estimate the value of a decision: MLP of the same row as :class:`PaddedActor`'s."""
 
     def __init__(
         self, agents: int, encoding: Widths, slots: int, hidden: int, generator: torch.Generator
@@ -205,26 +211,116 @@ class PaddedCritic(StackedMLP):
         self.slots = slots
 
     def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Input of the network; parameters as of :meth:`EquivariantActor.features`."""
+        """Return the input of the network; parameters as of :meth:`EquivariantActor.features`."""
         return (flat(self.slots, local, destination, mask),)
 
     def values(self, x: Tensor) -> Tensor:
-        """Values (A, R) from :meth:`features`."""
+        """Return values (A, R) from :meth:`features`."""
         values: Tensor = self(x).squeeze(2)
         return values
 
 
 Actor = EquivariantActor | PaddedActor
-Critic = PooledCritic | PaddedCritic
+
+
+class Critic(Protocol):
+    """A stacked network that estimates values; a :class:`torch.nn.Module`."""
+
+    def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs of :meth:`values`; parameters: :meth:`EquivariantActor.features`."""
+
+    def values(self, *features: Tensor) -> Tensor:
+        """Return values (A, R) from :meth:`features`."""
+
+
+class Sizes(NamedTuple):
+    """Sizes of the networks of A agents.
+
+    Parameters
+    ----------
+    agents : int
+        A.
+    encoding : Widths
+    slots : int
+        Largest number of slots in the network of nodes.
+    hidden : int
+        Width of the hidden layers.
+    prior : float
+        See :class:`EquivariantActor`.
+    """
+
+    agents: int
+    encoding: Widths
+    slots: int
+    hidden: int
+    prior: float
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A choice of ``agent.network``: what makes the actors and the critics.
+
+    Parameters
+    ----------
+    actor : callable
+        ``(sizes, generator) -> EquivariantActor or PaddedActor``: acting is compiled, and knows
+        these two.
+    critic : callable
+        ``(sizes, generator) -> Critic``, any module with parameters on a leading agent axis.
+    """
+
+    actor: Callable[[Sizes, torch.Generator], Actor]
+    critic: Callable[[Sizes, torch.Generator], nn.Module]
+
+
+def _equivariant_actor(s: Sizes, generator: torch.Generator) -> Actor:
+    return EquivariantActor(s.agents, s.encoding, s.hidden, generator, s.prior)
+
+
+def _pooled_critic(s: Sizes, generator: torch.Generator) -> nn.Module:
+    return PooledCritic(s.agents, s.encoding, s.hidden, generator)
+
+
+def _padded_actor(s: Sizes, generator: torch.Generator) -> Actor:
+    return PaddedActor(s.agents, s.encoding, s.slots, s.hidden, generator)
+
+
+def _padded_critic(s: Sizes, generator: torch.Generator) -> nn.Module:
+    return PaddedCritic(s.agents, s.encoding, s.slots, s.hidden, generator)
+
+
+NETWORKS = {
+    EQUIVARIANT: Networks(_equivariant_actor, _pooled_critic),
+    PADDED: Networks(_padded_actor, _padded_critic),
+}
+
+
+def find_networks(name: str) -> Networks:
+    """Return the networks of that name, or at that import path.
+
+    Raises
+    ------
+    ConfigError
+        If there are none.
+    """
+    try:
+        found = plugins.find("agent.network", name, NETWORKS, NETWORK_GROUP)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(found, Networks):
+        raise ConfigError(
+            f"agent.network is {name!r}: must be a {Networks.__module__}.Networks, not {found!r}"
+        )
+    return found
 
 
 def smallest(destination: Tensor, mask: Tensor) -> Tensor:
-    """Each feature's minimum over the legal destinations, shape (A, R, D)."""
+    """Return each feature's minimum over the legal destinations, shape (A, R, D)."""
     return destination.masked_fill(~mask.unsqueeze(3), torch.inf).amin(2)
 
 
 def flat(slots: int, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
-    """Rows of a padded network, shape (A, R, F + slots (D + 1)).
+    """Return the rows of a padded network, shape (A, R, F + slots (D + 1)).
 
     Raises
     ------
@@ -232,13 +328,13 @@ def flat(slots: int, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor
         If there are more slots than that.
     """
     require_slots(mask.shape[2], slots)
-    told = torch.cat([destination * mask.unsqueeze(3), mask.unsqueeze(3)], dim=3)
-    told = functional.pad(told, (0, 0, 0, slots - mask.shape[2]))
-    return torch.cat([local, told.flatten(2)], dim=2)
+    slot = torch.cat([destination * mask.unsqueeze(3), mask.unsqueeze(3)], dim=3)
+    padded = functional.pad(slot, (0, 0, 0, slots - mask.shape[2]))
+    return torch.cat([local, padded.flatten(2)], dim=2)
 
 
 def require_slots(slots: int, at_most: int) -> None:
-    """Raise ``ValueError`` if a padded network is shown more slots than it was built for."""
+    """Raise ``ValueError`` for more slots than a padded network was built for."""
     if slots > at_most:
         raise ValueError(
             f"a decision has {slots} slots: must be at most {at_most}, for which this padded "

@@ -1,17 +1,19 @@
 """PPO (Schulman et al. 2017) on the decisions of stacked agents, in the order of the paper.
 
-Time is counted in decisions: ticks in which an agent has nothing to decide are left out, and the
-discount applies from one decision of a world to the next.
+A time step is a decision: ticks without one are skipped, and the discount applies from one decision
+of a world to the next.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
-from fauno_flwr.config.settings import MODEL, PADDED
+from fauno_flwr.config.agent import MODEL, PPOConfig
 from fauno_flwr.learning.agents import AgentStack, Arrays, get, put
-from fauno_flwr.learning.networks import Critic, PaddedCritic, PooledCritic, StackedMLP
+from fauno_flwr.learning.networks import Critic
 from fauno_flwr.learning.transitions import Decisions, stack
 
 
@@ -21,19 +23,17 @@ class Population(AgentStack):
     Parameters as of :class:`fauno_flwr.learning.agents.AgentStack`.
     """
 
+    Config = PPOConfig
     TRAINED = ("actor", "critic")
+    config: PPOConfig
 
-    def _others(self, generator: torch.Generator) -> dict[str, StackedMLP]:
-        agents, encoding, hidden = self.agents, self.encoding, self.config.hidden
-        self.critic: Critic
-        if self.config.network == PADDED:
-            self.critic = PaddedCritic(agents, encoding, self.slots, hidden, generator)
-        else:
-            self.critic = PooledCritic(agents, encoding, hidden, generator)
-        return {"critic": self.critic}
+    def _others(self, generator: torch.Generator) -> dict[str, nn.Module]:
+        critic = self._make_critic(generator)
+        self.critic = cast(Critic, critic)
+        return {"critic": critic}
 
     def exploration(self) -> tuple[bool, np.ndarray]:
-        """Actions are drawn from the softmax."""
+        """Sample actions from the softmax."""
         return True, np.zeros(self.agents)
 
     def learn(
@@ -46,22 +46,22 @@ class Population(AgentStack):
         return update(self, batches, rate, rngs)
 
     def get_critic(self, agent: int = 0) -> Arrays:
-        """Critic parameters of an agent, by name; this is what travels."""
-        return get(self.critic, agent)
+        """Return the critic parameters of an agent, by name."""
+        return get(self.networks["critic"], agent)
 
     def set_critic(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
         """Replace the critic parameters of an agent."""
-        put(self.critic, arrays, agent)
+        put(self.networks["critic"], arrays, agent)
 
     def get_shared(self, share: str, agent: int = 0) -> Arrays:
-        """What travels: the critic, or with ``share="model"`` the actor as well."""
+        """Return the critic, or with ``share="model"`` actor and critic."""
         if share != MODEL:
             return self.get_critic(agent)
         parts = {"actor": self.get_actor(agent), "critic": self.get_critic(agent)}
         return {f"{part}.{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
 
     def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
-        """Take back what :meth:`get_shared` gave; returns whether there was an actor in it."""
+        """Replace what :meth:`get_shared` returned; returns whether that includes the actor."""
         if not any(name.startswith("actor.") for name in arrays):
             self.set_critic(arrays, agent)
             return False
@@ -80,11 +80,11 @@ def advantages(
     gae_lambda: float,
     terminal: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Generalised advantage estimation (Schulman et al. 2016) along each world's decisions.
+    """Estimate advantages along each world's decisions (GAE, Schulman et al. 2016).
 
     ``A_t = d_t + gamma lambda A_{t+1}`` with ``d_t = r_t + gamma V_{t+1} - V_t``. The last decision
-    of a world (or of a truncated episode) only lends its value to the one before it, and gets 0.
-    Nothing follows a terminal one: ``A_t = r_t - V_t``.
+    of a world (or of a truncated episode) only serves to bootstrap the one before it, and gets 0.
+    After a terminal decision nothing follows: ``A_t = r_t - V_t``.
 
     Parameters
     ----------
@@ -114,18 +114,18 @@ def update(
     rate: float | np.ndarray,
     rngs: list[np.random.Generator],
 ) -> list[dict[str, float]]:
-    """One PPO update of every agent on its own decisions.
+    """Update every agent on its own decisions by PPO-Clip.
 
     Parameters
     ----------
     population : Population
-        Of A agents.
+        A agents.
     batches : list of Decisions
-        One per agent. An agent with fewer than two decisions in every world stays as it is.
+        One batch per agent. An agent with fewer than two decisions in every world is not changed.
     rate : float or array of float, shape (A,)
-        Learning rate, of all or of each.
+        Learning rate, common or per agent.
     rngs : list of Generator
-        One per agent, for the order of its decisions: an agent learns the same alone and among
+        One generator per agent, for its minibatches: an agent learns the same alone and beside
         others.
 
     Returns
@@ -172,7 +172,7 @@ def update(
             for rng, keep in zip(rngs, usable, strict=True)
         ]
         for minibatch in zip(*pieces, strict=True):
-            # (A, L) rows of this minibatch, the shorter ones filled up with weight 0.
+            # (A, L) rows of this minibatch, the shorter ones padded with weight 0.
             longest = max(map(len, minibatch))
             if longest == 0:
                 continue
@@ -184,7 +184,7 @@ def update(
             agents = torch.arange(population.agents).unsqueeze(1)
             legal = mask[agents, index]
 
-            # Clipped surrogate, value loss and entropy; a sum over agents keeps them apart.
+            # Summed over agents, the losses stay separate: no parameter is shared.
             scores = actor.scores(*(each[agents, index] for each in for_actor))
             log_all = torch.log_softmax(scores, dim=2)
             log_new = log_all.gather(2, action[agents, index].unsqueeze(2)).squeeze(2)
@@ -205,8 +205,8 @@ def update(
             with torch.no_grad():
                 kl = ratio - 1 - log_ratio
                 beyond = ((ratio - 1).abs() > config.clip).float()
-                told = torch.stack([policy_loss, value_loss, entropy, kl, beyond], dim=2)
-                sums += (told * weight.unsqueeze(2)).sum(1)
+                metrics = torch.stack([policy_loss, value_loss, entropy, kl, beyond], dim=2)
+                sums += (metrics * weight.unsqueeze(2)).sum(1)
                 parts += active
     names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
     means = (sums / parts.clamp(min=1).unsqueeze(1)).tolist()
@@ -221,6 +221,6 @@ def update(
 
 
 def _explained(value: np.ndarray, target: np.ndarray) -> float:
-    """1 - variance of the error / variance of the target; 0 where the target does not vary."""
+    """Return 1 - variance of the error / variance of the target; 0 for a constant target."""
     spread = float(target.var()) if len(target) > 1 else 0.0
     return 1.0 - float((target - value).var()) / spread if spread > 0 else 0.0

@@ -280,9 +280,12 @@ def decide_seen(net, st, now, actions, weights, seen, scratch, rows):
                     )
                 row += 1
                 continue
-            scratch.local[0] = seen.local[row]
-            scratch.mask[0, :slots] = mask[:slots]
-            scratch.destination[0, :slots] = seen.destination[row, :slots]
+            for f in range(scratch.local.shape[1]):
+                scratch.local[0, f] = seen.local[row, f]
+            for k in range(slots):
+                scratch.mask[0, k] = mask[k]
+                for f in range(scratch.destination.shape[2]):
+                    scratch.destination[0, k, f] = seen.destination[row, k, f]
             actions[b, n] = choose(st, b, weights, a, scratch, slots)
             if len(rows.world):
                 reward = seen.reward[row, actions[b, n]]

@@ -1,4 +1,4 @@
-"""What an agent has decided, as an update needs it."""
+"""Transitions: the decisions of an agent in the order of time, as an update needs them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import torch
 
 @dataclass
 class Decisions:
-    """R decisions of one agent, world after world, each world in the order of time.
+    """R decisions of one agent, world by world, each world in the order of time.
 
     Parameters
     ----------
@@ -18,13 +18,12 @@ class Decisions:
     mask : array of bool, shape (R, K)
     action : array of int64, shape (R,)
     reward : array of float32, shape (R,)
-        Of the ticks from this decision to the next one of the world.
+        Reward of the ticks from this decision to the next one of the world.
     last : array of bool, shape (R,)
-        Last decision of its world: its value is what the one before it is bootstrapped with.
-    terminal : array of bool, shape (R,), default none of them
-        Decision after which an episode has ended for good: nothing follows, and what comes next in
-        its world is of another episode. (Of one that was only truncated, the last observation
-        stands as a ``last`` decision.)
+        Last decision of its world: its value bootstraps the one before it.
+    terminal : array of bool, shape (R,), default all false
+        Decision that ended an episode: the next row of its world is of another episode. (The last
+        observation of a truncated episode is a ``last`` decision.)
     """
 
     local: np.ndarray
@@ -43,12 +42,12 @@ class Decisions:
         return len(self.action)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Decisions":
-        """The decisions that an index, slice or mask selects."""
+        """Select decisions by an index, slice or mask."""
         return Decisions(**{name: column[rows] for name, column in vars(self).items()})
 
 
 def join(parts: Sequence[Decisions]) -> Decisions:
-    """Decisions one after another; slots that a part does not have are illegal and zero."""
+    """Concatenate decisions; slots that a part does not have are illegal and zero."""
     slots = max(part.mask.shape[1] for part in parts)
     columns = {
         name: np.concatenate([_widen(getattr(part, name), name, slots) for part in parts])
@@ -68,7 +67,7 @@ def _widen(column: np.ndarray, name: str, slots: int) -> np.ndarray:
 def stack(
     batches: list[Decisions],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Padded tensors (A, R, ...) of the batches of all agents; padding may only be kept."""
+    """Return padded tensors (A, R, ...) of all batches; in padding only slot 0 is legal."""
     rows = max(1, max(map(len, batches)))
     slots = max(batch.mask.shape[1] for batch in batches)
     count, features = len(batches), batches[0].destination.shape[2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 
 SCHEMA_VERSION = 1
 
@@ -37,7 +37,7 @@ class RunDirectory:
 
     @staticmethod
     def check(path: str | Path) -> Path:
-        """Make the folder and try to write to it; raises as the class does."""
+        """Make the folder and check that it can be written; raise as the class does."""
         folder = Path(path).expanduser()
         if not folder.is_absolute():
             raise ConfigError(f"out is {str(path)!r}: must be an absolute path")
@@ -53,7 +53,7 @@ class RunDirectory:
         return folder
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a file in one go: it is either there or not."""
+        """Write a file atomically."""
         return write_atomically(self.path / name, text)
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
@@ -73,15 +73,15 @@ class RunDirectory:
 
 
 def write_atomically(path: Path, text: str) -> Path:
-    """Write a file in one go: it is either there or not."""
-    part = path.with_suffix(path.suffix + ".part")
+    """Write a file in one step: readers see all of it or none."""
+    part = path.with_name(path.name + ".part")
     part.write_text(text)
     os.replace(part, path)
     return path
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON Lines file; one that is still being written is left out."""
+    """Read the complete lines of a JSON Lines file; without a file there are none."""
     if not path.exists():
         return []
     lines = path.read_text().split("\n")[:-1]
@@ -89,7 +89,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and containers that JSON knows."""
+    """Return a value as JSON can hold it."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a run shows: the table and the figures."""
+"""The table and the figures of a run."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from fauno_flwr.learning.policy import FAUNO
 from sim_env.policies.heuristics import TITLES
 
-COLOURS = {FAUNO: "#D55E00"}  # Okabe and Ito: told apart by the colour-blind
+COLOURS = {FAUNO: "#D55E00"}  # of Okabe and Ito, who chose them for the colour-blind
 OTHER = "#56687A"
 LOSSES = {
     "overflow": ("#0072B2", ""),
@@ -25,7 +25,7 @@ LOSSES = {
     "client": ("#009E73", ".."),
     "failure": ("#CC79A7", "xx"),
 }
-# What nodes tell about their training: metric, scale and label.
+# Metrics of the replies that are plotted: name, scale and label.
 PANELS = (
     ("finished-of-ended", 100, "finished of the ended tasks, %"),
     ("response", 1, "response of finished tasks, s"),
@@ -36,12 +36,12 @@ Row = Mapping[str, Any]
 
 
 def title(policy: str) -> str:
-    """Name of a policy in the table."""
-    return "FAuNO" if policy == FAUNO else TITLES[policy]
+    """Return the name of a policy in tables and figures."""
+    return "FAuNO" if policy == FAUNO else TITLES.get(policy, policy)
 
 
 def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
-    """The comparison as text.
+    """Format the comparison as text.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:
 
 
 def format_rows(rows: Sequence[Row], rho: float | None, worlds: int) -> str:
-    """The table of a run: of offloading (:func:`format_table`), or of returns without a load."""
+    """Format the table of a run: :func:`format_table`, or returns where there is no load."""
     if rho is not None:
         return format_table(rows, rho, worlds)
     width = max(len(row["policy"]) for row in rows) + 2
@@ -103,7 +103,7 @@ def format_rows(rows: Sequence[Row], rho: float | None, worlds: int) -> str:
 
 
 def plus_minus(interval: Mapping[str, float | None], scale: float = 1.0) -> str:
-    """Mean and half of the interval; a dash for what is not defined (null in JSON)."""
+    """Format mean and half of the interval; a dash for an undefined number (null in JSON)."""
     mean, high = interval["mean"], interval["high"]
     if mean is None or not np.isfinite(mean):
         return "-"
@@ -117,13 +117,14 @@ def _is_number(value: float | None) -> bool:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Rows as CSV with a header.
+    """Format rows as CSV with a header.
 
     Parameters
     ----------
     rows : sequence of dict
         At least one. A mapping in a row becomes columns with dotted names, such as
-        ``finished_ratio.mean``; lists are left out. What is not finite is an empty cell.
+        ``finished_ratio.mean``; lists are left out. A number that is not finite becomes an empty
+        cell.
     """
     flat = [_flat(row) for row in rows]
     file = io.StringIO()
@@ -134,7 +135,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def tables(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The comparison as two flat tables: one row per policy, one per paired difference.
+    """Split the comparison into two flat tables: of policies, and of paired differences.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def _flat(row: Row, prefix: str = "") -> dict[str, Any]:
 
 
 def _differences(rows: Sequence[Row]) -> list[str]:
-    """World by world: FAuNO against the baselines, or the others against the first policy."""
+    """Format paired differences: FAuNO - baselines, or the other policies - the first one."""
     ours = [row for row in rows if row["policy"] == FAUNO]
     lines = []
     for row in ours or rows[1:]:
@@ -190,14 +191,14 @@ def _differences(rows: Sequence[Row]) -> list[str]:
 
 
 def _losses(rows: Sequence[Row]) -> list[str]:
-    """Kinds of losses to show: failures only where there are some."""
+    """Return the kinds of losses to show: failures only if there are any."""
     return [kind for kind in LOSSES if kind != "failure" or any(row["lost"][kind] for row in rows)]
 
 
 def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
-    """Finished ratio, response and losses of every policy, in the order of the table.
+    """Plot finished ratio, response and losses of every policy, in the order of the table.
 
-    An interval that is unbounded (of a single world) is left out, and the title says so.
+    An unbounded interval (of a single world) is left out, as the title states.
     """
     order = list(rows)[::-1]
     figure, axes = plt.subplots(1, 3, figsize=(11, 0.5 * len(rows) + 2.2), sharey=True)
@@ -227,7 +228,7 @@ def plot_comparison(rows: Sequence[Row], rho: float, path: Path) -> None:
 
 
 def plot_rows(rows: Sequence[Row], rho: float | None, path: Path) -> None:
-    """Figure of the table of a run: :func:`plot_comparison`, or the returns without a load."""
+    """Plot the table of a run: :func:`plot_comparison`, or returns where there is no load."""
     if rho is not None:
         plot_comparison(rows, rho, path)
         return
@@ -241,7 +242,7 @@ def plot_rows(rows: Sequence[Row], rho: float | None, path: Path) -> None:
 
 
 def _plot_intervals(axis: Axes, rows: Sequence[Row], key: str, scale: float, label: str) -> bool:
-    """Means with their intervals; returns whether all intervals are bounded."""
+    """Plot means with their intervals; return whether all intervals are bounded."""
     bounded = True
     for y, row in enumerate(rows):
         mean, high = (scale * row[key][end] for end in ("mean", "high"))
@@ -271,7 +272,7 @@ def _plot_intervals(axis: Axes, rows: Sequence[Row], key: str, scale: float, lab
 
 
 def _plot_losses(axis: Axes, rows: Sequence[Row]) -> None:
-    """Lost tasks as stacked bars, by kind."""
+    """Plot lost tasks as stacked bars, by kind."""
     left = np.zeros(len(rows))
     for kind in _losses(rows):
         colour, hatch = LOSSES[kind]
@@ -291,7 +292,7 @@ def _plot_losses(axis: Axes, rows: Sequence[Row]) -> None:
 
 
 def plot_learning(replies: Sequence[Row], path: Path) -> None:
-    """How the nodes' own worlds went while they trained.
+    """Plot the training metrics of the nodes over the versions that they trained from.
 
     Parameters
     ----------
@@ -318,7 +319,7 @@ def plot_learning(replies: Sequence[Row], path: Path) -> None:
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8, loc="lower right")
-    figure.suptitle("Training, as the nodes report it")
+    figure.suptitle("Training metrics reported by the nodes")
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)

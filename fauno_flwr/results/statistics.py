@@ -4,12 +4,11 @@ After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the stati
 few runs, so interval estimates; the interquartile mean (IQM) beside the mean; probability of
 improvement instead of a bare comparison of means. A result is a matrix with a row for each
 training seed and a column for each evaluation world; worlds are common to all methods, so
-differences are taken world by world. Both seeds and worlds are random.
+differences are paired by world. Both seeds and worlds are random.
 
-Two kinds of interval. The bootstrap (:func:`estimate`) serves every statistic and every number of
-strata; with few seeds it is too narrow where seeds matter, since it cannot know what seeds that
-were not run would do. :func:`crossed` is for the mean of one matrix, and counts the degrees of
-freedom that few seeds leave: verdicts rest on it.
+There are two kinds of intervals. The bootstrap (:func:`estimate`) serves every statistic and any
+number of strata; with few seeds it is too narrow if seeds matter. :func:`crossed` is for the mean
+of one matrix and accounts for the degrees of freedom that few seeds leave: verdicts use it.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +33,14 @@ class Estimate:
 
     @property
     def verdict(self) -> str:
-        """Of a difference, larger being better: ``better``, ``worse``, or ``tie`` if 0 may be."""
+        """Verdict on a difference, larger being better; a tie if the interval includes 0."""
         if self.low > 0:
             return BETTER
         return WORSE if self.high < 0 else TIE
 
 
 def iqm(values: np.ndarray) -> np.ndarray:
-    """Interquartile mean along the last axis: the mean without a quarter at either end.
+    """Compute the interquartile mean along the last axis: without a quarter at either end.
 
     NaN are left out; of n values, floor(n / 4) are cut at each end, as in
     ``scipy.stats.trim_mean``.
@@ -53,7 +52,7 @@ def iqm(values: np.ndarray) -> np.ndarray:
 
 
 def mean(values: np.ndarray) -> np.ndarray:
-    """Mean along the last axis; NaN are left out."""
+    """Compute the mean along the last axis; NaN are left out."""
     return _mean_where(values, np.isfinite(values))
 
 
@@ -64,7 +63,7 @@ def _mean_where(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def estimate(strata: Sequence[np.ndarray], statistic: Statistic = mean, seed: int = 0) -> Estimate:
-    """A statistic of all values; seeds and worlds are resampled within each stratum.
+    """Estimate a statistic of all values, resampling seeds and worlds within each stratum.
 
     The two-way bootstrap of Owen 2007, "The pigeonhole bootstrap", with percentile intervals.
 
@@ -80,7 +79,7 @@ def estimate(strata: Sequence[np.ndarray], statistic: Statistic = mean, seed: in
     Returns
     -------
     Estimate
-        Of a single seed: what holds for that one training. Of single values: unbounded.
+        For a single seed, the interval is that of this one training; for single values, unbounded.
     """
     rng = np.random.default_rng(seed)
     parts = []
@@ -96,19 +95,19 @@ def estimate(strata: Sequence[np.ndarray], statistic: Statistic = mean, seed: in
 
 
 def crossed(values: np.ndarray) -> Estimate:
-    """Mean of a matrix of seeds x worlds with its Student interval, both being random.
+    """Estimate the mean of a matrix of seeds x worlds, both random, with its Student interval.
 
-    With s_r^2, s_c^2 and s_e^2 the variances of the row means, of the column means and of what
-    both leave unexplained, ``s_r^2 / S + s_c^2 / W - s_e^2 / (S W)`` estimates the variance of the
+    With s_r^2, s_c^2 and s_e^2 the variances of the row means, of the column means and of the
+    residuals, ``s_r^2 / S + s_c^2 / W - s_e^2 / (S W)`` estimates the variance of the
     mean without bias (the two-way random-effects model, Scheffe 1959, 7.4); degrees of freedom by
-    Satterthwaite 1946. The last term is left out where it would leave less than either factor has
-    by itself.
+    Satterthwaite 1946. The last term is left out where the result would be smaller than that of
+    either factor alone.
 
     Parameters
     ----------
     values : array of float, shape (S, W)
-        Worlds in which a value is not defined (NaN) are left out. Of a single seed: what holds
-        for that one training; of a single world, likewise.
+        Worlds with an undefined value (NaN) are left out. For a single seed, the interval is that
+        of this one training; likewise for a single world.
     """
     values = values[:, np.isfinite(values).all(axis=0)]
     seeds, worlds = values.shape
@@ -140,7 +139,7 @@ def crossed(values: np.ndarray) -> Estimate:
 def probability_of_improvement(
     ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], seed: int = 0
 ) -> Estimate:
-    """Probability that a run of ours is better than one of theirs, the mean over strata.
+    """Estimate the probability that a run of ours beats one of theirs, as a mean over strata.
 
     Ties count half: the Mann-Whitney statistic of the runs' means over worlds. Values are taken
     as better when larger.

@@ -1,16 +1,14 @@
-"""What a run's nodes have done so far, from the events that its server writes."""
+"""What the nodes of a run have done so far, from the events that its server writes."""
 
-import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from flwr.common.constant import ErrorCode
 
-from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results.directory import read_lines
 
@@ -28,30 +26,43 @@ COLUMNS = (
     ("errors", "errors"),
     ("rejected", "rejections"),
 )
+COUNTS = {"dispatch": "dispatches", "reply": "replies", "error": "errors"}
 BYTES = {"dispatch": "bytes_to_node", "reply": "bytes_from_node"}
+Events = Sequence[dict[str, Any]]
 
 
-def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Per node: messages, bytes of arrays, merged updates, staleness, latency, errors and so on."""
-    statistics: dict[str, dict[str, float]] = defaultdict(
-        lambda: dict.fromkeys(
-            ("dispatches", "replies", "merged", "errors", "rejections", "steps", *BYTES.values()), 0
-        )
-    )
+def node_statistics(events: Events) -> dict[str, dict[str, float]]:
+    """Count, per node, messages, bytes of arrays, merged updates, steps, errors and rejections.
+
+    Parameters
+    ----------
+    events : sequence of dict
+        The lines of ``events.jsonl``.
+
+    Returns
+    -------
+    dict
+        By node: the counts, ``staleness_mean`` and ``staleness_max`` (versions) of the merged
+        updates, and ``latency_mean`` (s) of the replies; 0 where there are none.
+    """
+    counted = ("dispatches", "replies", "merged", "errors", "rejections", "steps")
+    zeros = dict.fromkeys((*counted, *BYTES.values()), 0)
+    statistics: dict[str, dict[str, float]] = defaultdict(lambda: dict[str, float](zeros))
     staleness: dict[str, list[int]] = defaultdict(list)
     latency: dict[str, list[float]] = defaultdict(list)
     for event in events:
-        if event["event"] == "flush":
+        kind = event["event"]
+        if kind == "flush":
             for name, tau in zip(event["names"], event["staleness"], strict=True):
                 statistics[name]["merged"] += 1
                 staleness[name].append(tau)
         elif "name" in event:
-            kind = {"dispatch": "dispatches", "reply": "replies", "error": "errors"}
-            statistics[event["name"]][kind.get(event["event"], "rejections")] += 1
-            if event["event"] in BYTES:
-                statistics[event["name"]][BYTES[event["event"]]] += event.get("bytes", 0)
-            if event["event"] == "reply":
-                statistics[event["name"]]["steps"] += event["metrics"][STEPS]
+            node = statistics[event["name"]]
+            node[COUNTS.get(kind, "rejections")] += 1
+            if kind in BYTES:
+                node[BYTES[kind]] += event.get("bytes", 0)
+            if kind == "reply":
+                node["steps"] += event["metrics"][STEPS]
                 latency[event["name"]].append(event["latency"])
     for name, values in statistics.items():
         values["staleness_mean"] = float(np.mean(staleness[name])) if staleness[name] else 0.0
@@ -60,8 +71,8 @@ def node_statistics(events: list[dict[str, Any]]) -> dict[str, dict[str, float]]
     return dict(statistics)
 
 
-def failures(events: list[dict[str, Any]]) -> dict[str, Counter[str]]:
-    """Per node: how often a message came to nothing, by reason.
+def failures(events: Events) -> dict[str, Counter[str]]:
+    """Count, per node, the messages without an accepted update, by reason.
 
     A reason is the check of the guard that a reply did not pass (such as ``finite``), Flower's name
     of its error (such as ``client-app-raised-exception``), or ``error``.
@@ -74,29 +85,33 @@ def failures(events: list[dict[str, Any]]) -> dict[str, Counter[str]]:
     return dict(found)
 
 
-def format_status(events: list[dict[str, Any]], versions: int) -> str:
-    """Stage, version, a line per node, and the reasons of what went wrong.
+def newest_version(events: Events) -> int:
+    """Return the newest version that a run has made or resumed from, 0 before the first."""
+    versions = [event["version"] for event in events if event["event"] in ("flush", "resume")]
+    return versions[-1] if versions else 0
+
+
+def format_status(events: Events, versions: int) -> str:
+    """Format stage, version, a line per node, and the reasons of failures.
 
     Parameters
     ----------
-    events : list of dict
+    events : sequence of dict
         The lines of ``events.jsonl``.
     versions : int
         That the run is to make.
     """
     stages = [event["stage"] for event in events if event["event"] == "stage"]
-    made = [event["version"] for event in events if event["event"] in ("flush", "resume")]
-    lines = [
-        f"{stages[-1] if stages else 'starting'}, version {made[-1] if made else 0}/{versions}"
-    ]
+    stage = stages[-1] if stages else "starting"
+    lines = [f"{stage}, version {newest_version(events)}/{versions}"]
     statistics = node_statistics(events)
     ids: dict[str, set[int]] = defaultdict(set)
-    last: dict[str, dict[str, Any]] = {}
+    last: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for event in events:
         if "name" in event and "node" in event:
             ids[event["name"]].add(event["node"])
-            last[event["name"]] = event
+            last[event["name"]] = event["event"]
             if "reason" in event:
                 reasons[event["name"]] = str(event["reason"])
     width = max(map(len, (*statistics, "node")))
@@ -107,15 +122,15 @@ def format_status(events: list[dict[str, Any]], versions: int) -> str:
             f"{values[key]:>11.1f}" if key.endswith("mean") else f"{values[key]:>11.0f}"
             for _, key in COLUMNS
         )
-        lines.append(f"{name:<{width}}{cells}{len(ids[name]):>5}  {last[name]['event']}")
-    for name, counted in sorted(failures(events).items()):
-        often = ", ".join(f"{count} x {reason}" for reason, count in counted.most_common())
-        lines.append(f"{name}: {often}; the last: {reasons[name]:.200}")
+        lines.append(f"{name:<{width}}{cells}{len(ids[name]):>5}  {last[name]}")
+    for name, counts in sorted(failures(events).items()):
+        text = ", ".join(f"{count} x {reason}" for reason, count in counts.most_common())
+        lines.append(f"{name}: {text}; the last: {reasons[name]:.200}")
     return "\n".join(lines)
 
 
 def read_events(out: Path) -> list[dict[str, Any]]:
-    """Events of the run with these results.
+    """Read the events of the run with these results.
 
     Raises
     ------
@@ -126,14 +141,3 @@ def read_events(out: Path) -> list[dict[str, Any]]:
     if not path.exists() or not path.with_name("config.yaml").exists():
         raise ConfigError(f"out is {str(out)!r}: holds no events.jsonl, is it a folder of results?")
     return read_lines(path)
-
-
-def status(
-    out: Annotated[Path, typer.Argument(help="Folder of the results of a run.")],
-) -> None:
-    """Tell how far a run is, and what each node has done: versions, staleness, rejections."""
-    path = out.expanduser() / "events.jsonl"
-    events = read_events(out.expanduser())
-    config = load_config(str(path.with_name("config.yaml")))
-    typer.echo(format_status(events, config.federation.versions))
-    typer.echo(f"last event {time.time() - path.stat().st_mtime:.0f} s ago")

@@ -20,34 +20,34 @@ from fauno_flwr.shared_world.server import read_file, read_token
 from sim_env.scenario import Scenario
 
 TOKEN_FILE, AUTHORITY = "world-token-file", "world-ca"  # keys of a node config
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds of back-off between two tries
 CALL_TIMEOUT = 60.0
-SHORTEST_WAIT, LONGEST_WAIT = 0.01, 5.0  # seconds between two looks for a rollout
-MOST_LIVES = 10  # worlds that begin anew in the course of one rollout
+SHORTEST_WAIT, LONGEST_WAIT = 0.01, 5.0  # seconds between two polls for a rollout
+MOST_LIVES = 10  # restarts of the world in the course of one rollout
 
 
 class UnreachableError(ConnectionError):
-    """The service did not answer for as long as the node was willing to try."""
+    """The service did not answer within the patience of the node."""
 
 
 class RefusedError(ValueError):
-    """The service said no; the text says why."""
+    """The service refused a request; the text gives the reason."""
 
 
-class AnewError(Exception):
-    """The world that was joined is no more; another one stands in its place."""
+class RestartedError(Exception):
+    """The world that was joined has been replaced by a new one."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How to get to a service.
+    """Address and credentials of a service.
 
     Parameters
     ----------
     address : str
     token : str, default ""
     authority : bytes, default empty
-        PEM of the authority that signed the service's certificate; empty: plain text.
+        PEM of the authority that signed the service's certificate; empty for plain text.
     """
 
     address: str
@@ -56,7 +56,7 @@ class Access:
 
     @classmethod
     def read(cls, address: str, token_file: Any = None, authority: Any = None) -> Self:
-        """From files.
+        """Read token and authority from files.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class Access:
         Raises
         ------
         ValueError
-            If a path is none, or a file cannot be read.
+            If a path is not absolute, or a file cannot be read.
         """
         for name, path in ((TOKEN_FILE, token_file), (AUTHORITY, authority)):
             if path is not None and not (isinstance(path, str) and Path(path).is_absolute()):
@@ -80,13 +80,13 @@ class Access:
 
 
 class WorldClient:
-    """Calls to a service, tried again while it does not answer; use it as a context manager.
+    """Calls to a service, retried while it does not answer; use it as a context manager.
 
     Parameters
     ----------
     access : Access
     patience : float
-        Seconds for which a call is tried.
+        Seconds for which a call is retried.
     """
 
     def __init__(self, access: Access, patience: float) -> None:
@@ -114,20 +114,20 @@ class WorldClient:
     def call(
         self, method: str, head: wire.Head, arrays: wire.Arrays | None = None
     ) -> tuple[wire.Head, wire.Arrays]:
-        """What the service answers.
+        """Call the service; return its answer.
 
         Raises
         ------
         UnreachableError
-            If it does not.
+            If it does not answer.
         RefusedError
             If it refuses the token, the settings or the request.
-        AnewError
-            If the world that was joined is no more.
+        RestartedError
+            If the world that was joined has been replaced.
         """
         stub = self._channel.unary_unary(f"/{wire.SERVICE}/{method}")
         request, end, pause = wire.pack(head, arrays), time.monotonic() + self.patience, FIRST_PAUSE
-        told = False
+        warned = False
         while True:
             try:
                 left = max(end - time.monotonic(), 1.0)
@@ -141,30 +141,30 @@ class WorldClient:
                     f"the shared world at {self.address} has not answered for {self.patience:g} s "
                     f"(world.patience): {reason}"
                 )
-            if not told:
+            if not warned:
                 log(
                     WARNING,
-                    "the shared world at %s does not answer, trying for %g s: %s",
+                    "the shared world at %s does not answer, retrying for %g s: %s",
                     self.address,
                     self.patience,
                     reason,
                 )
-                told = True
+                warned = True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _raise_if_final(self, error: grpc.RpcError) -> None:
-        """Pass on what no second try would change."""
+        """Raise an error that a retry would not change."""
         code, details = error.code(), error.details()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return
         if code == grpc.StatusCode.FAILED_PRECONDITION:
-            raise AnewError(details) from None
+            raise RestartedError(details) from None
         raise RefusedError(f"the shared world at {self.address} refuses: {details}") from None
 
 
 class SharedWorld:
-    """One agent in a shared world: its actor acts there, its own decisions come back.
+    """One agent in a shared world: its actor acts there, and it collects its own decisions.
 
     Parameters
     ----------
@@ -211,9 +211,9 @@ class SharedWorld:
         self._client.__exit__()
 
     def collect(self, population: AgentStack) -> Decisions:
-        """Let the first agent of a population act for a rollout; returns what it decided.
+        """Let the first agent of a population act for a rollout; return its decisions.
 
-        The rollout is of ``training.worlds * training.ticks`` ticks of the one world.
+        The rollout has ``training.worlds * training.ticks`` ticks of the one world.
         """
         weights = population.weights(self._node, greedy=False)
         actor = {
@@ -225,16 +225,16 @@ class SharedWorld:
         for _ in range(MOST_LIVES):
             try:
                 return self._collect(one)
-            except AnewError as news:
-                log(INFO, "the shared world at %s: %s", self._client.address, news)
+            except RestartedError as error:
+                log(INFO, "the shared world at %s: %s", self._client.address, error)
                 self._session = ""
         raise RefusedError(
-            f"the shared world at {self._client.address} has started anew {MOST_LIVES} times "
+            f"the shared world at {self._client.address} has restarted {MOST_LIVES} times "
             f"within one rollout"
         )
 
-    def facts(self) -> dict[str, float]:
-        """How the tasks of the whole world have fared while this agent collected."""
+    def metrics(self) -> dict[str, float]:
+        """Return metrics of the tasks of the whole world that ended while this agent collected."""
         return task_metrics(self._finished, self._lost, self._response * self._tick)
 
     def _collect(self, actor: wire.Arrays) -> Decisions:
@@ -243,12 +243,12 @@ class SharedWorld:
         me = {"agent": self.agent, "session": self._session}
         self._client.call(wire.DEPLOY, me, actor)
         while True:
-            told, arrays = self._client.call(wire.COLLECT, {**me, "ticks": self._ticks})
-            if not told["left"]:
+            head, arrays = self._client.call(wire.COLLECT, {**me, "ticks": self._ticks})
+            if not head["left"]:
                 break
-            wait = told["left"] / max(told["speed"], 1.0)
+            wait = head["left"] / max(head["speed"], 1.0)
             self._sleep(min(max(wait, SHORTEST_WAIT), LONGEST_WAIT))
-        self._finished += told["finished"]
-        self._lost += told["lost"]
-        self._response += told["response"]
+        self._finished += head["finished"]
+        self._lost += head["lost"]
+        self._response += head["response"]
         return wire.to_decisions(arrays, self._encoding.local, self._encoding.destinations)

@@ -1,7 +1,7 @@
-"""A world that goes on by itself, and the agents that nodes have put into it.
+"""A world that runs by itself, and the agents that nodes have deployed in it.
 
-The world belongs to one thread. Whoever wants something of it hands that thread a function and
-waits for the result; between two of them the world ticks.
+One thread owns the world. Other threads pass it functions to call and wait for the results; the
+world ticks between these calls.
 """
 
 import queue
@@ -32,34 +32,34 @@ from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World
 
 T = TypeVar("T")
-STRETCH = 32  # ticks between two looks at what nodes want
+STRETCH = 32  # ticks between two polls for requests
 LONGEST_LIFE = NEVER - NO_DEADLINE - 2**20  # ticks; those of a world are 32-bit integers
 RECENT, RECENT_PARTS = 20_000, 10  # ticks that the table calls recent, and its resolution
 CALL_TIMEOUT = 30.0
 
 
 class SessionError(Exception):
-    """A node speaks for an agent that it has not joined as, or of a world that is no more."""
+    """The session of a request is of a world that has been replaced."""
 
 
 class StoppedError(RuntimeError):
-    """The world does not tick any more."""
+    """The world has stopped."""
 
 
 @dataclass
 class Member:
-    """What the world keeps of an agent, beside its actor and its decisions.
+    """The record of an agent, beside its actor and its decisions.
 
     Parameters
     ----------
     session : str
-        Of the node that joined last; only that one may deploy and collect.
+        Of the node that joined last; only this node may deploy and collect.
     joined, deployed, collected : int
-        How often a node has joined, deployed an actor and collected; decisions collected.
+        Counts: joins, deployed actors, collected decisions.
     deployed_at : int
-        Tick of the last actor of this session, -1 for none.
+        Tick at which the last actor of this session was deployed, -1 for none.
     since : int
-        Tick from which on decisions are the session's to collect.
+        Tick of the first decision that the session may collect.
     """
 
     session: str = ""
@@ -79,7 +79,7 @@ class WorldHost:
     scenario : Scenario
         The compiled world of `config`.
     pace : float, default 0
-        Ticks per second; 0: as many as the machine makes.
+        Ticks per second; 0: as many as possible.
     """
 
     def __init__(self, config: RunConfig, scenario: Scenario, pace: float = 0.0) -> None:
@@ -92,7 +92,7 @@ class WorldHost:
             for name, value in self._template._asdict().items()
             if isinstance(value, np.ndarray) and name != "agent_of_node"
         }
-        self._wanted: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
@@ -104,31 +104,31 @@ class WorldHost:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop it for good; what is still wanted of it fails."""
+        """Stop the world for good; pending calls fail."""
         self._stopping.set()
-        self._wanted.put((lambda: None, Future()))  # wakes it
+        self._calls.put((lambda: None, Future()))  # wakes it
         if self._thread.is_alive():
             self._thread.join()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the world has stopped; raises what stopped it, if anything did."""
+        """Wait until the world has stopped, raising the error that stopped it, if any."""
         self._thread.join(timeout)
         if self.failure is not None:
             raise self.failure
         return not self._thread.is_alive()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Result of a function that the world's thread calls between two ticks."""
+        """Let the thread of the world call a function between two ticks; return its result."""
         if not self._thread.is_alive():
             raise StoppedError("the world has stopped")
         result: Future[T] = Future()
-        self._wanted.put((function, result))
+        self._calls.put((function, result))
         return result.result(CALL_TIMEOUT)
 
     # ---- the thread of the world -----------------------------------------------------------------
 
     def _begin(self) -> None:
-        """An empty world, without any agent's actor."""
+        """Start an empty world without any actors."""
         agents, nodes = len(self.scenario.agents), self.scenario.topology.num_nodes
         seed = np.random.SeedSequence([self.config.seed, 5, self._lives]).generate_state(
             1, np.uint64
@@ -163,7 +163,7 @@ class WorldHost:
                 if ticks:
                     self.recorder.roll(self.weights, ticks)
                     self._after_ticks()
-                    time.sleep(0)  # lets the threads of the service have their turn
+                    time.sleep(0)  # lets the threads of the service run
         except BaseException as error:
             self.failure = error
         finally:
@@ -171,22 +171,22 @@ class WorldHost:
             self._refuse_all()
 
     def _due(self) -> tuple[int, float]:
-        """Ticks to make now, and seconds to wait for nodes if there are none."""
+        """Return the ticks to run now and, if there are none, the seconds to wait for requests."""
         if not self.pace:
             return STRETCH, 0.0
         ahead = self._paced_tick + (time.monotonic() - self._paced_from) * self.pace
         due = int(ahead) - self.world.now
-        if due > max(STRETCH, self.pace):  # more than a second behind: lost time stays lost
+        if due > max(STRETCH, self.pace):  # more than a second behind: the delay is not made up
             self._paced_from, self._paced_tick = time.monotonic(), self.world.now + STRETCH
             due = STRETCH
         return min(max(due, 0), STRETCH), 0.0 if due > 0 else (1.0 + int(ahead) - ahead) / self.pace
 
     def _serve(self, wait: float) -> None:
-        """Do what nodes want; with nothing to do, wait for it so many seconds."""
+        """Process the pending calls; wait for the first one so many seconds."""
         while True:
             try:
                 function, result = (
-                    self._wanted.get(timeout=wait) if wait else self._wanted.get_nowait()
+                    self._calls.get(timeout=wait) if wait else self._calls.get_nowait()
                 )
             except queue.Empty:
                 return
@@ -200,7 +200,7 @@ class WorldHost:
     def _refuse_all(self) -> None:
         while True:
             try:
-                _, result = self._wanted.get_nowait()
+                _, result = self._calls.get_nowait()
             except queue.Empty:
                 return
             result.set_exception(StoppedError("the world has stopped"))
@@ -210,13 +210,13 @@ class WorldHost:
         if now - self._snapshots[-1][0] >= RECENT // RECENT_PARTS:
             self._snapshots.append((now, self.world.state.total.sum(axis=0)))
         if now >= LONGEST_LIFE:
-            log(INFO, "after %s ticks the world starts anew, all nodes have to join again", now)
+            log(INFO, "after %s ticks the world restarts, all nodes have to join again", now)
             self._begin()
 
-    # ---- what nodes may want; called in the thread of the world ----------------------------------
+    # ---- requests; called in the thread of the world ---------------------------------------------
 
     def join(self, agent: int) -> dict[str, Any]:
-        """Begin a session of an agent; the one before it ends.
+        """Begin a session of an agent; its previous session ends.
 
         Raises
         ------
@@ -236,7 +236,7 @@ class WorldHost:
 
     def _member(self, agent: int, session: str) -> Member:
         if session.partition(".")[0] != self.life:
-            raise SessionError("this world has started anew: join it again")
+            raise SessionError("this world has restarted: join it again")
         if not 0 <= agent < len(self.members) or not secrets.compare_digest(
             session.encode(), self.members[agent].session.encode()
         ):
@@ -254,7 +254,7 @@ class WorldHost:
         ValueError
             If the arrays are not those of an actor of this world, or not finite.
         SessionError, PermissionError
-            If the node has to join (again), or another one has joined instead.
+            If the node has to join again, or another one has joined instead.
         """
         member = self._member(agent, session)
         require_arrays("an actor", actor, self.schema)
@@ -270,7 +270,7 @@ class WorldHost:
     def collect(
         self, agent: int, session: str, ticks: int
     ) -> tuple[dict[str, Any], Decisions | None]:
-        """What an agent has decided in the last ticks, all by the actor that this session deployed.
+        """Return the last decisions of an agent, all of the actor that this session deployed.
 
         Parameters
         ----------
@@ -281,11 +281,11 @@ class WorldHost:
         Returns
         -------
         dict
-            ``left``: ticks still to go until there are so many since the actor was deployed, or
-            since they were collected last. At 0, what has happened since then in the world:
-            ``finished`` and ``lost`` tasks, ``response`` of the former in ticks.
+            ``left``: ticks that are missing since the actor was deployed, or since decisions were
+            collected last. If 0, also the tasks of the world that ended since then: ``finished``
+            and ``lost``, and the sum of the ``response`` of the former in ticks.
         Decisions or None
-            None while some ticks are left.
+            None while ticks are missing.
         """
         member = self._member(agent, session)
         if member.deployed_at < 0:
@@ -312,7 +312,7 @@ class WorldHost:
         return self.world.now / max(time.monotonic() - self._started, 1e-3)
 
     def status(self) -> dict[str, Any]:
-        """The joint table, and what each node has done here."""
+        """Return the joint table and the record of each node."""
         then, before = self._snapshots[0]
         recent = ended(self.world.state.total.sum(axis=0) - before)
         forgotten = self.recorder.forgotten.tolist()
@@ -335,6 +335,6 @@ class WorldHost:
 
 
 def ended(total: np.ndarray) -> dict[str, int]:
-    """Tasks that ended, from the counters of a world."""
+    """Return the tasks that ended, from the counters of a world."""
     lost = sum(int(total[column]) for column in OUTCOMES.values())
     return {"finished": int(total[FINISHED]), "lost": lost, "response": int(total[RESPONSE])}

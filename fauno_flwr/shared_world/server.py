@@ -13,7 +13,7 @@ from typing import Any, Self
 import grpc
 from flwr.common.logger import log
 
-from fauno_flwr.config.settings import ConfigError
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.host import SessionError, StoppedError, WorldHost
 
@@ -31,12 +31,12 @@ Handler = Callable[[wire.Head, wire.Arrays], bytes]
 
 @dataclass(frozen=True)
 class Credentials:
-    """What keeps strangers out.
+    """The token and certificate of a service.
 
     Parameters
     ----------
     token : str, default ""
-        That callers must know; empty for none.
+        That callers must send; empty for none.
     certificate, key : bytes, default empty
         PEM of a TLS server; empty for plain text.
     """
@@ -47,7 +47,7 @@ class Credentials:
 
     @classmethod
     def read(cls, token_file: Path | None, certificates: Path | None) -> Self:
-        """From files.
+        """Read token and certificate from files.
 
         Parameters
         ----------
@@ -68,7 +68,7 @@ class Credentials:
 
 
 def read_file(path: Path) -> bytes:
-    """Bytes of a file; ``ConfigError`` if it cannot be read."""
+    """Return the bytes of a file; raise ``ConfigError`` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -76,7 +76,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file; ``ConfigError`` if there is none that a header can carry."""
+    """Return the token in a file; raise ``ConfigError`` unless it is valid in a header."""
     token = read_file(path).strip()
     if not token or not all(0x21 <= byte < 0x7F for byte in token):
         raise ConfigError(f"{str(path)!r} holds no token: must be one line of printable ASCII")
@@ -84,7 +84,7 @@ def read_token(path: Path) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine only."""
+    """Return whether a host can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -92,25 +92,25 @@ def is_loopback(host: str) -> bool:
 
 
 class WorldService:
-    """A world that listens; use it as a context manager.
+    """A world served over gRPC; use it as a context manager.
 
     Parameters
     ----------
     host : WorldHost
         Started and stopped with this.
     address : str
-        Where to listen; port 0 takes a free one.
+        To listen on; port 0 takes a free one.
     credentials : Credentials
 
     Attributes
     ----------
     address : str
-        Where it listens.
+        It listens on.
 
     Raises
     ------
     ConfigError
-        If it cannot listen there, or a token would travel in plain text between machines.
+        If it cannot listen there, or if a token would travel between machines in plain text.
     """
 
     def __init__(self, host: WorldHost, address: str, credentials: Credentials) -> None:
@@ -124,7 +124,7 @@ class WorldService:
                 f"(--certificates) on any host but loopback"
             )
         if not credentials.token and not is_loopback(name):
-            log(WARNING, "without a token anybody who reaches %s may act in this world", address)
+            log(WARNING, "without a token any client of %s may act in this world", address)
         actor = sum(array.nbytes for array in host.weights if hasattr(array, "nbytes"))
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="world-service")
         self._server = grpc.server(
@@ -133,7 +133,7 @@ class WorldService:
             options=[
                 ("grpc.max_receive_message_length", wire.LARGEST_REQUEST + actor),
                 ("grpc.max_send_message_length", wire.LARGEST_ANSWER),
-                ("grpc.so_reuseport", 0),  # else a second service would share the port unnoticed
+                ("grpc.so_reuseport", 0),  # or a second service could share the port
             ],
         )
         handlers = {
@@ -181,7 +181,7 @@ class WorldService:
     def _guarded(
         self, method: str, handler: Handler
     ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-        """A handler behind the token, whose errors become one sentence for the caller."""
+        """Wrap a handler: require the token, and turn errors into one sentence for the caller."""
 
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             if not self._knows(context):
@@ -222,8 +222,9 @@ class WorldService:
     def _collect(self, head: wire.Head, arrays: wire.Arrays) -> bytes:
         agent, session = wire.field(head, "agent", int), wire.field(head, "session", str)
         ticks = wire.field(head, "ticks", int)
-        told, taken = self.host.call(lambda: self.host.collect(agent, session, ticks))
-        return wire.pack(told, None if taken is None else wire.to_arrays(taken))
+        head_of_answer, decisions = self.host.call(lambda: self.host.collect(agent, session, ticks))
+        columns = None if decisions is None else wire.to_arrays(decisions)
+        return wire.pack(head_of_answer, columns)
 
     def _status(self, head: wire.Head, arrays: wire.Arrays) -> bytes:
         status: dict[str, Any] = self.host.call(self.host.status)

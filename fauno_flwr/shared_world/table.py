@@ -1,4 +1,4 @@
-"""How the tasks of a world fared, and which node served whose."""
+"""Outcomes of the tasks of a world, by origin and by server."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,12 @@ MOST_COLUMNS = 12  # servers in a printed table
 
 
 def joint_table(world: World) -> dict[str, Any]:
-    """Tasks born since a world began, all its copies together.
+    """Count the tasks born since a world began, over all its copies.
 
     Parameters
     ----------
     world : World
-        That measures since its first tick, with ``exchange``.
+        That has measured since its first tick, with ``exchange``.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def joint_table(world: World) -> dict[str, Any]:
 
 
 def format_status(status: Mapping[str, Any]) -> str:
-    """What a service tells, as text.
+    """Format the status of a service as text.
 
     Parameters
     ----------

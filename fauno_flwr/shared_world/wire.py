@@ -1,7 +1,7 @@
-"""Messages between a node and a shared world: a head in JSON, arrays in safetensors.
+"""Requests and answers between a node and a shared world: JSON head, safetensors arrays.
 
-Neither can carry code. What comes in is checked for its size by gRPC, for its form by
-:func:`unpack`, and for its shapes by whoever uses it.
+Neither can carry code. gRPC limits the size, :func:`unpack` checks the form, and the receiver
+checks names, shapes and types.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ Arrays = dict[str, np.ndarray]
 
 
 def pack(head: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> bytes:
-    """A message; :func:`unpack` reads it."""
+    """Encode head and arrays; :func:`unpack` decodes them."""
     text = json.dumps(head).encode()
     body = save({name: np.asarray(a, order="C") for name, a in arrays.items()}) if arrays else b""
     return len(text).to_bytes(LENGTH, "big") + text + body
 
 
 def unpack(data: bytes) -> tuple[Head, Arrays]:
-    """Head and arrays of a message.
+    """Decode head and arrays.
 
     Raises
     ------
     ValueError
-        If it is not one.
+        If the data are malformed.
     """
     end = LENGTH + int.from_bytes(data[:LENGTH], "big")
     if len(data) < max(end, LENGTH):
@@ -60,7 +60,7 @@ def unpack(data: bytes) -> tuple[Head, Arrays]:
 
 
 def field(head: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Value of a head; ``ValueError`` if it is missing or of another type."""
+    """Return a value of a head; raise ``ValueError`` if missing or of another type."""
     value = head.get(name)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{name} in a message is {shown(value)}: must be of type {kind.__name__}")
@@ -71,12 +71,12 @@ def field(head: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def to_arrays(decisions: Decisions) -> Arrays:
-    """Decisions as named arrays."""
+    """Return decisions as named arrays."""
     return dict(vars(decisions))
 
 
 def to_decisions(arrays: Arrays, local: int, destinations: int) -> Decisions:
-    """What :func:`to_arrays` gave.
+    """Return the decisions of which :func:`to_arrays` made these arrays.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def to_decisions(arrays: Arrays, local: int, destinations: int) -> Decisions:
     Raises
     ------
     ValueError
-        If that is not what the arrays hold.
+        If the arrays do not hold decisions of these sizes.
     """
     rows = len(arrays["action"]) if "action" in arrays else 0
     slots = arrays["mask"].shape[1] if "mask" in arrays and arrays["mask"].ndim == 2 else 0
@@ -125,11 +125,11 @@ def require_arrays(what: str, arrays: Mapping[str, np.ndarray], schema: Schema) 
             raise ValueError(f"{name} of {what} is not finite")
 
 
-# ---- do both ends mean the same world? -----------------------------------------------------------
+# ---- comparison of the settings of both ends -----------------------------------------------------
 
 
 def world_settings(config: RunConfig) -> dict[str, str]:
-    """What client and service must agree on, as text by dotted key."""
+    """Return the settings on which client and service must agree, as text by dotted key."""
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -145,9 +145,9 @@ def world_settings(config: RunConfig) -> dict[str, str]:
 
 
 def fingerprint(config: RunConfig, scenario: Scenario) -> str:
-    """Digest of the settings, and of nodes and jobs, which may come from files of a machine.
+    """Compute a digest of the settings, and of nodes and jobs, which may come from local files.
 
-    Numbers count with six digits: in the last ones machines of different types differ.
+    Numbers are rounded to six digits: processors of different types differ in the last ones.
     """
     topology, jobs = scenario.topology, scenario.jobs
     numbers = [topology.speed, topology.capacity, topology.position]
@@ -165,10 +165,10 @@ def fingerprint(config: RunConfig, scenario: Scenario) -> str:
 
 
 def difference(run: Mapping[str, Any], world: Mapping[str, str]) -> str:
-    """In words, how the settings of a run differ from those of a served world; at most three."""
+    """Describe up to three differences between the settings of a run and of a served world."""
     keys = [key for key in sorted({*run, *world}) if run.get(key) != world.get(key)]
     if not keys:
-        return "the files that they name are others, or the versions of fauno-flwr"
+        return "the files that they name differ, or the versions of fauno-flwr"
     words = [
         f"{key} is {run.get(key, 'missing')} in the run, {world.get(key, 'missing')} in the world"
         for key in keys[:3]

@@ -1,43 +1,85 @@
-"""Where a node's decisions come from: copies of the network of its own, or a shared world."""
+"""Offloading in an edge network: the task of FAuNO."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy as np
 
 from fauno_flwr.config.settings import SHARED, RunConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import task_metrics
+from fauno_flwr.learning.policy import FAUNO
+from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.transitions import Decisions
+from fauno_flwr.tasks.base import Experience
+from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.envs.single import EdgeVectorEnv
+from sim_env.evaluation import run_policies
 from sim_env.scenario import Scenario
 
 
-class Experience(Protocol):
-    """A source of decisions."""
-
-    def collect(self, population: AgentStack) -> Decisions:
-        """Decisions of one rollout under the first agent of `population`."""
-
-    def facts(self) -> dict[str, float]:
-        """How its worlds have fared since it began."""
-
-
-class OwnWorlds:
-    """Copies of the network in which the agent's node acts and its peers follow a policy.
+class EdgeTask:
+    """Offloading in an edge network.
 
     Parameters
     ----------
     config : RunConfig
     scenario : Scenario
-    agent : int
-    population : AgentStack
-        Acts during the warm-up.
-    rollouts : int
-        That will be collected.
-    rng : Generator
-        Seeds the worlds, and samples the actions.
+        The compiled world of `config`.
+    """
+
+    def __init__(self, config: RunConfig, scenario: Scenario) -> None:
+        self.config, self.scenario = config, scenario
+        self.names = [str(scenario.topology.names[node]) for node in scenario.agents]
+        arrivals = float(scenario.net.arrivals.sum() / config.physics.tick)
+        self.facts = {"rho": scenario.rho, "tasks_per_second": arrivals}
+
+    def make_population(self, agents: int) -> AgentStack:
+        """Make untrained agents; all start equal."""
+        return make_population(agents, self.config, self.scenario)
+
+    def open(
+        self,
+        agent: int,
+        node_config: Mapping[str, Any],
+        population: AgentStack,
+        rollouts: int,
+        rng: np.random.Generator,
+    ) -> AbstractContextManager[Experience]:
+        """Open copies of the network, or a shared one."""
+        config, scenario = self.config, self.scenario
+        return open_experience(config, scenario, agent, node_config, population, rollouts, rng)
+
+    def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
+        """Evaluate FAuNO, if there are agents, and the heuristics on the same arrivals."""
+        evaluation = self.config.evaluation
+        policies = find_heuristics("evaluation.policies", evaluation.policies)
+        if population is not None:
+            fauno = population.policy(self.scenario.agent_of_node, evaluation.greedy)
+            policies = {FAUNO: fauno, **policies}
+        return run_policies(
+            self.scenario,
+            policies,
+            evaluation.seeds,
+            warmup=evaluation.warmup,
+            window=evaluation.window,
+        )
+
+    def describe(self) -> str:
+        """Return the offered load."""
+        return f"offered load rho = {self.scenario.rho:.3f}"
+
+
+class OwnWorlds:
+    """Copies of the network in which the node acts and its peers follow a policy.
+
+    Parameters
+    ----------
+    config : RunConfig
+    scenario : Scenario
+    agent, population, rollouts, rng
+        As of :meth:`fauno_flwr.tasks.base.Task.open`.
     """
 
     def __init__(
@@ -66,12 +108,12 @@ class OwnWorlds:
         self._world.measure(self._world.now, self._world.now + self._env.horizon)
 
     def collect(self, population: AgentStack) -> Decisions:
-        """Decisions of one rollout under the first agent of `population`."""
+        """Collect one rollout under the first agent of `population`."""
         decisions, self._view = collect(self._env, self._view, population, self._ticks, self._rng)
         return decisions
 
-    def facts(self) -> dict[str, float]:
-        """How the tasks born since the warm-up have fared."""
+    def metrics(self) -> dict[str, float]:
+        """Return metrics of the tasks born since the warm-up."""
         measured = self._world.metrics()
         finished = int(measured.finished.sum())
         lost = int((measured.created - measured.inside).sum()) - finished
@@ -85,14 +127,14 @@ def collect(
     ticks: int,
     rng: np.random.Generator,
 ) -> tuple[Decisions, dict[str, np.ndarray]]:
-    """Step `env` for `ticks` with the first agent of `population`.
+    """Step environments for `ticks` under the first agent of `population`.
 
     Parameters
     ----------
     env : EdgeVectorEnv
-        With ``peers="self"`` its other agents follow the same actor.
+        With ``peers="self"`` the peers follow the same actor.
     view : dict
-        Its last observation.
+        Last observation of `env`.
     population : AgentStack
     ticks : int
     rng : Generator
@@ -101,14 +143,14 @@ def collect(
     Returns
     -------
     Decisions, dict
-        What happened, and the last observation.
+        The transitions, and the last observation.
     """
     actor = population.policy()
     env.set_actor(actor)
     rows: list[tuple[np.ndarray, ...]] = []
     actions = np.zeros(env.num_envs, np.int64)
-    # Rewards by row; `newest` is the row of each world's newest decision, at first one behind all
-    # for what comes before there is any.
+    # Rewards by row; `newest` is the row of each world's newest decision. Rewards that come before
+    # the first decision go to an extra last row.
     earned = np.zeros(ticks * env.num_envs + 1)
     newest, count = np.full(env.num_envs, len(earned) - 1), 0
     for _ in range(ticks):
@@ -124,7 +166,6 @@ def collect(
         view, reward, _, _, _ = env.step(actions)
         earned[newest] += reward
     if not rows:
-        # Nothing to decide in all this time: no rows, of the right widths.
         nothing = np.zeros(0, np.int64)
         widths = (view["local"][:0], view["destinations"][:0], view["action_mask"][:0] > 0)
         return Decisions(*widths, nothing, nothing.astype(np.float32), nothing > 0), view
@@ -156,14 +197,15 @@ def open_experience(
     rollouts: int,
     rng: np.random.Generator,
 ) -> Iterator[Experience]:
-    """What the settings want; closed when the context ends.
+    """Open copies of the network, or a shared one; closed when the context ends.
 
     Parameters
     ----------
-    config, scenario, agent, population, rollouts, rng
-        As of :class:`OwnWorlds`.
-    node_config : mapping
-        Of a node in a shared world: ``world-token-file`` and ``world-ca``, absolute paths.
+    config : RunConfig
+    scenario : Scenario
+    agent, node_config, population, rollouts, rng
+        As of :meth:`fauno_flwr.tasks.base.Task.open`; for a shared world the node config has the
+        absolute paths ``world-token-file`` and ``world-ca``.
     """
     if config.world.kind != SHARED:
         yield OwnWorlds(config, scenario, agent, population, rollouts, rng)

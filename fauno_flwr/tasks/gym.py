@@ -1,7 +1,7 @@
-"""Environments of gymnasium as what the nodes learn: a discrete action, numbers to see.
+"""Environments of gymnasium as the task: discrete actions, vectors of numbers as observations.
 
-The networks are the padded ones without any destination: an MLP of the observation and the mask of
-legal actions, which an environment may tell in ``info["action_mask"]``.
+The networks are the padded ones without destinations: an MLP of the observation and the mask of
+legal actions, which an environment may return as ``info["action_mask"]``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,23 +13,25 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from fauno_flwr.config.settings import PADDED, ConfigError, RunConfig
+from fauno_flwr.config.agent import PADDED
+from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.policy import FAUNO, ActorPolicy
-from fauno_flwr.learning.registry import ALGORITHMS
+from fauno_flwr.learning.registry import find_algorithm
 from fauno_flwr.learning.transitions import Decisions
-from fauno_flwr.tasks.edge import Experience
+from fauno_flwr.tasks.base import Experience
 from sim_env.errors import shown
 from sim_env.evaluation import interval
 
-LARGEST_OBSERVATION, LARGEST_CHOICE = 4096, 1024
+LARGEST_OBSERVATION, MOST_ACTIONS = 4096, 1024
 MASK = "action_mask"
 RANDOM = "random"
 
 
 @dataclass(frozen=True)
 class Flat:
-    """Widths of networks that see one vector and no destinations."""
+    """Widths of networks whose input is one vector, without destinations."""
 
     local: int
     destinations: int = 0
@@ -37,30 +39,30 @@ class Flat:
 
 
 def make_env(env_id: str) -> gym.Env:
-    """An environment by its id; ``ConfigError`` if it cannot be made or learned."""
-    return _checked(env_id)[0]
+    """Make an environment by its id; ``ConfigError`` if it cannot be made or learned."""
+    return _validated(env_id)[0]
 
 
-def _checked(env_id: str) -> tuple[gym.Env, int, int]:
-    """An environment, the numbers that it shows, and its actions."""
+def _validated(env_id: str) -> tuple[gym.Env, int, int]:
+    """Return an environment, the size of its observations, and its number of actions."""
     try:
         env = gym.make(env_id)
     except Exception as error:  # whatever its package raises
         raise ConfigError(f"world.env_id is {env_id!r}: cannot be made ({error})") from error
-    seen, choice = env.observation_space, env.action_space
-    if not isinstance(choice, spaces.Discrete) or choice.n > LARGEST_CHOICE:
+    observation, actions = env.observation_space, env.action_space
+    if not isinstance(actions, spaces.Discrete) or actions.n > MOST_ACTIONS:
         raise ConfigError(
-            f"world.env_id is {env_id!r}: its action space is {shown(choice)}, must be Discrete "
-            f"with at most {LARGEST_CHOICE} actions"
+            f"world.env_id is {env_id!r}: its action space is {shown(actions)}, must be Discrete "
+            f"with at most {MOST_ACTIONS} actions"
         )
-    size = int(np.prod(seen.shape)) if isinstance(seen, spaces.Box) else 0
+    size = int(np.prod(observation.shape)) if isinstance(observation, spaces.Box) else 0
     if not 0 < size <= LARGEST_OBSERVATION:
         raise ConfigError(
-            f"world.env_id is {env_id!r}: its observation space is {shown(seen)}, must be a Box of "
-            f"at most {LARGEST_OBSERVATION} numbers (gymnasium.wrappers.FlattenObservation makes "
-            f"one of most others)"
+            f"world.env_id is {env_id!r}: its observation space is {shown(observation)}, "
+            f"must be a Box of at most {LARGEST_OBSERVATION} numbers "
+            f"(gymnasium.wrappers.FlattenObservation makes one of most others)"
         )
-    return env, size, int(choice.n)
+    return env, size, int(actions.n)
 
 
 class GymTask:
@@ -84,14 +86,14 @@ class GymTask:
         config.require_nodes(config.world.nodes)
         self.names = [f"node_{node}" for node in range(config.world.nodes)]
         self.facts = {"rho": None, "env_id": self.env_id}
-        env, size, self.actions = _checked(self.env_id)
+        env, size, self.actions = _validated(self.env_id)
         self.widths = Flat(size)
         env.close()
 
     def make_population(self, agents: int) -> AgentStack:
-        """Untrained agents; all start equal."""
+        """Make untrained agents; all start equal."""
         agent = replace(self.config.agent, network=PADDED)
-        stack = ALGORITHMS[agent.algorithm]
+        stack = find_algorithm(agent.algorithm)
         return stack(agents, agent, self.config.seed, self.widths, self.actions)
 
     @contextmanager
@@ -103,7 +105,7 @@ class GymTask:
         rollouts: int,
         rng: np.random.Generator,
     ) -> Iterator[Experience]:
-        """``training.worlds`` environments, seeded by `rng`."""
+        """Open ``training.worlds`` environments, seeded by `rng`."""
         training = self.config.training
         worlds = GymWorlds(self.env_id, training.worlds, training.ticks, rng)
         try:
@@ -112,16 +114,16 @@ class GymTask:
             worlds.close()
 
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
-        """Return per episode of the agents, if there are any, and of random actions.
+        """Evaluate the agents, if there are any, and random actions.
 
-        All agents and the random one meet the same ``evaluation.worlds`` starts; an episode is cut
-        off after ``evaluation.window`` steps.
+        All of them start in the same ``evaluation.worlds`` initial states; an episode is truncated
+        after ``evaluation.window`` steps.
 
         Returns
         -------
         list of dict
             ``policy``, ``episodes``, and ``return`` and ``length`` as ``{mean, low, high}`` over
-            the starts, of each the mean over the agents. FAuNO's ``by_node`` has the mean return
+            the initial states, averaged over the agents. ``by_node`` of FAuNO has the mean return
             of each agent.
         """
         evaluation, rows = self.config.evaluation, []
@@ -144,36 +146,36 @@ class GymTask:
         }
 
     def _play(self, policy: ActorPolicy | None, agent: int) -> list[tuple[float, int]]:
-        """Return and length of an episode from every start."""
+        """Return total reward and length of an episode from every initial state."""
         played = []
         for seed in self.config.evaluation.seeds:
             rng = np.random.default_rng([seed, agent])
-            lane = Lane(make_env(self.env_id), seed)
+            running = RunningEnv(make_env(self.env_id), seed)
             length = 0
-            while not lane.over and length < self.config.evaluation.window:
+            while not running.over and length < self.config.evaluation.window:
                 if policy is None:
-                    action = int(rng.choice(np.flatnonzero(lane.mask)))
+                    action = int(rng.choice(np.flatnonzero(running.mask)))
                 else:
-                    action = int(choose(policy, agent, [lane], rng)[0])
-                lane.step(action)
+                    action = int(choose(policy, agent, [running], rng)[0])
+                running.step(action)
                 length += 1
-            played.append((lane.total, length))
-            lane.env.close()
+            played.append((running.total, length))
+            running.env.close()
         return played
 
     def describe(self) -> str:
-        """The environment."""
+        """Return the id of the environment."""
         return f"each in {self.env_id}"
 
 
-class Lane:
-    """One environment, and what it has told last.
+class RunningEnv:
+    """An environment with its latest observation and mask.
 
     Parameters
     ----------
     env : gymnasium.Env
     seed : int
-        Of its first episode; the later ones follow from its own stream.
+        Seed of its first episode; the later ones follow from its own random stream.
     """
 
     def __init__(self, env: gym.Env, seed: int) -> None:
@@ -181,23 +183,23 @@ class Lane:
         self.begin(seed)
 
     def begin(self, seed: int | None = None) -> None:
-        """Begin an episode."""
-        seen, info = self.env.reset(seed=seed)
+        """Start an episode."""
+        observation, info = self.env.reset(seed=seed)
         self.over, self.total = False, 0.0
-        self._look(seen, info)
+        self._observe(observation, info)
 
     def step(self, action: int) -> tuple[float, bool]:
-        """Reward of an action, and whether it has ended the episode for good."""
-        seen, reward, terminated, truncated, info = self.env.step(self._first + action)
+        """Take an action; returns its reward and whether the episode terminated."""
+        observation, reward, terminated, truncated, info = self.env.step(self._first + action)
         self.over = bool(terminated or truncated)
         self.total += float(reward)
-        self._look(seen, info, bool(terminated))
+        self._observe(observation, info, bool(terminated))
         return float(reward), bool(terminated)
 
-    def _look(self, seen: Any, info: Mapping[str, Any], ended: bool = False) -> None:
-        self.seen = np.asarray(seen, np.float32).ravel()
-        if not np.isfinite(self.seen).all():
-            raise ValueError(f"an observation of {self.env} is not finite: {shown(seen)}")
+    def _observe(self, observation: Any, info: Mapping[str, Any], ended: bool = False) -> None:
+        self.observation = np.asarray(observation, np.float32).ravel()
+        if not np.isfinite(self.observation).all():
+            raise ValueError(f"an observation of {self.env} is not finite: {shown(observation)}")
         count = int(self.env.action_space.n)  # type: ignore[attr-defined]
         mask = np.asarray(info.get(MASK, np.ones(count)), bool)
         if mask.shape != (count,) or not (mask.any() or ended):
@@ -209,66 +211,71 @@ class Lane:
 
 
 def choose(
-    policy: ActorPolicy, agent: int, lanes: list[Lane], rng: np.random.Generator
+    policy: ActorPolicy, agent: int, envs: list[RunningEnv], rng: np.random.Generator
 ) -> np.ndarray:
-    """Actions of an agent for several environments at once."""
-    mask = np.stack([lane.mask for lane in lanes])
-    seen = np.stack([lane.seen for lane in lanes])
-    return policy.choose(agent, seen, np.zeros((*mask.shape, 0), np.float32), mask, rng)
+    """Choose actions of an agent for several environments at once."""
+    mask = np.stack([running.mask for running in envs])
+    observation = np.stack([running.observation for running in envs])
+    return policy.choose(agent, observation, np.zeros((*mask.shape, 0), np.float32), mask, rng)
 
 
 class GymWorlds:
-    """Environments side by side, stepped for rollouts that follow each other.
+    """Environments side by side, stepped for consecutive rollouts.
 
     Parameters
     ----------
     env_id : str
     worlds, ticks : int
-        Environments, and steps of each in a rollout.
+        Number of environments, and steps of each in a rollout.
     rng : Generator
-        Seeds the environments, and samples the actions.
+        Seeds the environments and samples the actions.
     """
 
     def __init__(self, env_id: str, worlds: int, ticks: int, rng: np.random.Generator) -> None:
         self._ticks, self._rng = ticks, rng
-        self._lanes = [Lane(make_env(env_id), int(rng.integers(2**31))) for _ in range(worlds)]
+        self._envs = [RunningEnv(make_env(env_id), int(rng.integers(2**31))) for _ in range(worlds)]
         self._returns: list[float] = []
 
     def close(self) -> None:
-        """Close the environments."""
-        for lane in self._lanes:
-            lane.env.close()
+        """Close all environments."""
+        for running in self._envs:
+            running.env.close()
 
     def collect(self, population: AgentStack) -> Decisions:
-        """Decisions of one rollout under the first agent of `population`.
+        """Collect one rollout under the first agent of `population`.
 
-        What an episode shows in the end stands as a ``last`` decision if it was truncated, and does
-        not stand if it was terminated.
+        The last observation of a truncated episode becomes a ``last`` decision, to bootstrap from;
+        that of a terminated one is dropped.
         """
-        policy, tapes = population.policy(), [Tape() for _ in self._lanes]
+        policy, trajectories = population.policy(), [Trajectory() for _ in self._envs]
         for _ in range(self._ticks):
-            actions = choose(policy, 0, self._lanes, self._rng)
-            for lane, tape, action in zip(self._lanes, tapes, actions.tolist(), strict=True):
-                seen, mask = lane.seen, lane.mask
-                reward, terminal = lane.step(action)
-                tape.add(seen, mask, action, reward, terminal=terminal)
-                if lane.over:
+            actions = choose(policy, 0, self._envs, self._rng)
+            for running, trajectory, action in zip(
+                self._envs, trajectories, actions.tolist(), strict=True
+            ):
+                observation, mask = running.observation, running.mask
+                reward, terminal = running.step(action)
+                trajectory.add(observation, mask, action, reward, terminal=terminal)
+                if running.over:
                     if not terminal:
-                        tape.add(lane.seen, lane.mask, last=True)
-                    self._returns.append(lane.total)
-                    lane.begin()
-        for lane, tape in zip(self._lanes, tapes, strict=True):
-            tape.add(lane.seen, lane.mask, last=True)
-        return joined(tapes)
+                        trajectory.add(running.observation, running.mask, last=True)
+                    self._returns.append(running.total)
+                    running.begin()
+        for running, trajectory in zip(self._envs, trajectories, strict=True):
+            trajectory.add(running.observation, running.mask, last=True)
+        return joined(trajectories)
 
-    def facts(self) -> dict[str, float]:
-        """Episodes that have ended, and their mean return; with none, that of the running ones."""
-        running = [lane.total for lane in self._lanes]
-        returns = self._returns or running
+    def metrics(self) -> dict[str, float]:
+        """Return the number of finished episodes and their mean return.
+
+        Without a finished episode, the return is that of the running ones.
+        """
+        unfinished = [running.total for running in self._envs]
+        returns = self._returns or unfinished
         return {"return": float(np.mean(returns)), "episodes": len(self._returns)}
 
 
-class Tape:
+class Trajectory:
     """The decisions of one environment, in the order of time."""
 
     def __init__(self) -> None:
@@ -276,7 +283,7 @@ class Tape:
 
     def add(
         self,
-        seen: np.ndarray,
+        observation: np.ndarray,
         mask: np.ndarray,
         action: int = 0,
         reward: float = 0.0,
@@ -284,18 +291,18 @@ class Tape:
         last: bool = False,
         terminal: bool = False,
     ) -> None:
-        """Add one; parameters as of :class:`fauno_flwr.learning.transitions.Decisions`."""
-        self.rows.append((seen, mask, action, reward, last, terminal))
+        """Add a decision; parameters as of :class:`fauno_flwr.learning.transitions.Decisions`."""
+        self.rows.append((observation, mask, action, reward, last, terminal))
 
 
-def joined(tapes: list[Tape]) -> Decisions:
-    """The decisions of several environments, one after another."""
-    seen, mask, action, reward, last, terminal = zip(
-        *(row for tape in tapes for row in tape.rows), strict=True
+def joined(trajectories: list[Trajectory]) -> Decisions:
+    """Concatenate the decisions of several environments."""
+    observation, mask, action, reward, last, terminal = zip(
+        *(row for trajectory in trajectories for row in trajectory.rows), strict=True
     )
     masks = np.stack(mask)
     return Decisions(
-        local=np.stack(seen),
+        local=np.stack(observation),
         destination=np.zeros((*masks.shape, 0), np.float32),
         mask=masks,
         action=np.array(action, np.int64),

@@ -21,12 +21,12 @@ class Outage:
     Parameters
     ----------
     down : float
-        Time at which it goes down, in seconds.
+        Time at which it goes down, in seconds; from the start by default.
     up : float, optional
         Time at which it is up again, in seconds; None: it stays down.
     """
 
-    down: float
+    down: float = 0.0
     up: float | None = None
 
 
@@ -43,7 +43,7 @@ class DynamicsSpec:
     ----------
     nodes : dict of str to list of Outage
         Scheduled outages by the name of the node, as in ``{rpi_3: [{down: 20, up: 60}]}``. A node
-        that joins after a minute has ``{down: 0, up: 60}``.
+        that joins after a minute has ``{up: 60}``.
     links : dict of str to list of Outage
         The same for links; a key names both ends, as in ``rpi_3/nuc_0``.
     node_mttf, link_mttf : float

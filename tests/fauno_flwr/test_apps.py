@@ -11,8 +11,9 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from safetensors.numpy import load_file
 
 from fauno_flwr import client_app
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import ConfigError, RunConfig
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.protocol import (
     ACTOR,
     ARRAYS,
@@ -22,10 +23,11 @@ from fauno_flwr.federation.protocol import (
     QUERY_ACTOR,
     settings_record,
 )
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.results.directory import RunDirectory, read_lines
-from fauno_flwr.server_app import Run
+from fauno_flwr.tasks.edge import EdgeTask
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.grids import InMemoryGrid
 
@@ -188,7 +190,7 @@ def test_another_protocol_is_refused(grid: InMemoryGrid, config: RunConfig) -> N
 
 def run(grid: InMemoryGrid, config: RunConfig, path) -> RunDirectory:
     out = RunDirectory(path)
-    Run(grid, config, config.build_scenario(), out).execute()
+    Run(grid, config, EdgeTask(config, config.build_scenario()), out).execute()
     return out
 
 

@@ -7,7 +7,7 @@ from sim_env import memory
 from sim_env.engine.state import new_state
 from sim_env.errors import require_seeds
 from sim_env.network.topology import TopologySpec
-from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
+from sim_env.scenario import PhysicsSpec, Quirks, Scenario, ScenarioSpec
 
 
 def test_available_memory_is_that_of_this_machine() -> None:
@@ -22,9 +22,9 @@ def test_available_memory_is_that_of_this_machine() -> None:
         ScenarioSpec(physics=PhysicsSpec(information_delay=500)),
         ScenarioSpec(
             topology=TopologySpec(kind="full", nodes=300),
-            physics=PhysicsSpec(serve_neighbours=True),
+            physics=PhysicsSpec(quirks=Quirks(serve_neighbours=True)),
         ),
-        ScenarioSpec(physics=PhysicsSpec(tick_order="random")),
+        ScenarioSpec(physics=PhysicsSpec(quirks=Quirks(tick_order="random"))),
     ],
 )
 @pytest.mark.parametrize(("worlds", "tasks"), [(1, 512), (8, 512), (8, 2**16)])

@@ -29,6 +29,14 @@ def test_what_cannot_be_imported_is_one_sentence(path: str) -> None:
         plugins.find("rule", path, KNOWN, GROUP)
 
 
+def test_a_built_in_name_costs_no_search_of_the_installed_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plugins, "names_of", lambda group: pytest.fail("searched"))
+    plugins.require_name("rule", "one", KNOWN, GROUP)
+    plugins.require_name("rule", "no_such:x", KNOWN, GROUP)
+
+
 @pytest.mark.parametrize("name", ["", ":", "a:", ":b", "a b:c", "a:b:c", "a..b:c"])
 def test_a_name_that_is_no_import_path_is_refused_unimported(name: str) -> None:
     with pytest.raises(ValueError, match="must be one"):

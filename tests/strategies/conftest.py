@@ -1,4 +1,4 @@
-"""A client app on which everything can be worked out by hand."""
+"""A client app whose results can be computed by hand."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,17 @@ from flwr.clientapp import ClientApp
 
 
 def target(partition_id: int) -> np.ndarray:
-    """Where node i is drawn to."""
+    """Return the target of node i."""
     return np.array([partition_id + 1.0, -2.0 * partition_id])
 
 
 def steps(partition_id: int) -> int:
-    """Training steps of node i."""
+    """Return the training steps of node i."""
     return 1 + partition_id
 
 
 def make_linear_app() -> ClientApp:
-    """Each message moves the arrays half way to the node's target."""
+    """Return an app that moves the arrays half way to the node's target with each message."""
     app = ClientApp()
 
     @app.train()
@@ -41,11 +41,11 @@ def make_linear_app() -> ClientApp:
 
 @pytest.fixture
 def linear_app() -> ClientApp:
-    """See :func:`make_linear_app`."""
+    """Return the app of :func:`make_linear_app`."""
     return make_linear_app()
 
 
 @pytest.fixture
 def zeros() -> ArrayRecord:
-    """Version 0."""
+    """Return version 0."""
     return ArrayRecord({"w": Array(np.zeros(2))})

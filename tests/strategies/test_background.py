@@ -1,4 +1,4 @@
-"""Replies fetched beside the event loop."""
+"""Replies downloaded in threads, beside the event loop."""
 
 import threading
 from typing import Any
@@ -12,15 +12,13 @@ from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid.http_grid import HttpGrid
 
 from strategies.background import BackgroundGrid
+from strategies.flower_internals import HttpGrid, empty_run, set_identity, set_metadata
 
 
 class FakeSuperLink:
-    """The calls of the Runtime API that a grid pulls with."""
+    """The calls of the Runtime API with which a grid pulls."""
 
     def __init__(self) -> None:
         self.replies: dict[str, Message] = {}
@@ -31,7 +29,7 @@ class FakeSuperLink:
         self.errors: list[int] = []
 
     def add(self, question: str, reply: Message) -> None:
-        reply.metadata.__dict__["_message_id"] = reply.object_id
+        set_metadata(reply, message_id=reply.object_id)
         self.replies[question] = reply
         self.objects |= {key: each.deflate() for key, each in get_all_nested_objects(reply).items()}
 
@@ -56,33 +54,33 @@ class FakeSuperLink:
 
 
 class Junk(ConfigRecord):
-    """A record that nobody can read."""
+    """A record that cannot be read."""
 
     def deflate(self) -> bytes:
-        """Bytes under the right name that are no record."""
+        """Return bytes with the right header that are not a record."""
         return b"ConfigRecord 8\x00" + b"\xff" * 8
 
 
 @pytest.fixture
 def link(monkeypatch: pytest.MonkeyPatch) -> FakeSuperLink:
     monkeypatch.setattr("flwr.app.message.array.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE", 4000)
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    set_identity(run_id=1, node_id=1, task_id=1)
     return FakeSuperLink()
 
 
 @pytest.fixture
 def grid(link: FakeSuperLink) -> BackgroundGrid:
     inner = HttpGrid("127.0.0.1:1", insecure=True, token="none")
-    inner.set_run(Run.create_empty(1))
+    inner.set_run(empty_run(1))
     inner._client = link  # type: ignore[assignment]
     return BackgroundGrid(inner, max_bytes=10_000)
 
 
 def question(link: FakeSuperLink, name: str, content: RecordDict) -> str:
-    """A message that has been answered with this; returns its id."""
-    asked = Message(RecordDict(), 7, "train", ttl=60)
-    asked.metadata.__dict__["_message_id"] = name
-    link.add(name, Message(content, reply_to=asked))
+    """Add the reply to a message; return the id of the message."""
+    sent = Message(RecordDict(), 7, "train", ttl=60)
+    set_metadata(sent, message_id=name)
+    link.add(name, Message(content, reply_to=sent))
     return name
 
 
@@ -102,7 +100,7 @@ def pull_until(grid: BackgroundGrid, ids: list[str], count: int) -> dict[str, Me
     return found
 
 
-def test_what_comes_is_what_was_sent(link: FakeSuperLink, grid: BackgroundGrid) -> None:
+def test_what_arrives_is_what_was_sent(link: FakeSuperLink, grid: BackgroundGrid) -> None:
     ids = [question(link, f"q{i}", arrays(i + 1)) for i in range(3)]
     found = pull_until(grid, ids, 3)
     for i, each in enumerate(ids):
@@ -112,7 +110,7 @@ def test_what_comes_is_what_was_sent(link: FakeSuperLink, grid: BackgroundGrid) 
     assert grid.pull_messages(ids) == []
 
 
-def test_a_reply_that_does_not_come_stops_no_other(
+def test_a_reply_that_does_not_arrive_delays_no_other(
     link: FakeSuperLink, grid: BackgroundGrid
 ) -> None:
     slow = question(link, "slow", arrays(50))
@@ -136,7 +134,7 @@ def test_a_reply_that_does_not_come_stops_no_other(
 def test_an_unreadable_reply_is_an_error_of_its_node(
     link: FakeSuperLink, grid: BackgroundGrid, content: RecordDict, sentence: str, deleted: int
 ) -> None:
-    """One that is too large is not deleted: that would lock the SuperLink's database."""
+    """A reply that is too large is not deleted: that would lock the SuperLink's database."""
     bad, good = question(link, "bad", content), question(link, "good", arrays(3))
     found = pull_until(grid, [bad, good], 2)
     assert found[bad].has_error()
@@ -159,13 +157,13 @@ def test_equal_chunks_that_travel_once_count_as_often_as_they_are_used(
     assert [found[each].has_error() for each in (small, large)] == [False, True]
 
 
-def test_an_error_of_the_superlink_s_own_is_waited_for(
+def test_an_internal_error_of_the_superlink_is_retried(
     link: FakeSuperLink, grid: BackgroundGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BackgroundGrid, "PAUSE", 0.0)
     link.errors = [500, 503]
-    asked = question(link, "q", arrays(3))
-    assert set(pull_until(grid, [asked], 1)) == {asked}
+    message_id = question(link, "q", arrays(3))
+    assert set(pull_until(grid, [message_id], 1)) == {message_id}
     link.errors = [401]
     with pytest.raises(httpx.HTTPStatusError, match="401"):
         grid.pull_messages(["other"])

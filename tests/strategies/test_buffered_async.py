@@ -1,4 +1,4 @@
-"""BufferedAsync reduces to what is known, keeps K exact and survives its nodes."""
+"""BufferedAsync reduces to known algorithms, keeps K exact and survives failing nodes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_all_nodes_and_equal_times_is_fedavg(linear_app: ClientApp, zeros: Array
 
 
 def test_one_reply_per_version_is_fedasync(linear_app: ClientApp, zeros: ArrayRecord) -> None:
-    """FedAsync in the form of differences, written out with its own event queue."""
+    """FedAsync by differences, written out with its own event queue."""
     durations = [1.0, 1.7, 2.9]
     theta, version = np.zeros(2), 0
     due = {i: (durations[i], theta, 0) for i in range(3)}
@@ -87,7 +87,7 @@ def test_an_old_update_weighs_less_by_the_staleness_rule(
     np.testing.assert_allclose(history[3], expected, rtol=1e-12)
 
 
-def test_a_second_start_knows_nothing_of_the_first(
+def test_a_second_start_is_independent_of_the_first(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
     events: list[dict] = []
@@ -104,7 +104,7 @@ def test_a_second_start_knows_nothing_of_the_first(
 def test_a_fraction_is_of_the_nodes_that_take_part_now(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
-    """Nodes that go and come back under new ids do not make K grow."""
+    """Nodes that leave and return under new ids do not increase K."""
     grid = InMemoryGrid(linear_app, 12)
     ids = list(grid.contexts)
 
@@ -122,7 +122,7 @@ def test_a_fraction_is_of_the_nodes_that_take_part_now(
 def test_a_node_under_a_new_id_keeps_its_place_in_the_buffer(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
-    """Node 0 reports at 1 and comes back as node 1: its reports are those of one member."""
+    """Node 0 reports at 1 and returns as node 1: both are the same member."""
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: 1.0 if i < 2 else 6.5)
     first, again, other = grid.contexts
 
@@ -140,7 +140,7 @@ def test_a_node_under_a_new_id_keeps_its_place_in_the_buffer(
     assert flush["steps"] == [steps(0) + (len(replies) - 2) * steps(1), steps(2)]
 
 
-def test_k_is_exact_even_when_all_replies_come_at_once(
+def test_k_is_exact_even_when_all_replies_arrive_at_once(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
     events: list[dict] = []
@@ -149,7 +149,7 @@ def test_k_is_exact_even_when_all_replies_come_at_once(
     assert [len(flush["nodes"]) for flush in flushes] == [2] * 9
 
 
-def test_nobody_waits_for_a_straggler(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+def test_no_node_waits_for_a_straggler(linear_app: ClientApp, zeros: ArrayRecord) -> None:
     grid = InMemoryGrid(linear_app, 5, duration=lambda i, k: 100.0 if i == 4 else 1.0)
     strategy = BufferedAsync(0.5)
     result = strategy.start(grid, zeros, num_rounds=30)
@@ -161,7 +161,7 @@ def test_nobody_waits_for_a_straggler(linear_app: ClientApp, zeros: ArrayRecord)
 def test_an_old_update_is_merged_as_the_difference_to_its_own_base(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
-    """The slow node's reply changes the model by what it learned, not by where it once was."""
+    """The slow node's reply changes the model by its difference, not by its old base."""
     grid = InMemoryGrid(linear_app, 2, duration=lambda i, k: (1.0, 10.5)[i])
     history: list[np.ndarray] = []
     BufferedAsync(1).start(
@@ -185,7 +185,7 @@ def test_one_message_in_flight_per_node(linear_app: ClientApp, zeros: ArrayRecor
 
 
 @pytest.mark.parametrize("fault", ["raise", "drop"])
-def test_failing_nodes_are_left_alone_for_longer_and_longer(
+def test_failing_nodes_pause_for_longer_and_longer(
     linear_app: ClientApp, zeros: ArrayRecord, fault: str
 ) -> None:
     events: list[dict] = []
@@ -246,13 +246,13 @@ def test_a_poisoned_reply_never_reaches_the_model(kind: str, zeros: ArrayRecord)
     assert all(1000 not in e["nodes"] for e in events if e["event"] == "flush")
 
 
-def test_snapshots_are_kept_only_while_somebody_trains_from_them(
+def test_versions_are_kept_only_while_a_node_trains_from_them(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
     strategy = BufferedAsync(1)
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: 50.0 if i == 0 else 1.0)
     strategy.start(grid, zeros, num_rounds=60)
-    assert len(strategy.session.bases) <= 4
+    assert len(strategy.session.versions.bases) <= 4
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_impossible_settings_are_named(arguments: dict, message: str) -> None:
 
 
 def test_arrays_without_dimensions_travel_and_merge() -> None:
-    """As in the state of a batch normalisation."""
+    """Such as the counter of a batch normalisation."""
     app = ClientApp()
 
     @app.train()
@@ -299,7 +299,7 @@ def test_arrays_without_dimensions_travel_and_merge() -> None:
     assert final == 6
 
 
-def test_without_a_timeout_it_waits_as_long_as_it_takes(
+def test_without_a_timeout_training_waits_as_long_as_needed(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
     grid = InMemoryGrid(linear_app, 2, duration=500.0)
@@ -308,7 +308,7 @@ def test_without_a_timeout_it_waits_as_long_as_it_takes(
     assert grid.clock.monotonic() == 5000.0
 
 
-def test_every_version_is_called_back(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+def test_on_version_is_called_for_every_version(linear_app: ClientApp, zeros: ArrayRecord) -> None:
     seen: list[tuple[int, float]] = []
     evaluated: list[np.ndarray] = []
 
@@ -324,19 +324,22 @@ def test_every_version_is_called_back(linear_app: ClientApp, zeros: ArrayRecord)
     assert [version for version, _ in seen] == [1, 2, 3, 4, 5]
 
 
-def test_a_k_beyond_what_is_there_is_said(
+def test_a_k_above_the_number_of_nodes_is_logged(
     linear_app: ClientApp, zeros: ArrayRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for settings, said in (({}, "waiting for more"), ({"flush_after": 3.0}, "flushing after 3 s")):
+    for settings, consequence in (
+        ({}, "waiting for more"),
+        ({"flush_after": 3.0}, "flushing after 3 s"),
+    ):
         BufferedAsync(4, **settings).start(InMemoryGrid(linear_app, 2), zeros, 3, timeout=20)
-        assert f"K is 4, but only 2 nodes take part: {said}" in caplog.messages
+        assert f"K is 4, but only 2 nodes take part: {consequence}" in caplog.messages
     assert "a version from 2 updates instead of 4: the first has waited 3 s" in caplog.messages
 
 
-def test_nothing_is_sent_before_enough_nodes_are_there(
+def test_nothing_is_sent_before_enough_nodes_are_online(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
-    """They come one a second; then one leaves, which changes nothing."""
+    """They connect one per second; when one leaves later, training continues."""
     presence = {i: [(float(i), 12.0 if i == 0 else 1e9)] for i in range(4)}
     events: list[dict] = []
     grid = InMemoryGrid(linear_app, 4, presence=presence)

@@ -1,4 +1,4 @@
-"""A server that dies goes on from its files as if nothing had happened."""
+"""A server that dies resumes from its files as if nothing had happened."""
 
 import json
 import os
@@ -29,7 +29,7 @@ VERSIONS = 30
 
 
 def walking_app() -> ClientApp:
-    """Nodes with a state: each reply depends on all that the node has seen."""
+    """Return an app with a state: each reply depends on all earlier messages of its node."""
     app = ClientApp()
 
     @app.train()
@@ -61,7 +61,7 @@ def train(
     resume: bool = True,
     seed: int = 0,
 ) -> Result:
-    """A training in which everything that a checkpoint keeps matters."""
+    """Train in a way that depends on everything that a checkpoint keeps."""
     grid = InMemoryGrid(
         walking_app(),
         7,
@@ -91,7 +91,7 @@ def train(
 
 
 def same(one: Result, other: Result) -> bool:
-    """Whether two results are the same to the last bit."""
+    """Return whether two results are the same to the last bit."""
     names = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
     return one.arrays["w"].data == other.arrays["w"].data and all(
         getattr(one, name) == getattr(other, name) for name in names
@@ -133,7 +133,7 @@ Path(sys.argv[2]).write_bytes(result.arrays["w"].data)
 
 
 def test_kill_9_in_the_middle(tmp_path: Path) -> None:
-    """A process is killed as often as it takes; the last one ends with the same bytes."""
+    """Processes are killed three times; the last one ends with the same bytes."""
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "run"), str(tmp_path / "final")]
     kills = 0
     for after in (5, 6, 4):
@@ -143,7 +143,7 @@ def test_kill_9_in_the_middle(tmp_path: Path) -> None:
         assert process.stdout is not None
         for _ in range(after):
             process.stdout.readline()
-        time.sleep(0.005 * after)  # anywhere: in a flush, in a write, between
+        time.sleep(0.005 * after)  # at any point: in a flush, in a write, between
         os.kill(process.pid, signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
         process.stdout.close()
@@ -155,7 +155,7 @@ def test_kill_9_in_the_middle(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of a training that was cut."""
+    """Return the checkpoints of a training that was interrupted."""
 
     def on_version(version: int, *_: Any) -> None:
         if version == 12:
@@ -186,7 +186,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("truncated", "version-000000011.safetensors cannot be read"),
         ("empty", "version-000000011.safetensors cannot be read"),
@@ -197,23 +197,23 @@ def damage(path: Path, how: str) -> None:
     ],
 )
 def test_a_bad_file_is_named_and_the_one_before_used(
-    folder: Path, how: str, said: str, caplog: pytest.LogCaptureFixture
+    folder: Path, how: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     damage(Checkpoints(folder).files()[-1], how)
     events: list[dict] = []
     assert same(train(folder, on_event=events.append), train(None))
     assert [e["version"] for e in events if e["event"] == "resume"] == [10]
-    assert any(said in record.getMessage() for record in caplog.records)
+    assert any(message in record.getMessage() for record in caplog.records)
 
 
-def test_no_good_file_is_an_error_and_not_a_new_beginning(folder: Path) -> None:
+def test_without_a_usable_file_training_does_not_start_afresh(folder: Path) -> None:
     for path in Checkpoints(folder).files():
         damage(path, "truncated")
     with pytest.raises(CheckpointError, match="none of the 3 checkpoints can be used"):
         train(folder)
 
 
-def test_another_run_is_not_written_over(folder: Path) -> None:
+def test_another_run_is_not_overwritten(folder: Path) -> None:
     with pytest.raises(ValueError, match="holds checkpoints of another run"):
         train(folder, resume=False)
 
@@ -221,7 +221,7 @@ def test_another_run_is_not_written_over(folder: Path) -> None:
 def test_half_a_file_never_has_the_name_of_a_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mutation: writing to the final name at once would leave a truncated checkpoint."""
+    """Mutation: writing to the final name directly would leave a truncated checkpoint."""
 
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
@@ -234,8 +234,8 @@ def test_half_a_file_never_has_the_name_of_a_checkpoint(
     ] == "version-000000011.safetensors"
 
 
-def test_on_an_engine_that_forgets_messages_their_nodes_start_anew(tmp_path: Path) -> None:
-    """Buffer, optimiser and versions go on; what was in flight is lost with the engine."""
+def test_messages_that_an_engine_forgets_are_sent_again(tmp_path: Path) -> None:
+    """Buffer, optimiser and versions are restored; messages in flight are lost with the engine."""
 
     class Forgetful(InMemoryGrid):
         save_state = None
@@ -254,15 +254,15 @@ def test_on_an_engine_that_forgets_messages_their_nodes_start_anew(tmp_path: Pat
     assert all(node.sent > 0 for node in grid.nodes.values())
 
 
-def test_every_third_version_is_saved_though_they_come_in_pairs(tmp_path: Path) -> None:
-    """Four equal nodes, K = 2: versions 2, 4, ... are the ones that are there after a look."""
+def test_every_third_version_is_saved_though_they_are_made_in_pairs(tmp_path: Path) -> None:
+    """Four equal nodes, K = 2: versions 2, 4, ... are those that exist after a poll."""
     strategy = BufferedAsync(2, checkpoint=Checkpoints(tmp_path, every=3, keep=99))
     strategy.start(InMemoryGrid(walking_app(), 4), to_record({"w": np.zeros(3)}), num_rounds=12)
     saved = [int(path.stem.split("-")[1]) for path in Checkpoints(tmp_path).files()]
     assert saved == [4, 6, 10, 12]
 
 
-def test_an_evaluation_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
+def test_an_evaluation_that_was_lost_is_repeated(tmp_path: Path) -> None:
     class Forgetful(InMemoryGrid):
         save_state = None
 
@@ -284,7 +284,7 @@ def test_an_evaluation_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
 
 
 def test_files_are_safetensors_with_plain_json(folder: Path) -> None:
-    """Nothing to unpickle: what is there can be read without this package."""
+    """Nothing to unpickle: the files can be read without this package."""
     data = Checkpoints(folder).files()[-1].read_bytes()
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]

@@ -1,4 +1,4 @@
-"""What is left out now is sent later; fewer bytes; hostile encodings do not pass."""
+"""Residuals are sent later, messages are smaller, hostile encodings are rejected."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def vectors(rows: int, limit: float = 1e4) -> st.SearchStrategy[np.ndarray]:
 
 
 def read(compression: Compression | None, record: ArrayRecord, layout: Layout) -> np.ndarray:
-    """The update as the server reads it."""
+    """Decode an update as the server does."""
     guard = Guard()
     guard.begin(layout, "arrays", None, compression)
     return guard.check_arrays(guard.decode(record), np.zeros(layout.size))
@@ -83,7 +83,7 @@ def test_top_k_keeps_the_largest_and_nothing_else(update: np.ndarray, fraction: 
     kept = int(np.ceil(fraction * SIZE))
     assert np.count_nonzero(got) <= kept
     assert set(got[got != 0]) <= set(update)
-    # What is left out has the norm of the smallest: nobody could leave out less.
+    # The residual has the norm of the smallest values, which is the minimum.
     smallest = np.sort(np.abs(update))[: SIZE - kept]
     np.testing.assert_allclose(np.linalg.norm(update - got), np.linalg.norm(smallest), atol=1e-9)
 
@@ -107,14 +107,14 @@ def test_messages_are_smaller_by_the_expected_factor() -> None:
     def size(compression: Compression) -> int:
         return compress_update(compression, trained, large)[0].count_bytes()
 
-    # A place in 2 bytes and a value in 4, of a tenth of the values; a byte for each.
+    # Top-k: 2 bytes for an index and 4 for a value, of a tenth of them; Int8: 1 byte each.
     assert full / size(TopK(0.1)) == pytest.approx(4 / (0.1 * 6), rel=0.03)
     assert full / size(Int8()) == pytest.approx(4, rel=0.03)
 
 
 @pytest.mark.parametrize("compression", METHODS, ids=repr)
 @pytest.mark.parametrize("odd", [np.nan, np.inf, 3e38])
-def test_an_update_that_is_not_finite_is_turned_away_and_forgotten(
+def test_an_update_that_is_not_finite_is_rejected_and_forgotten(
     compression: Compression, odd: float
 ) -> None:
     base, trained = model(fill=-3e38 if odd == 3e38 else 0.0), model(fill=1.0)
@@ -138,7 +138,7 @@ def test_an_impossible_fraction_is_named(fraction: object) -> None:
         TopK(fraction)  # type: ignore[arg-type]
 
 
-# ---- what the guard says ------------------------------------------------------------------------
+# ---- validation by the guard --------------------------------------------------------------------
 
 
 def indices(*places: int) -> np.ndarray:
@@ -168,7 +168,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("compression", "arrays", "reason"), HOSTILE)
-def test_a_hostile_encoding_is_turned_away_by_name(
+def test_a_hostile_encoding_is_rejected_by_name(
     compression: Compression | None, arrays: dict, reason: str
 ) -> None:
     with pytest.raises(RejectedError) as rejection:
@@ -177,7 +177,7 @@ def test_a_hostile_encoding_is_turned_away_by_name(
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    """The header promises a terabyte, the record says what the schema wants."""
+    """The payload's header claims a terabyte, the record conforms to the schema."""
     payload = Array(np.zeros(26, np.int8)).data.replace(b"(26,), ", b"(1" + b"0" * 12 + b",)")
     sent = {
         CODES: Array("int8", (26,), "numpy.ndarray", payload[:200]),
@@ -190,7 +190,7 @@ def test_a_bomb_is_not_unpacked() -> None:
 
 @pytest.mark.parametrize("compression", METHODS, ids=repr)
 @given(data=st.data())
-def test_whatever_is_sent_the_update_is_finite_or_turned_away(
+def test_whatever_is_sent_the_update_is_finite_or_rejected(
     compression: Compression, data: st.DataObject
 ) -> None:
     arrays = {}
@@ -218,7 +218,7 @@ def goal(partition_id: int) -> np.ndarray:
 
 
 def app_with(*mods: object) -> ClientApp:
-    """Each message moves the arrays a twentieth of the way to the node's goal."""
+    """Return an app that moves the arrays a twentieth of the way to the node's goal."""
     app = ClientApp(mods=list(mods))  # type: ignore[arg-type]
 
     @app.train()
@@ -254,7 +254,9 @@ def run(compression: Compression | None, versions: int = 60, **settings: object)
 
 
 @pytest.mark.parametrize("compression", [TopK(0.1), Int8()], ids=repr)
-def test_a_compressed_training_ends_where_the_other_does(compression: Compression) -> None:
+def test_a_compressed_training_ends_where_an_uncompressed_one_does(
+    compression: Compression,
+) -> None:
     best = np.mean([goal(i) for i in range(4)], axis=0)
     w, events, strategy, _ = run(compression, versions=150)
     assert np.linalg.norm(w - best) < 0.1 * np.linalg.norm(best)
@@ -264,7 +266,7 @@ def test_a_compressed_training_ends_where_the_other_does(compression: Compressio
 
 
 def test_without_error_feedback_top_k_would_not_get_there() -> None:
-    """The residual is what makes it work: a mod that forgets it stays away."""
+    """The residual is necessary: a mod that forgets it stays away from the optimum."""
 
     def forgetful(message, context, call_next):
         context.state = RecordDict()
@@ -286,13 +288,13 @@ def test_top_k_of_all_values_trains_as_no_compression_does() -> None:
     np.testing.assert_allclose(run(TopK(1.0))[0], run(None)[0], rtol=1e-12)
 
 
-def test_other_messages_pass_the_mod_as_they_are() -> None:
+def test_other_messages_pass_the_mod_unchanged() -> None:
     _, events, *_ = run(Int8(), 5, fraction_evaluate=1.0)
     assert [event for event in events if event["event"] == "evaluated"]
     assert not [event for event in events if event["event"] in ("error", "reject")]
 
 
-def test_a_server_without_compression_turns_compressed_replies_away() -> None:
+def test_a_server_without_compression_rejects_compressed_replies() -> None:
     grid = InMemoryGrid(app_with(compression_mod(Int8())), 4)
     strategy = BufferedAsync(4, backoff=0)
     strategy.start(grid, ArrayRecord({"w": Array(np.zeros(40))}), num_rounds=1, timeout=3)
@@ -303,7 +305,7 @@ def test_the_server_keeps_no_more_versions_than_are_in_use() -> None:
     held = []
 
     def on_version(version: int, arrays: ArrayRecord, metrics: object) -> None:
-        held.append(len(strategy.session.bases))  # type: ignore[union-attr]
+        held.append(len(strategy.session.versions.bases))  # type: ignore[union-attr]
 
     grid = InMemoryGrid(
         app_with(compression_mod(TopK(0.1))), 4, duration=lambda i, k: 50.0 if i == 0 else 1.0
@@ -313,7 +315,7 @@ def test_the_server_keeps_no_more_versions_than_are_in_use() -> None:
     assert max(held) <= 4 + 1  # one in flight per node, and the newest
 
 
-def test_an_answer_after_its_time_has_no_base_and_is_not_merged() -> None:
+def test_a_reply_after_its_time_to_live_is_not_merged() -> None:
     grid = InMemoryGrid(
         app_with(compression_mod(Int8())), 4, faults=lambda i, k: "late" if i == 0 else None
     )
@@ -324,16 +326,16 @@ def test_an_answer_after_its_time_has_no_base_and_is_not_merged() -> None:
     assert [e for e in events if e["event"] == "error" and e["node"] == 1000]
 
 
-def test_a_training_goes_on_from_its_checkpoint_with_the_residuals(tmp_path) -> None:
+def test_a_training_resumes_from_its_checkpoint_with_the_residuals(tmp_path) -> None:
     whole, *_ = run(TopK(0.1), 40)
     run(TopK(0.1), 20, checkpoint=Checkpoints(tmp_path, resume=True))
-    # A new grid, whose nodes come back with their state, from the same folder.
+    # A new grid, whose nodes are restored with their state from the same folder.
     again, *_ = run(TopK(0.1), 40, checkpoint=Checkpoints(tmp_path, resume=True))
     np.testing.assert_array_equal(again, whole)
 
 
-def test_a_buffered_update_of_another_compression_is_left_out(tmp_path) -> None:
-    def go_on(compression: Compression, versions: int) -> list[dict]:
+def test_a_buffered_update_of_another_compression_is_discarded(tmp_path) -> None:
+    def resume(compression: Compression, versions: int) -> list[dict]:
         grid = InMemoryGrid(
             app_with(compression_mod(compression)), 4, duration=lambda i, k: 1.0 + i
         )
@@ -347,7 +349,7 @@ def test_a_buffered_update_of_another_compression_is_left_out(tmp_path) -> None:
         strategy.start(grid, ArrayRecord({"w": Array(np.zeros(40))}), num_rounds=versions)
         return events
 
-    go_on(TopK(0.1), 3)
-    events = go_on(Int8(), 6)
+    resume(TopK(0.1), 3)
+    events = resume(Int8(), 6)
     assert events[0]["event"] == "resume"
     assert events[-1]["version"] == 6

@@ -1,4 +1,4 @@
-"""The examples of docs/strategies.md run as they stand there."""
+"""The examples of docs/strategies.md run as printed."""
 
 import re
 
@@ -18,8 +18,8 @@ def test_there_are_examples() -> None:
 def test_example_runs(code: str, capsys: pytest.CaptureFixture) -> None:
     exec(compile(code, PAGE.name, "exec"), {"__name__": "__main__"})
     if "FedAvg" in code:
-        said = capsys.readouterr().out.splitlines()
-        fedavg, ours = (float(line.split()[1]) for line in said if "virtual time" in line)
+        lines = capsys.readouterr().out.splitlines()
+        fedavg, ours = (float(line.split()[1]) for line in lines if "virtual time" in line)
         assert fedavg == 200.0
         assert ours < 20.0
 

@@ -111,10 +111,10 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """A process group that is stopped at the end."""
-    with log.open("w") as said:
+    """Run a process group, and stop it at the end."""
+    with log.open("w") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=said, stderr=said, start_new_session=True
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
         yield

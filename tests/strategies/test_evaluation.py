@@ -1,4 +1,4 @@
-"""Nodes evaluate beside training; nobody waits for them."""
+"""Nodes evaluate in parallel with training, which does not wait for them."""
 
 import itertools
 
@@ -20,30 +20,30 @@ def evaluating_app() -> ClientApp:
         i = int(context.node_config["partition-id"])
         theta = message.content["arrays"]["w"].numpy()
         loss = float(((theta - target(i)) ** 2).sum())
-        told = float(message.content["config"].get("told", 0.0))
-        metrics = MetricRecord({"num-examples": steps(i), "loss": loss, "told": told})
+        sent = float(message.content["config"].get("sent", 0.0))
+        metrics = MetricRecord({"num-examples": steps(i), "loss": loss, "sent": sent})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
     return app
 
 
 def test_all_nodes_and_all_versions_is_fedavg(zeros: ArrayRecord) -> None:
-    told = ConfigRecord({"told": 7.0})
+    config = ConfigRecord({"sent": 7.0})
     ours = SyncBuffered(fraction_evaluate=1.0).start(
-        InMemoryGrid(evaluating_app(), 4), zeros, num_rounds=10, evaluate_config=told
+        InMemoryGrid(evaluating_app(), 4), zeros, num_rounds=10, evaluate_config=config
     )
     theirs = FedAvg().start(
-        InMemoryGrid(evaluating_app(), 4), zeros, num_rounds=10, evaluate_config=told
+        InMemoryGrid(evaluating_app(), 4), zeros, num_rounds=10, evaluate_config=config
     )
     assert list(ours.evaluate_metrics_clientapp) == list(theirs.evaluate_metrics_clientapp)
     for version, metrics in theirs.evaluate_metrics_clientapp.items():
-        mine = ours.evaluate_metrics_clientapp[version]
-        assert mine["loss"] == pytest.approx(metrics["loss"], rel=1e-12)
-        assert mine["told"] == 7.0
+        evaluated = ours.evaluate_metrics_clientapp[version]
+        assert evaluated["loss"] == pytest.approx(metrics["loss"], rel=1e-12)
+        assert evaluated["sent"] == 7.0
 
 
 def test_training_does_not_wait_for_a_slow_evaluation(zeros: ArrayRecord) -> None:
-    """Node 0 takes 50 s for whatever it is asked; versions are made meanwhile, at their pace."""
+    """Node 0 takes 50 s per message; versions are made meanwhile, at their usual pace."""
     events: list[dict] = []
     grid = InMemoryGrid(evaluating_app(), 5, duration=lambda i, k: 50.0 if i == 0 else 1.0)
     strategy = BufferedAsync(2, fraction_evaluate=1.0, on_event=events.append)
@@ -51,7 +51,7 @@ def test_training_does_not_wait_for_a_slow_evaluation(zeros: ArrayRecord) -> Non
     flushes = [e["t"] for e in events if e["event"] == "flush"]
     assert flushes[-1] < 50
     assert max(b - a for a, b in itertools.pairwise(flushes)) <= 2.0
-    # The last version is always heard of, from all.
+    # The last version is always evaluated, by all nodes.
     assert 60 in result.evaluate_metrics_clientapp
     done = [e for e in events if e["event"] == "evaluated"]
     assert done[-1]["version"] == 60
@@ -75,7 +75,7 @@ def test_a_node_never_has_two_messages(zeros: ArrayRecord) -> None:
 
 
 @pytest.mark.parametrize("fault", ["no handler", "silent", "drop"])
-def test_evaluation_that_fails_costs_no_pause_and_ends(zeros: ArrayRecord, fault: str) -> None:
+def test_a_failed_evaluation_costs_no_pause_and_ends(zeros: ArrayRecord, fault: str) -> None:
     events: list[dict] = []
     app = make_linear_app() if fault == "no handler" else evaluating_app()
     broken = None if fault == "no handler" else fault
@@ -89,7 +89,7 @@ def test_evaluation_that_fails_costs_no_pause_and_ends(zeros: ArrayRecord, fault
     assert (20 in result.evaluate_metrics_clientapp) == (fault != "no handler")
 
 
-def test_answering_evaluations_does_not_make_up_for_failing_in_training(
+def test_evaluating_does_not_reset_the_back_off_of_training(
     zeros: ArrayRecord,
 ) -> None:
     healthy, app, events = evaluating_app(), ClientApp(), []

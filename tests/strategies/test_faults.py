@@ -1,7 +1,7 @@
 """Fifteen faults that a server must survive, each shown to be fatal without its guard.
 
-A scenario asserts what must hold. `test_survives` runs it; `test_is_fatal_without_its_guard` takes
-the guard away, by the mutation that stands beside the scenario, and expects it to fail.
+A scenario asserts what must hold. `test_survives` runs it. `test_is_fatal_without_its_guard`
+removes the guard by the mutation registered with the scenario, and expects the scenario to fail.
 """
 
 import io
@@ -24,7 +24,6 @@ from strategies import (
     SyncBuffered,
     buffered_async,
     checkpoint,
-    freeze,
     guard,
     session,
 )
@@ -43,7 +42,7 @@ START = {"w": np.zeros(2)}
 
 
 def fault(name: str, mutation: Mutation) -> Callable[[Callable[[Path], None]], None]:
-    """Register a scenario and the mutation that it must notice."""
+    """Register a scenario and the mutation that it must detect."""
 
     def register(scenario: Callable[[Path], None]) -> None:
         SCENARIOS[name] = (scenario, mutation)
@@ -52,7 +51,7 @@ def fault(name: str, mutation: Mutation) -> Callable[[Callable[[Path], None]], N
 
 
 def patch(target: object, name: str, value: object) -> Mutation:
-    """The mutation that puts `value` in the place of an attribute."""
+    """Return the mutation that replaces an attribute by `value`."""
     return lambda monkeypatch: monkeypatch.setattr(target, name, value, raising=False)
 
 
@@ -72,7 +71,7 @@ def test_is_fatal_without_its_guard(
 
 
 def train(grid: InMemoryGrid, versions: int = 12, **settings: Any) -> tuple[list[dict], np.ndarray]:
-    """Events and final arrays of a training with K = 2 unless told otherwise."""
+    """Train, by default with K = 2; return the events and the final arrays."""
     events: list[dict] = []
     strategy = BufferedAsync(**{"buffer_size": 2, "on_event": events.append, **settings})
     result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=200)
@@ -83,8 +82,8 @@ def kinds(events: list[dict], event: str) -> list[dict]:
     return [each for each in events if each["event"] == event]
 
 
-def saying(bad: dict[str, Any], count: Any = 1, **metrics: Any) -> ClientApp:
-    """An app whose nodes send ones from a base of zeros; partition 0 sends `bad` arrays instead."""
+def sending(bad: dict[str, Any], count: Any = 1, **metrics: Any) -> ClientApp:
+    """Return an app whose nodes send ones from a base of zeros, partition 0 `bad` arrays."""
     app = ClientApp()
 
     @app.train()
@@ -100,7 +99,7 @@ def saying(bad: dict[str, Any], count: Any = 1, **metrics: Any) -> ClientApp:
 
 
 def assert_only_bad_replies_are_rejected(app: ClientApp, check: str, **settings: Any) -> None:
-    """Versions go on, the model is what the good nodes say, the bad one is counted by name."""
+    """Assert that good nodes alone make the versions, and rejections are counted by node."""
     guard = settings.pop("guard", Guard())
     events, theta = train(InMemoryGrid(app, 3), 5, guard=guard, **settings)
     assert len(kinds(events, "flush")) == 5
@@ -110,7 +109,7 @@ def assert_only_bad_replies_are_rejected(app: ClientApp, check: str, **settings:
 
 @fault("1", patch(Flights, "overdue", lambda self, now, grace: []))
 def a_client_never_answers(_: Path) -> None:
-    """Its slot is opened again after the time-to-live, and it is asked again."""
+    """After the time-to-live it is sent another message."""
     grid = InMemoryGrid(
         make_linear_app(), 3, faults=lambda i, k: "silent" if (i, k) == (0, 0) else None
     )
@@ -122,7 +121,7 @@ def a_client_never_answers(_: Path) -> None:
 
 @fault("2", patch(Flights, "failed", lambda self, node_id, now: 0.0))
 def a_client_raises_always(_: Path) -> None:
-    """The others go on; the offender is asked less and less often."""
+    """Other nodes continue; the failing one gets fewer and fewer messages."""
     grid = InMemoryGrid(make_linear_app(), 3, faults=lambda i, k: "raise" if i == 0 else None)
     events, _theta = train(grid, 60)
     assert len(kinds(events, "flush")) == 60
@@ -133,7 +132,7 @@ def a_client_raises_always(_: Path) -> None:
 
 @fault("3", patch(BufferedAsync, "check_staleness", lambda self, staleness: None))
 def an_update_is_too_stale(_: Path) -> None:
-    """It is left out, and costs no pause: the node was only slow."""
+    """Its update is rejected without a pause: the node was only slow."""
     guard = Guard()
     grid = InMemoryGrid(make_linear_app(), 3, duration=lambda i, k: 9.5 if i == 0 else 1.0)
     events, _theta = train(grid, 40, max_staleness=3, guard=guard)
@@ -143,7 +142,7 @@ def an_update_is_too_stale(_: Path) -> None:
 
 
 def two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation: a message may be answered twice."""
+    """Accept a second reply to a message (mutation)."""
     close, seen = Flights.close, set()
 
     def close_the_second_time(self: Flights, flight: Flight) -> None:
@@ -157,7 +156,7 @@ def two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @fault("4", two_answers)
 def a_reply_comes_twice_and_late(_: Path) -> None:
-    """A message has one answer; what comes after the slot was opened again belongs to nobody."""
+    """Only the first reply to a message counts, and only while it is in flight."""
     grid = InMemoryGrid(
         make_linear_app(), 3, faults=lambda i, k: ("duplicate", "late", None)[k % 3]
     )
@@ -168,7 +167,7 @@ def a_reply_comes_twice_and_late(_: Path) -> None:
 
 
 def believe_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation: the base version is what the reply says."""
+    """Believe the base version that a reply claims (mutation)."""
     honest = Guard.check
 
     def credulous(self: Guard, reply: Message, flight: Flight, *rest: Any) -> Update:
@@ -181,8 +180,8 @@ def believe_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @fault("5", believe_the_client)
 def a_client_claims_a_version(_: Path) -> None:
-    """The server knows what it has sent; a reply in another node's name is not taken either."""
-    events, _theta = train(InMemoryGrid(saying({}, version=-7), 3))
+    """Claims about versions are ignored; so are replies in the name of another node."""
+    events, _theta = train(InMemoryGrid(sending({}, version=-7), 3))
     staleness = [tau for each in kinds(events, "flush") for tau in each["staleness"]]
     assert len(staleness) == 24
     assert set(staleness) <= {0, 1}
@@ -194,14 +193,14 @@ def a_client_claims_a_version(_: Path) -> None:
 
 
 def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> np.ndarray:
-    """Mutation: the difference, whatever it is."""
+    """Return the difference without validation (mutation)."""
     return self.layout.flatten(arrays).astype(np.float64) - base
 
 
 @fault("6", patch(Guard, "check_arrays", unchecked))
 def values_are_not_finite(_: Path) -> None:
     for value in (np.nan, np.inf, -np.inf):
-        app = saying({"w": Array(np.array([0.0, value]))})
+        app = sending({"w": Array(np.array([0.0, value]))})
         assert_only_bad_replies_are_rejected(app, "finite")
 
 
@@ -217,11 +216,11 @@ def arrays_are_of_another_schema(_: Path) -> None:
     ):
         check = "payload" if set(bad) == {"w"} and tuple(bad["w"].shape) == (2,) else "schema"
         check = "schema" if bad.get("w") and bad["w"].dtype == "float32" else check
-        assert_only_bad_replies_are_rejected(saying(bad), check)
+        assert_only_bad_replies_are_rejected(sending(bad), check)
 
 
 def any_weight(self: Guard, reply: Message) -> tuple[float, dict]:
-    """Mutation: the weight, whatever it is."""
+    """Return the weight without validation (mutation)."""
     return float(reply.content["metrics"]["num-examples"]), {}
 
 
@@ -229,18 +228,18 @@ def any_weight(self: Guard, reply: Message) -> tuple[float, dict]:
 def the_weight_is_absurd(_: Path) -> None:
     nine = {"w": Array(np.full(2, 9.0))}
     for count in (0, -9, 1e9, 0.5, float("nan"), float("inf"), 2**62):
-        assert_only_bad_replies_are_rejected(saying(nine, count), "weight")
+        assert_only_bad_replies_are_rejected(sending(nine, count), "weight")
 
 
 @fault("9", patch(Guard, "check_arrays", unchecked))
 def an_update_is_huge(_: Path) -> None:
-    app = saying({"w": Array(np.array([0.0, 4e4]))})
+    app = sending({"w": Array(np.array([0.0, 4e4]))})
     assert_only_bad_replies_are_rejected(app, "norm", guard=Guard(max_norm=100.0))
-    assert_only_bad_replies_are_rejected(saying({"w": Array(np.full(2, 1e300))}), "norm")
+    assert_only_bad_replies_are_rejected(sending({"w": Array(np.full(2, 1e300))}), "norm")
 
 
 def one_slot_per_message(self: Buffer, update: Update) -> bool:
-    """Mutation: the buffer counts reports instead of nodes."""
+    """Count replies instead of nodes (mutation)."""
     self._updates[int(update.flight.message_id.split("-")[1])] = update
     return False
 
@@ -255,14 +254,14 @@ def a_fast_client_fills_the_buffer(_: Path) -> None:
 
 @fault("11", patch(Session, "_is_late", lambda self: False))
 def the_buffer_cannot_fill(_: Path) -> None:
-    """K = 4, of which two die: with `flush_after` versions go on, from those that are alive."""
+    """Of K = 4 nodes two die: with `flush_after`, versions are made from the others."""
     dead = {2: [(0.0, 5.5)], 3: [(0.0, 5.5)]}
     grid = InMemoryGrid(make_linear_app(), 4, presence=dead)
     events, _theta = train(grid, 12, buffer_size=4, flush_after=3.0)
     sizes = [len(each["nodes"]) for each in kinds(events, "flush")]
     assert sizes == [4] * 5 + [2] * 7
     waiting, _theta = train(InMemoryGrid(make_linear_app(), 4, presence=dead), buffer_size=4)
-    assert len(kinds(waiting, "flush")) == 5  # without it they wait, and the end is clean
+    assert len(kinds(waiting, "flush")) == 5  # without it the others wait until the timeout
 
 
 class PowerCutError(Exception):
@@ -282,7 +281,7 @@ def cut_at(version: int) -> Callable[[int, ArrayRecord, object], None]:
 
 
 def train_with_a_power_cut(folder: Path) -> np.ndarray:
-    """Training that is cut at version 9 and goes on from its files in a new process, so to say."""
+    """Train, interrupt it at version 9, and resume from the files with new objects."""
     with pytest.raises(PowerCutError):
         train(
             InMemoryGrid(make_linear_app(), 3, duration=uneven),
@@ -297,7 +296,7 @@ def resume(folder: Path) -> np.ndarray:
     return train(grid, 20, checkpoint=Checkpoints(folder, resume=True))[1]
 
 
-@fault("12", patch(freeze, "_thaw_update", lambda *arguments: None))
+@fault("12", patch(Session, "_load_update", lambda *arguments, **values: None))
 def the_server_dies(folder: Path) -> None:
     _events, expected = train(InMemoryGrid(make_linear_app(), 3, duration=uneven), 20)
     theta = train_with_a_power_cut(folder)
@@ -306,7 +305,7 @@ def the_server_dies(folder: Path) -> None:
 
 @fault("13", patch(checkpoint, "checksum", lambda text, tensors: ""))
 def a_checkpoint_is_damaged(folder: Path) -> None:
-    """One bit of the newest file is flipped: the one before is used, and all ends the same."""
+    """One bit of the newest file is flipped: its predecessor is used, with the same result."""
     _events, expected = train(InMemoryGrid(make_linear_app(), 3, duration=uneven), 20)
     with pytest.raises(PowerCutError):
         train(
@@ -328,14 +327,14 @@ SPRUNG: list[str] = []
 
 
 class Trap:
-    """Says so when it is unpickled."""
+    """Records that it has been unpickled."""
 
     def __reduce__(self) -> tuple:
         return SPRUNG.append, ("unpickled",)
 
 
 def trusting(data: bytes, shape: tuple, dtype: np.dtype) -> np.ndarray:
-    """Mutation: whatever numpy makes of the bytes."""
+    """Let numpy read the bytes (mutation)."""
     loaded = np.load(io.BytesIO(data), allow_pickle=True)
     return np.ones(2) if loaded.dtype == object else loaded
 
@@ -346,28 +345,28 @@ def a_payload_is_an_object_or_too_long(_: Path) -> None:
     pickled = io.BytesIO()
     np.save(pickled, np.array([Trap(), 1], object), allow_pickle=True)
     disguised = Array("float64", (2,), "numpy.ndarray", pickled.getvalue())
-    assert_only_bad_replies_are_rejected(saying({"w": disguised}), "payload")
+    assert_only_bad_replies_are_rejected(sending({"w": disguised}), "payload")
     assert not SPRUNG
     long = Array("float64", (2,), "numpy.ndarray", Array(np.ones(2)).data + bytes(5000))
-    assert_only_bad_replies_are_rejected(saying({"w": long}), "size")
-    # A header that promises more than there is must not make room for it.
+    assert_only_bad_replies_are_rejected(sending({"w": long}), "size")
+    # A header that claims more than the payload holds must not allocate memory for it.
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
     )
     greedy = Array("float64", (2,), "numpy.ndarray", header.getvalue())
-    assert_only_bad_replies_are_rejected(saying({"w": greedy}), "payload")
+    assert_only_bad_replies_are_rejected(sending({"w": greedy}), "payload")
 
 
 def in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation: nodes in the order in which the engine happens to name them."""
+    """Use nodes in the order of the engine (mutation)."""
     for module in (session, buffered_async):
         monkeypatch.setattr(module, "sorted", list, raising=False)
 
 
 @fault("15", in_any_order)
 def nodes_are_named_in_any_order(_: Path) -> None:
-    """Same seed, same events and bytes, though the grid lists its nodes in another order."""
+    """Events and bytes depend on the seed, not on the order in which a grid lists its nodes."""
 
     class Shuffled(InMemoryGrid):
         def get_node_ids(self) -> list[int]:
@@ -381,7 +380,7 @@ def nodes_are_named_in_any_order(_: Path) -> None:
 
 
 def test_a_version_that_would_not_be_finite_is_not_made() -> None:
-    """Each update passes the guard, but their sum is beyond the type of the model."""
+    """Each update passes the guard, but their sum overflows the type of the model."""
     app = ClientApp()
 
     @app.train()
@@ -397,7 +396,7 @@ def test_a_version_that_would_not_be_finite_is_not_made() -> None:
 
     events: list[dict] = []
     start = to_record({"w": np.zeros(2, np.float16)})
-    # The slow node's update of 40000 comes on top of what the other one has made.
+    # The slow node's update of 40000 is added to that of the other one.
     grid = InMemoryGrid(app, 2, duration=lambda i, k: (1.0, 1.5)[i])
     result = BufferedAsync(1, on_event=events.append).start(grid, start, 4, timeout=50)
     assert kinds(events, "discard")
@@ -406,7 +405,7 @@ def test_a_version_that_would_not_be_finite_is_not_made() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), [1.0, float("inf")], [0.0] * 2000, -1e301])
-def test_one_odd_metric_costs_only_itself(value: object) -> None:
+def test_an_unusable_metric_is_ignored_alone(value: object) -> None:
     app = ClientApp()
 
     @app.train()

@@ -1,4 +1,4 @@
-"""Whatever the nodes send, the model stays whole and every reply is accounted for."""
+"""Whatever the nodes send, the model stays valid and every reply is accounted for."""
 
 from collections import Counter
 
@@ -78,7 +78,7 @@ def random_reply(rng: np.random.Generator) -> RecordDict:
 
 
 def fuzz(replies: int, seed: int) -> tuple[BufferedAsync, Counter, list[dict]]:
-    """A federation of 50 nodes that answer at random until `replies` messages were sent."""
+    """Train with 50 nodes that send random replies, until `replies` messages were sent."""
     rng = np.random.default_rng(seed)
     app, poisoned = ClientApp(), []
 
@@ -130,14 +130,14 @@ def fuzz(replies: int, seed: int) -> tuple[BufferedAsync, Counter, list[dict]]:
 
 
 def account(strategy: BufferedAsync, events: Counter, flushes: list[dict]) -> None:
-    """Every message is answered, failed or in flight; every rejection has a name and a node."""
+    """Assert that every message is answered, failed or in flight, every rejection counted."""
     assert strategy.session is not None
     session, guard = strategy.session, strategy.guard
     assert events["reply"] == sum(guard.accepted.values())
     assert events["reject"] == sum(guard.rejections.values())
     closed = events["reply"] + events["reject"] + events["error after dispatch"]
     assert events["dispatch"] == closed + len(session.flights)
-    assert events["unmatched"] == session.unmatched
+    assert events["unmatched"] == session.exchange.unmatched
     assert {check for check, _ in guard.rejections} >= {
         *("record", "weight", "schema", "payload", "finite", "norm"),
     }

@@ -1,4 +1,4 @@
-"""The test tools themselves: what a scripted federation does, and when."""
+"""The grids for tests: what a scripted federation does, and when."""
 
 import random
 import threading
@@ -14,23 +14,25 @@ from flwr.serverapp.strategy import FedAvg
 
 from strategies import BufferedAsync, Polynomial
 from strategies.arrays import to_record
-from strategies.grids import FAULTS, InMemoryGrid
+from strategies.faults import FAULTS
+from strategies.flower_internals import set_metadata
+from strategies.grids import InMemoryGrid
 from strategies.latency import Latency, Trace
 from strategies.virtual_time import VirtualTimeGrid
 from tests.strategies.conftest import make_linear_app
 
 
-def ask(node: int, ttl: float = 10.0) -> Message:
+def query(node: int, ttl: float = 10.0) -> Message:
     return Message(RecordDict(), dst_node_id=1000 + node, message_type=MessageType.QUERY, ttl=ttl)
 
 
 @pytest.fixture
 def echo() -> ClientApp:
-    """Says who it is and how often it was asked."""
+    """Return an app that reports its partition and its number of messages."""
     app = ClientApp()
 
     @app.query()
-    def query(message: Message, context: Context) -> Message:
+    def answer(message: Message, context: Context) -> Message:
         n = int(context.state.metric_records.get("n", MetricRecord({"n": 0}))["n"]) + 1
         context.state["n"] = MetricRecord({"n": n})
         who = MetricRecord({"id": int(context.node_config["partition-id"]), "n": n})
@@ -41,7 +43,7 @@ def echo() -> ClientApp:
 
 def test_a_node_does_one_message_at_a_time(echo: ClientApp) -> None:
     grid = InMemoryGrid(echo, 2, duration=lambda i, k: 1.0 + k)
-    ids = grid.push_messages([ask(0), ask(0), ask(1), ask(0)])
+    ids = grid.push_messages([query(0), query(0), query(1), query(0)])
     times: list[tuple[float, int, int]] = []
     while (event := grid.next_event()) is not None:
         grid.clock.sleep(100.0)
@@ -69,7 +71,7 @@ def test_every_fault(
     echo: ClientApp, fault: str, codes: list, times: list[float], sources: list[int]
 ) -> None:
     grid = InMemoryGrid(echo, 2, faults=lambda i, k: fault)
-    ids = list(grid.push_messages([ask(0)]))
+    ids = list(grid.push_messages([query(0)]))
     assert (ids == [""]) == (fault == "refuse")
     seen = []
     for _ in range(200):
@@ -80,7 +82,7 @@ def test_every_fault(
     assert seen == list(zip(codes, times, sources, strict=True))
 
 
-def test_random_faults_come_as_often_as_asked_and_the_same_again(echo: ClientApp) -> None:
+def test_random_faults_have_their_frequency_and_repeat(echo: ClientApp) -> None:
     def count(seed: int) -> dict[str, int]:
         grid = InMemoryGrid(echo, 20, faults={"raise": 0.2, "duplicate": 0.1}, seed=seed)
         found = [grid.faults(i, k) for i in range(20) for k in range(100)]
@@ -94,30 +96,30 @@ def test_random_faults_come_as_often_as_asked_and_the_same_again(echo: ClientApp
     assert count(2) != counts
 
 
-def test_a_node_that_comes_back_is_another_one(echo: ClientApp) -> None:
+def test_a_node_that_returns_is_another_one(echo: ClientApp) -> None:
     grid = InMemoryGrid(echo, 2, presence={0: [(0.0, 2.5), (4.0, 1e9)]})
     assert set(grid.get_node_ids()) == {1000, 1001}
-    (reply,) = grid.send_and_receive([ask(0)])
+    (reply,) = grid.send_and_receive([query(0)])
     assert reply.content["who"]["n"] == 1
-    (lost,) = grid.send_and_receive([ask(0), ask(1)], timeout=0.5)[:1] or [None]
+    (lost,) = grid.send_and_receive([query(0), query(1)], timeout=0.5)[:1] or [None]
     assert lost is None or lost.has_error()
     grid.clock.now = 3.0
     assert set(grid.get_node_ids()) == {1001}
-    assert list(grid.push_messages([ask(0)])) == [""]
+    assert list(grid.push_messages([query(0)])) == [""]
     grid.clock.now = 4.0
     assert set(grid.get_node_ids()) == {1001, 1002}
-    (again,) = grid.send_and_receive([ask(2)])
+    (again,) = grid.send_and_receive([query(2)])
     assert again.content["who"]["id"] == 0
     assert again.content["who"]["n"] == 1
 
 
 def test_a_message_in_flight_when_its_node_leaves_is_lost(echo: ClientApp) -> None:
     grid = InMemoryGrid(echo, 1, duration=5.0, presence={0: [(0.0, 2.5)]})
-    (lost,) = grid.send_and_receive([ask(0)])
+    (lost,) = grid.send_and_receive([query(0)])
     assert (lost.error.code, grid.clock.monotonic()) == (5, 2.5)
 
 
-def test_a_strategy_admits_nodes_that_come_back(zeros: ArrayRecord) -> None:
+def test_a_strategy_admits_nodes_that_return(zeros: ArrayRecord) -> None:
     events: list[dict] = []
     grid = InMemoryGrid(make_linear_app(), 3, presence={0: [(0.0, 5.5), (8.0, 1e9)]})
     strategy = BufferedAsync(3, on_event=events.append)
@@ -130,7 +132,7 @@ def test_a_strategy_admits_nodes_that_come_back(zeros: ArrayRecord) -> None:
 
 
 def test_many_restarts_leave_no_trace_in_the_strategy(zeros: ArrayRecord) -> None:
-    """Fresh ids for ever: what the strategy remembers of failing nodes does not grow."""
+    """New ids forever: the back-off state of the strategy does not grow."""
     sessions = [(float(t), t + 0.9) for t in range(400)]
     grid = InMemoryGrid(make_linear_app(), 3, presence={0: sessions})
     strategy = BufferedAsync(2, backoff=0.5, max_backoff=1.0)
@@ -139,7 +141,7 @@ def test_many_restarts_leave_no_trace_in_the_strategy(zeros: ArrayRecord) -> Non
     assert len(strategy.session.flights._failures) <= 3
 
 
-def test_what_a_client_does_to_its_message_stays_with_it(zeros: ArrayRecord) -> None:
+def test_a_client_cannot_change_the_message_of_another(zeros: ArrayRecord) -> None:
     app = ClientApp()
     seen = []
 
@@ -211,7 +213,7 @@ def test_impossible_federations_are_named(arguments: dict, message: str) -> None
 
 
 class BusyEngine(InMemoryGrid):
-    """An engine with random node ids whose replies come when threads have had the time."""
+    """An engine with random node ids whose replies arrive when threads are done."""
 
     def __init__(self, app: ClientApp, num_nodes: int, workers: int) -> None:
         super().__init__(app, num_nodes)
@@ -228,7 +230,7 @@ class BusyEngine(InMemoryGrid):
         for message in messages:
             self._messages += 1
             message_id = f"real-{self._messages}"
-            message.metadata.__dict__["_message_id"] = message_id
+            set_metadata(message, message_id=message_id)
             work = threading.Thread(target=self._work, args=(message_id, message))
             work.start()
             self._threads.append(work)
@@ -237,7 +239,9 @@ class BusyEngine(InMemoryGrid):
 
     def _work(self, message_id: str, message: Message) -> None:
         with self._slots:
-            time.sleep(0.001)  # like the engine, it reads the message when the strategy has gone on
+            time.sleep(
+                0.001
+            )  # as the engine, it reads the message after the strategy has continued
             context = self.nodes[self._alias[message.metadata.dst_node_id]].context
             reply = self._answer(message, context)
             time.sleep(random.random() * 0.01)
@@ -276,12 +280,16 @@ def test_virtual_time_is_that_of_the_in_memory_grid(zeros: ArrayRecord) -> None:
     strategy = BufferedAsync(2, staleness=Polynomial(), on_event=events.append)
     grid = InMemoryGrid(make_linear_app(), 5, duration=latency)
     result = strategy.start(grid, zeros, num_rounds=25)
-    theirs, arrays, now = run_on_a_busy_engine(3, wrap=True)
-    assert (events, result.arrays["w"].data, grid.clock.monotonic()) == (theirs, arrays, now)
+    engine_events, arrays, now = run_on_a_busy_engine(3, wrap=True)
+    assert (events, result.arrays["w"].data, grid.clock.monotonic()) == (
+        engine_events,
+        arrays,
+        now,
+    )
 
 
-def test_a_reply_that_never_comes_is_named(echo: ClientApp) -> None:
+def test_a_reply_that_never_arrives_is_named(echo: ClientApp) -> None:
     engine = InMemoryGrid(echo, 1, faults=lambda i, k: "silent")
     grid = VirtualTimeGrid(engine, lambda i, k: 1.0, partitions={1000: 0}, patience=0.05)
     with pytest.raises(TimeoutError, match=r"has not answered message-1 in patience = 0.05 s"):
-        grid.send_and_receive([ask(0)])
+        grid.send_and_receive([query(0)])

@@ -1,4 +1,4 @@
-"""The strategies of the literature against their papers' rules written out in numpy."""
+"""The presets against the rules of their papers, written out in numpy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Staleness, merge and optimiser rules against cases worked out by hand."""
+"""Staleness, merge and optimiser rules against cases computed by hand."""
 
 import numpy as np
 import pytest

@@ -1,1 +1,1 @@
-"""A small Flower app: a network learns a function of which each node has seen a part."""
+"""A small Flower app: a network learns a function; each node has a part of the data."""

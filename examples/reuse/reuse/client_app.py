@@ -1,4 +1,4 @@
-"""A node: nothing in it knows of the strategy."""
+"""The client: it does not depend on the strategy."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The server: the import of the strategy is all that differs."""
+"""The server: only the import of the strategy differs."""
 
 import json
 import time
@@ -14,12 +14,12 @@ app = ServerApp()
 
 
 class TargetReached(Exception):  # noqa: N818
-    """Not an error: the way out of a strategy that knows only a number of rounds."""
+    """Ends a training early; a strategy itself ends only after a number of rounds."""
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train to the target loss, and write the loss over time down."""
+    """Train to the target loss, and write the loss over time to a file."""
     settings = context.run_config
     if settings["strategy"] == "fedavg":
         from flwr.serverapp.strategy import FedAvg as Strategy

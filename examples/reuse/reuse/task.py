@@ -1,4 +1,4 @@
-"""The network, the data of a node, training and testing."""
+"""Network, data of a node, training and testing."""
 
 import torch
 from torch import nn
@@ -7,13 +7,13 @@ FEATURES, EXAMPLES = 8, 256
 
 
 def make_net() -> nn.Module:
-    """The network, the same at first everywhere."""
+    """Return the network, with the same initial parameters on every node."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(FEATURES, 32), nn.Tanh(), nn.Linear(32, 1))
 
 
 def make_data(partition: int, shift: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs around a mean of this partition's own, and a smooth function of them."""
+    """Return the inputs of a partition, around its own mean, and a smooth function of them."""
     teacher = torch.Generator().manual_seed(1)
     a = torch.randn(FEATURES, 3, generator=teacher) / FEATURES**0.5
     b = torch.randn(3, 1, generator=teacher)
@@ -24,7 +24,7 @@ def make_data(partition: int, shift: float = 0.5) -> tuple[torch.Tensor, torch.T
 
 
 def train(net: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int) -> float:
-    """Plain SGD; returns the loss of the last epoch."""
+    """Train by plain SGD; return the loss of the last epoch."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     for _ in range(epochs):
         total = 0.0
@@ -39,5 +39,5 @@ def train(net: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int) -> floa
 
 @torch.no_grad()
 def test(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
-    """Mean squared error."""
+    """Return the mean squared error."""
     return float(nn.functional.mse_loss(net(x), y))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fauno_flwr.cli.progress import Progress, keep_log
-from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.cli.flower_run import keep_log
+from fauno_flwr.cli.progress import EventFile, Progress
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
 
@@ -73,7 +73,7 @@ def test_version_is_that_of_the_package() -> None:
         (["compare", "topology.kind=full", "topology.nodes=1000000"], "GB that are free"),
         (["compare", "evaluation.window=99999999999"], "window is 99999999999: must be"),
         (["compare", "workload.jobs=file", "workload.path=/none.csv"], "cannot be read"),
-        (["compare", "--scenario", "nowhere"], "conf is 'nowhere'"),
+        (["compare", "--conf", "nowhere"], "conf is 'nowhere'"),
         (["compare", "--policies", ""], "policies is '': must be one of"),
     ],
 )
@@ -85,16 +85,42 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentenc
     assert "Traceback" not in done.stderr
 
 
-def test_progress_reads_whole_lines_only(tmp_path: Path) -> None:
-    events = tmp_path / "events.jsonl"
-    progress = Progress(tmp_path, 6, RunConfig())
-    events.write_text('{"event": "stage", "stage": "training"}\n{"event": "reply", "na')
-    assert progress._read()
-    assert "0/6 nodes heard" in progress._text(0.0)
-    with events.open("a") as file:
-        file.write('me": "rpi_0"}\n{"event": "flush", "version": 3}\n')
-    assert progress._read()
-    assert "1/6 nodes heard, version 3/40" in progress._text(progress.training_since)
+def test_progress_reads_complete_lines_only(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events, progress = EventFile(path), Progress(6, 40)
+    assert list(events.new()) == []
+    path.write_text('{"event": "stage", "stage": "training"}\n{"event": "reply", "na')
+    for event in events.new():
+        progress.update(event)
+    assert progress.text() == "training: 0/6 nodes have replied, version 0/40"
+    with path.open("a") as file:
+        file.write('me": "rpi_ä"}\n{"event": "flush", "version": 3}\n')
+    for event in events.new():
+        progress.update(event)
+    assert "1/6 nodes have replied, version 3/40, 0 s left" in progress.text()
+    assert list(events.new()) == []
+
+
+def test_progress_prints_each_stage_at_once_and_versions_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("fauno_flwr.cli.progress.time.monotonic", lambda: now[0])
+    progress = Progress(6, 40)
+    for stage in ("handshake", "training"):
+        progress({"event": "stage", "stage": stage})
+    for made in (1, 2, 3):
+        now[0] += 3.0
+        progress({"event": "flush", "version": made})
+    progress({"event": "stage", "stage": "evaluating"})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(", ")[0] for line in lines] == [
+        "handshake ...",
+        "training: 0/6 nodes have replied",
+        "training: 0/6 nodes have replied",
+        "evaluating ...",
+    ]
+    assert "version 2/40, 114 s left" in lines[2]
 
 
 def test_the_log_of_a_run_that_failed_before_its_results_is_kept(

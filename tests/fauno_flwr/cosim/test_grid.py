@@ -12,9 +12,10 @@ from safetensors.numpy import load_file
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.grid import CosimGrid
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results.directory import RunDirectory, read_lines
-from fauno_flwr.server_app import Run
+from fauno_flwr.tasks.edge import EdgeTask
 
 SMALL = [
     "topology=ether1",
@@ -43,7 +44,9 @@ class Trained:
         self.config = settings(*overrides)
         scenario = self.config.build_scenario()
         self.grid = CosimGrid(self.config, scenario)
-        self.rows = Run(self.grid, self.config, scenario, RunDirectory(path)).execute()
+        self.rows = Run(
+            self.grid, self.config, EdgeTask(self.config, scenario), RunDirectory(path)
+        ).execute()
         self.text = (path / "events.jsonl").read_text()
         self.events = read_lines(path / "events.jsonl")
         self.arrays = {
@@ -84,7 +87,7 @@ def test_every_agent_trains_and_reports(tmp_path: Path) -> None:
 
 def test_a_slow_node_is_stale(tmp_path: Path) -> None:
     name = settings().build_scenario().topology.names[0]
-    trained = Trained(tmp_path / "run", f"cosim.slowdown={name} 1000", "cosim.training_work=1e7")
+    trained = Trained(tmp_path / "run", f"cosim.slowdown.{name}=1000", "cosim.training_work=1e7")
     reports = Counter(event["name"] for event in trained.of("reply"))
     assert reports[name] < min(count for other, count in reports.items() if other != name)
 
@@ -119,7 +122,7 @@ def test_a_message_that_is_too_slow_expires_and_the_run_goes_on(tmp_path: Path) 
     name = settings().build_scenario().topology.names[0]
     trained = Trained(
         tmp_path / "run",
-        f"cosim.slowdown={name} 1e9",
+        f"cosim.slowdown.{name}=1e9",
         "federation.ttl=20",
         "federation.buffer_size=3",
         "federation.versions=12",
@@ -137,7 +140,7 @@ def test_a_node_that_is_down_is_left_alone_and_one_that_joins_late_takes_part(
     names = settings().build_scenario().topology.names
     trained = Trained(
         tmp_path / "run",
-        f"dynamics.nodes='{names[0]} 0-15,{names[1]} 6-'",
+        f"dynamics.nodes={{{names[0]}: [{{down: 0, up: 15}}], {names[1]}: [{{down: 6}}]}}",
         "federation.versions=12",
         "federation.buffer_size=3",
         "federation.ttl=30",

@@ -7,9 +7,10 @@ import pytest
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.cosim.grid import CosimGrid
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.results.directory import RunDirectory
-from fauno_flwr.server_app import Run
+from fauno_flwr.tasks.edge import EdgeTask
 from sim_env.evaluation import run_policies
 from tests.fauno_flwr.cosim.test_grid import Trained, settings
 
@@ -55,7 +56,7 @@ def test_an_actor_that_comes_with_a_message_acts_from_then_on(tmp_path: Path) ->
         return batch
 
     grid._recorder.take = watched
-    Run(grid, config, scenario, RunDirectory(tmp_path / "run")).execute()
+    Run(grid, config, EdgeTask(config, scenario), RunDirectory(tmp_path / "run")).execute()
     assert len(seen) > 12
     assert max(seen) == 0
 
@@ -64,7 +65,7 @@ def test_a_node_that_fails_loses_its_training_and_comes_back(tmp_path: Path) -> 
     name = settings().build_scenario().topology.names[0]
     trained = Trained(
         tmp_path / "run",
-        f"dynamics.nodes='{name} 8-14'",
+        f"dynamics.nodes.{name}=[{{down: 8, up: 14}}]",
         "federation.versions=12",
         "federation.buffer_size=3",
     )
@@ -103,6 +104,8 @@ def test_double_dqn_improves_in_co_simulation(tmp_path: Path) -> None:
         window=measured.window,
     )
     grid = CosimGrid(config, scenario)
-    after, queues = Run(grid, config, scenario, RunDirectory(tmp_path / "run")).execute()
+    after, queues = Run(
+        grid, config, EdgeTask(config, scenario), RunDirectory(tmp_path / "run")
+    ).execute()
     assert after["finished_ratio"]["low"] > before["finished_ratio"]["high"]
     assert after["finished_ratio"]["low"] > queues["finished_ratio"]["high"]

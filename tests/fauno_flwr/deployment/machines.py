@@ -1,4 +1,4 @@
-"""Machines that share a kernel and nothing else that matters: networks and folders of their own."""
+"""Machines that share a kernel only: each has a network and folders of its own."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-OWN = ("/etc", "/opt", "/var")  # what a machine writes there, no other one sees
+OWN = ("/etc", "/opt", "/var")  # folders of each machine
 
 
 def can_be_made() -> bool:
-    """Whether this user may make namespaces, networks and mounts."""
+    """Return whether this user may make namespaces, networks and mounts."""
     tried = "ip link add fauno-try type veth && ip link delete fauno-try && mount -t tmpfs t /opt"
     command = ["unshare", "--net", "--mount", "sh", "-c", tried]
     with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ class Machine:
         return ["nsenter", *target, "bash", "-euc", script]
 
     def run(self, script: str, **environment: str) -> str:
-        """What a script says on this machine; it must succeed."""
+        """Run a script on this machine, which must succeed; return its output."""
         done = subprocess.run(
             self._enter(script),
             capture_output=True,
@@ -65,7 +65,7 @@ class Machine:
         return done.stdout
 
     def start(self, name: str, script: str) -> None:
-        """Start a script that goes on until the machines are stopped."""
+        """Start a script that runs until the machines are stopped."""
         with (self.folder / f"{name}.log").open("wb") as log:
             self.services.append(
                 subprocess.Popen(
@@ -74,15 +74,15 @@ class Machine:
             )
 
     def read(self, path: str) -> str:
-        """A file of this machine."""
+        """Read a file of this machine."""
         return self.run(f"cat {shlex.quote(path)}")
 
     def write(self, path: str, text: str) -> None:
-        """Bring a file to this machine."""
+        """Write a file of this machine."""
         self.run(f"mkdir -p $(dirname {shlex.quote(path)}); printf %s {shlex.quote(text)} > {path}")
 
     def stop(self) -> None:
-        """End all that runs here; the namespaces end with it."""
+        """Kill all processes of this machine; its namespaces end with them."""
         for service in self.services:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(service.pid, signal.SIGKILL)

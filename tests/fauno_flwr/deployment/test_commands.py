@@ -37,7 +37,7 @@ def test_keys_without_tls_are_refused_by_the_engine_too() -> None:
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
-    """A TLS handshake in memory; raises ``ssl.SSLError`` if the client does not trust."""
+    """Do a TLS handshake in memory; raise ``ssl.SSLError`` if the client does not trust."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
         client.wrap_bio(down, up, server_hostname=name),

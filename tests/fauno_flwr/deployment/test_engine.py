@@ -96,7 +96,7 @@ def test_a_signal_while_stopping_does_not_stop_the_stopping() -> None:
     script = """
 import os, psutil, signal, subprocess, sys, threading
 from fauno_flwr.deployment import engine as launcher
-from fauno_flwr.cli.progress import stop_on_signals
+from fauno_flwr.cli.flower_run import stop_on_signals
 stop_on_signals()
 engine = launcher.Engine()
 engine.__enter__()

@@ -1,4 +1,4 @@
-"""Deployments in separate processes on loopback; minutes each, alone on a machine."""
+"""Deployments in separate processes on loopback; minutes each on an idle machine."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ PRIVATE = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)-----END", re.D
 
 def test_deploy_local_trains_and_leaves_nothing_behind(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    # Longer than two rollouts take on a busy machine: more of them are asked for.
+    # Longer than two rollouts take on a busy machine, so that more are requested.
     settings = [*LITTLE, "training.seconds_per_message=12", "federation.versions=5"]
     command = [FAUNO, "deploy", "local", "--nodes", "3", "--out", str(out), *settings]
     code, said, started = run_watched(command, tmp_path)
@@ -40,13 +40,13 @@ def test_deploy_local_trains_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert len(summary["nodes"]) == 3
     assert len(started) > 8
     assert alive(started) == []
-    asked = [e["rollouts"] for e in read_lines(out / "events.jsonl") if e["event"] == "reply"]
-    assert asked[0] == 2
-    assert asked[-1] > 2
-    told = subprocess.run([FAUNO, "status", str(out)], capture_output=True, text=True, check=True)
-    assert told.stdout.startswith("done, version 5/5\n")
+    rollouts = [e["rollouts"] for e in read_lines(out / "events.jsonl") if e["event"] == "reply"]
+    assert rollouts[0] == 2
+    assert rollouts[-1] > 2
+    shown = subprocess.run([FAUNO, "status", str(out)], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("done, version 5/5\n")
     for name, node in summary["nodes"].items():
-        (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"{name} ")]
+        (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"{name} ")]
         assert line.split()[1:3] == [str(node["replies"]), str(node["merged"])]
 
 
@@ -60,7 +60,7 @@ def test_a_failing_run_is_exit_code_1(tmp_path: Path) -> None:
 
 
 def tokens_of(deployment: Deployment) -> set[bytes]:
-    """Tokens of the tasks that run now: Flower hands them to its processes in their commands."""
+    """Return the tokens of running tasks, which Flower passes on command lines."""
     found = set()
     for service in deployment.services.values():
         for process in descendants(service.process.pid):
@@ -72,7 +72,7 @@ def tokens_of(deployment: Deployment) -> set[bytes]:
 
 
 def ask_in_plain_text(address: str) -> bytes:
-    """What a port says to HTTP without TLS."""
+    """Send an HTTP request without TLS; return the answer."""
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -83,7 +83,7 @@ def ask_in_plain_text(address: str) -> bytes:
 
 
 def secrets_of(home: Path) -> list[bytes]:
-    """What nobody else may read: a late line of each private key, the SuperExec's secret.
+    """Return the secrets: of the SuperExec, and a late line of each private key.
 
     The first lines of two keys are the same.
     """
@@ -121,8 +121,8 @@ def test_tls_and_keys_keep_strangers_out_and_secrets_in(tmp_path: Path) -> None:
 
         secret = secrets_of(deployment.home)
         assert len(set(secret)) == 1 + 1 + 3  # of the SuperExec, of the server, of the nodes
-        told = run.logs() + [path for path in run.out.rglob("*") if path.is_file()]
-        texts = [path.read_bytes() for path in told]
+        written = run.logs() + [path for path in run.out.rglob("*") if path.is_file()]
+        texts = [path.read_bytes() for path in written]
         texts.append(deployment.run_log(run.run_id).encode())
         assert tokens
         assert not [text for text in texts for each in (*secret, *tokens) if each in text]
@@ -139,7 +139,7 @@ def test_tls_and_keys_keep_strangers_out_and_secrets_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls-auth"])
 def test_a_killed_node_goes_on_as_it_was(tmp_path: Path, secure: bool) -> None:
-    """The others do not wait for it; after its restart its own counter continues."""
+    """The others do not wait for it; after its restart its counter continues."""
     with Deployment(3, tls=secure, auth=secure) as deployment:
         settings = ["federation.versions=5000", "federation.buffer_size=2"]
         run = Started(deployment, tmp_path / "run", *settings)
@@ -184,12 +184,12 @@ def test_a_killed_node_goes_on_as_it_was(tmp_path: Path, secure: bool) -> None:
             f"{counters[before - 1]} -> {counters[before]}; from reply to next message, s: "
             f"before the kill {sorted(usual)}, after {sorted(waits)}; restarts {victim.restarts}"
         )
-        # The nodes share this machine with their server: it holds if nothing else does.
+        # The nodes share this machine with their server, so this holds on an idle machine only.
         assert max(waits) < 1.0
 
 
 def turnarounds(run: Started, name: str, since: float, until: float = math.inf) -> list[float]:
-    """Seconds from each reply of the other nodes to their next message."""
+    """Return the seconds from each reply of the other nodes to their next message."""
     waits, replied = [], {}
     for event in run.events():
         if event.get("name", name) == name or not since <= event.get("t", -1.0) <= until:
@@ -203,7 +203,7 @@ def turnarounds(run: Started, name: str, since: float, until: float = math.inf) 
 
 @pytest.mark.parametrize("victim", ["worker-0", "supernode-0"])
 def test_a_node_with_a_worker_goes_on_after_either_was_killed(tmp_path: Path, victim: str) -> None:
-    """Its messages are forks of the worker; TLS and keys as without one."""
+    """Its messages run in forks of the worker; TLS and keys work as without it."""
     with Deployment(3, tls=True, auth=True, warm=True) as deployment:
         settings = ["federation.versions=5000", "federation.buffer_size=2"]
         run = Started(deployment, tmp_path / "run", *settings)
@@ -237,7 +237,7 @@ def test_a_run_outlives_its_superlink(tmp_path: Path, secure: bool) -> None:
 
 
 def test_a_training_goes_on_after_its_server_was_killed(tmp_path: Path) -> None:
-    """A new run with the same checkpoints goes on from the last version, the nodes as they were."""
+    """A new run with the same checkpoints resumes from the last version, with the same nodes."""
     settings = ["federation.versions=6", f"federation.checkpoints={tmp_path / 'training'}"]
     with Deployment(3) as deployment:
         first = Started(deployment, tmp_path / "first", *settings)
@@ -255,7 +255,7 @@ def test_a_training_goes_on_after_its_server_was_killed(tmp_path: Path) -> None:
         second.end()
         assert deployment.status(first.run_id)[0] != "finished:completed"
     (resumed,) = [event["version"] for event in second.events("resume")]
-    # A version that was told of, but not saved when its server died, is made once more.
+    # A version that was reported but not yet saved when its server died is made again.
     assert first.events("flush")[-1]["version"] - resumed in (0, 1)
     versions = [event["version"] for event in second.events("flush")]
     assert versions == list(range(resumed + 1, 7))
@@ -263,5 +263,5 @@ def test_a_training_goes_on_after_its_server_was_killed(tmp_path: Path) -> None:
         before = [int(e["metrics"]["messages"]) for e in first.events("reply", name)]
         after = [int(e["metrics"]["messages"]) for e in second.events("reply", name)]
         assert after == list(range(after[0], after[0] + len(after)))
-        # One message at most was under way when the server died.
+        # At most one message was in flight when the server died.
         assert after[0] - (before[-1] if before else 0) in (1, 2), (before, after)

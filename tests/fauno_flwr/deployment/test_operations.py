@@ -2,19 +2,25 @@
 
 import json
 import logging
-import re
+import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from flwr.common.logger import FLOWER_LOGGER, log
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
-from fauno_flwr.cli.metrics import format_metrics, serve
-from fauno_flwr.config.settings import ConfigError, RunConfig
+from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.logs import SETTING, set_up_logging
+from fauno_flwr.results.prometheus import make_metrics_server, make_registry
 from fauno_flwr.results.status import failures, format_status
 from tests.fauno_flwr.cli.test_main import fauno
 
@@ -30,8 +36,18 @@ EVENTS = [
     {"event": "error", "t": 4.0, "node": 2, "name": 'b"\\', "code": 3, "reason": "time is over"},
     {"event": "flush", "t": 4.0, "version": 1, "nodes": [1], "names": ["a"], "staleness": [0]},
 ]
-LABELS = r'\{(?:\w+="(?:[^"\\\n]|\\.)*",?)+\}'
-LINE = re.compile(rf"# (HELP|TYPE) \w+ .+|\w+({LABELS})? -?[\d.e+]+")
+TYPES = {
+    "fauno_version": "gauge",
+    "fauno_nodes": "gauge",
+    "fauno_node_dispatches": "counter",
+    "fauno_node_replies": "counter",
+    "fauno_node_merged": "counter",
+    "fauno_node_steps": "counter",
+    "fauno_node_staleness_mean": "gauge",
+    "fauno_node_staleness_max": "gauge",
+    "fauno_node_latency_seconds_mean": "gauge",
+    "fauno_node_failures": "counter",
+}
 
 
 @pytest.fixture
@@ -49,20 +65,30 @@ def test_failures_are_counted_by_node_and_reason() -> None:
     assert "2 x finite, 1 x message-unavailable; the last: time is over" in told
 
 
-def test_metrics_are_in_the_text_format() -> None:
-    text = format_metrics(EVENTS)
-    assert text.endswith("\n")
-    lines = text.splitlines()
-    assert [line for line in lines if not LINE.fullmatch(line)] == []
-    assert "fauno_version 1" in lines
-    assert 'fauno_node_replies_total{node="a"} 1' in lines
-    assert 'fauno_node_failures_total{node="b\\"\\\\",reason="finite"} 2' in lines
-    samples = [line for line in lines if not line.startswith("#")]
-    assert len(samples) == len({line.rsplit(" ", 1)[0] for line in samples})
+def exported(out: Path) -> str:
+    return generate_latest(make_registry(out)).decode()
+
+
+def test_metrics_have_their_names_types_and_labels(out: Path) -> None:
+    families = list(text_string_to_metric_families(exported(out)))
+    assert {family.name: family.type for family in families} == TYPES
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    assert samples["fauno_version",] == 1
+    assert samples["fauno_nodes",] == 2
+    assert samples["fauno_node_replies_total", "a"] == 1
+    assert samples["fauno_node_steps_total", "a"] == 10
+    assert samples["fauno_node_latency_seconds_mean", "a"] == 2.0
+    assert samples["fauno_node_failures_total", 'b"\\', "finite"] == 2
+    assert 'fauno_node_failures_total{node="b\\"\\\\",reason="finite"} 2.0\n' in exported(out)
+    assert len(samples) == 2 + 7 * 2 + 2
 
 
 def test_metrics_are_served_from_what_the_run_has_written(out: Path) -> None:
-    with serve(out, "127.0.0.1", 0) as server:
+    with make_metrics_server(out, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
@@ -70,7 +96,7 @@ def test_metrics_are_served_from_what_the_run_has_written(out: Path) -> None:
             for _ in range(2):
                 with urllib.request.urlopen(f"{url}/metrics") as answer:
                     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-                    assert answer.read().decode() == format_metrics(EVENTS)
+                    assert answer.read().decode() == exported(out)
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(f"{url}/events.jsonl")
         finally:
@@ -80,7 +106,7 @@ def test_metrics_are_served_from_what_the_run_has_written(out: Path) -> None:
 
 def test_metrics_are_printed_once_without_a_port(out: Path) -> None:
     done = fauno("metrics", str(out))
-    assert (done.returncode, done.stdout) == (0, format_metrics(EVENTS))
+    assert (done.returncode, done.stdout) == (0, exported(out))
     assert fauno("metrics", "/proc").returncode == 2
 
 
@@ -103,7 +129,10 @@ def test_the_log_is_json_lines_if_asked_for(
     except RuntimeError:
         log(logging.ERROR, "failed", exc_info=True)
     first, second = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    assert first["level"] == "info"
+    assert list(first) == ["time", "level", "logger", "process", "message"]
+    assert datetime.fromisoformat(first["time"]).utcoffset() == timedelta(0)
+    assert len(first["time"]) == len("2026-01-01T00:00:00.000+00:00")
+    assert (first["level"], first["logger"], first["process"]) == ("info", "flwr", os.getpid())
     assert first["message"] == 'two\nlines and a "quote" of node ä'
     assert "RuntimeError: no" in second["exception"]
 
@@ -112,3 +141,18 @@ def test_an_unknown_format_of_the_log_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(SETTING, "xml")
     with pytest.raises(ConfigError, match="FAUNO_LOG_FORMAT is 'xml': must be text or json"):
         set_up_logging()
+
+
+def test_a_process_that_logs_text_does_not_import_the_json_formatter() -> None:
+    script = "import sys; from fauno_flwr.federation.logs import set_up_logging; set_up_logging(); "
+    script += "print('pythonjsonlogger' in sys.modules)"
+    environment = {key: value for key, value in os.environ.items() if key != SETTING}
+    for form, imported in (({}, "False"), ({SETTING: "json"}, "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**environment, **form},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == imported

@@ -1,4 +1,4 @@
-"""The page for operators, word for word, on four machines; four minutes, as root."""
+"""The commands of docs/deployment.md on four machines; four minutes, as root."""
 
 import re
 import time
@@ -21,7 +21,7 @@ SERVER, NODES = "server.example", ("node-0", "node-1", "node-2")
 
 
 def commands(heading: str) -> list[str]:
-    """The blocks of commands of a section of the page, in their order."""
+    """Return the command blocks of a section of the page."""
     page = (ROOT / "docs" / "deployment.md").read_text()
     section = page.partition(heading)[2].partition("\n## ")[0]
     return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
@@ -59,7 +59,7 @@ def test_the_page_works_word_for_word(tmp_path: Path) -> None:
         settings = " ".join([*LITTLE, "federation.versions=3"])
         small = submit.replace("topology.nodes=3 ", f"topology.nodes=3 {settings} ")
         assert settings in small
-        # The last two lines look at a run that has only begun.
+        # The last two lines show a run that has only started.
         run, look = small.split("flwr list fauno")
         do(server, run)
         end = time.monotonic() + 300
@@ -86,7 +86,7 @@ def test_systemd_takes_the_units_as_the_page_installs_them(tmp_path: Path) -> No
 
 
 def wait_for(machine: Machine, path: str, patience: float = 60.0) -> str:
-    """A file that another script makes."""
+    """Wait for a file that another script makes; return its text."""
     return machine.run(
         f"timeout {patience:g} sh -c 'until test -s {path}; do sleep 0.2; done'; cat {path}"
     )

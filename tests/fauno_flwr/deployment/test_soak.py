@@ -26,7 +26,7 @@ MEBIBYTE = 2**20
 
 
 def lasting(deployment: Deployment) -> dict[str, psutil.Process]:
-    """The processes that nobody kills: SuperLink, SuperExec, ServerApp."""
+    """Return the processes that are not killed: SuperLink, SuperExec, ServerApp."""
     found = {
         name: psutil.Process(service.process.pid)
         for name, service in deployment.services.items()

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fauno_flwr.cli.main import app
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import ConfigError
 from fauno_flwr.experiments import EXPERIMENTS
-from fauno_flwr.experiments.cells import by_role, run_cell
+from fauno_flwr.experiments.cells import run_cell
 from fauno_flwr.experiments.design import (
     HELD_OUT_SEED,
     Arm,
@@ -35,7 +35,6 @@ from fauno_flwr.experiments.runner import (
     through_ray,
 )
 from fauno_flwr.experiments.summary import differences, summarise
-from sim_env.scenario import load_scenario
 
 SMALL = (
     "topology=ether1",
@@ -56,7 +55,7 @@ TINY = Experiment("tiny", "Is it?", tiny, {k: METHODS[k] for k in ("fauno", "syn
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> tuple[Path, list[dict]]:
-    """The tiny experiment, computed."""
+    """Compute the tiny experiment."""
     out = tmp_path_factory.mktemp("tiny")
     return out, compute(cells(TINY, True, 2), Results(out), in_process, lambda text: None)
 
@@ -185,15 +184,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     with pytest.raises(ConfigError, match="is not empty"):
         Results(tmp_path)
-
-
-def test_a_transferred_actor_has_its_role() -> None:
-    source, target = load_scenario("ether2"), load_scenario("balanced")
-    named = [{"role": np.array([source.topology.roles[node]])} for node in source.agents]
-    found = by_role(named, source, target, seed=1)
-    assert [str(actor["role"][0]) for actor in found] == [
-        target.topology.roles[node] for node in target.agents
-    ]
 
 
 def test_the_report_has_a_row_for_every_policy_and_says_what_is_not_beaten(done) -> None:

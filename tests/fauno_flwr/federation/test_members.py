@@ -77,6 +77,6 @@ def test_one_that_did_not_answer_is_asked_again_ever_more_rarely(federation: Fed
     often = federation.grid.asked.count(1003)
     assert 4 <= often <= 8
     federation.failing.clear()
-    assert 1003 in federation.after(Members.LONGEST_PAUSE + 5)
+    assert 1003 in federation.after(Members.LONGEST_BACKOFF + 5)
     federation.after(50)
     assert federation.grid.asked.count(1003) <= often + 2

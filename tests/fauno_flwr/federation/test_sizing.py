@@ -31,47 +31,47 @@ def sizer(**settings: float) -> Sizer:
 def test_a_message_comes_to_take_the_time_that_is_wanted(start: float, rollout: float) -> None:
     sized = sizer(seconds_per_message=TARGET)
     for _ in range(12):
-        seconds = start + rollout * sized.ask(0)
-        sized.hear(0, seconds)
-    assert abs(start + rollout * sized.ask(0) - TARGET) <= rollout
+        seconds = start + rollout * sized.request(0)
+        sized.observe_duration(0, seconds)
+    assert abs(start + rollout * sized.request(0) - TARGET) <= rollout
 
 
 @given(st.lists(st.floats() | st.sampled_from([None, True, "1", 0, -1, 1e-300, 1e300])))
 def test_whatever_a_node_says_its_messages_stay_within_bounds(told: list) -> None:
     sized = sizer(seconds_per_message=TARGET)
     for seconds in told:
-        before = sized.ask(0)
-        sized.hear(0, seconds)
-        assert 1 <= sized.ask(0) <= min(before * sized.GROWTH, sized.training.most_rollouts)
+        before = sized.request(0)
+        sized.observe_duration(0, seconds)
+        assert 1 <= sized.request(0) <= min(before * sized.GROWTH, sized.training.most_rollouts)
 
 
 def test_every_agent_has_its_own_pace_also_under_a_new_id() -> None:
     agents = {10: 0, 11: 1, 99: 0}
     sized = Sizer(TrainingConfig(seconds_per_message=TARGET), agents.__getitem__)
-    assert [sized.ask(10), sized.ask(11)] == [2, 2]
-    sized.hear(10, TARGET / 4)
-    assert [sized.ask(99), sized.ask(11)] == [8, 2]
+    assert [sized.request(10), sized.request(11)] == [2, 2]
+    sized.observe_duration(10, TARGET / 4)
+    assert [sized.request(99), sized.request(11)] == [8, 2]
 
 
 def test_without_a_time_nothing_changes() -> None:
     sized = sizer()
-    sized.ask(0)
-    sized.hear(0, 0.001)
-    assert sized.ask(0) == TrainingConfig().rollouts
+    sized.request(0)
+    sized.observe_duration(0, 0.001)
+    assert sized.request(0) == TrainingConfig().rollouts
 
 
 def test_a_silent_node_is_given_up_after_some_of_its_usual_times_and_ever_later() -> None:
     sized = sizer(seconds_per_message=TARGET)
     assert sized.wait(0) == 600.0
-    sized.answered(0, 50.0)
+    sized.observe_reply(0, 50.0)
     assert [sized.wait(0), sized.wait(1)] == [200.0, 600.0]
-    sized.gave_up(0, 199.0)  # an error, but not because its time was over
+    sized.observe_failure(0, 199.0)  # an error before the timeout
     assert sized.wait(0) == 200.0
-    sized.gave_up(0, 200.0)
+    sized.observe_failure(0, 200.0)
     assert sized.wait(0) == 400.0
-    sized.gave_up(0, 405.0)
+    sized.observe_failure(0, 405.0)
     assert sized.wait(0) == 600.0
-    sized.answered(0, 20.0)
+    sized.observe_reply(0, 20.0)
     assert sized.wait(0) == sized.WAITS * TARGET
     assert sizer().wait(0) == 600.0
 
@@ -146,12 +146,12 @@ def test_more_steps_than_were_asked_for_are_rejected() -> None:
     layout = Layout(critic)
     guard.begin(layout, "arrays", STEPS)
     flight = Flight("m", 1000, 1000, 0, 0.0, 60.0, MessageType.TRAIN)
-    most = 2 * 40 * sized.ask(1000)
+    most = 2 * 40 * sized.request(1000)
     for steps in (most, most + 1):
         reply.content.metric_records[METRICS][STEPS] = steps
         if steps == most:
             update = guard.check(reply, flight, layout.flatten(critic), 0.0)
             assert np.isfinite(update.delta).all()
         else:
-            with pytest.raises(RejectedError, match="the steps that were asked for"):
+            with pytest.raises(RejectedError, match="the steps that were requested"):
                 guard.check(reply, flight, layout.flatten(critic), 0.0)

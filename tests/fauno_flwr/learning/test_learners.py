@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fauno_flwr.config.agent import CONFIGS, PPOConfig
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import AgentConfig, ConfigError
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.ddqn import QPopulation
 from fauno_flwr.learning.registry import ALGORITHMS, make_population
@@ -22,7 +23,7 @@ all_kinds = pytest.mark.parametrize(("algorithm", "network"), KINDS)
 
 
 def make(algorithm: str, network: str, agents: int = 1, seed: int = 0, **settings) -> AgentStack:
-    config = AgentConfig(algorithm=algorithm, network=network, **settings)
+    config = CONFIGS[algorithm](network=network, **settings)
     return ALGORITHMS[algorithm](agents, config, seed, "full", SLOTS)
 
 
@@ -108,7 +109,7 @@ def test_what_is_shared_comes_back(algorithm: str, network: str) -> None:
 @pytest.mark.parametrize("network", ["equivariant", "padded"])
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 def test_the_numpy_actor_equals_the_torch_actor(network: str, observation: str) -> None:
-    config = AgentConfig(network=network)
+    config = PPOConfig(network=network)
     population = ALGORITHMS["ppo"](3, config, 1, observation, SLOTS)
     for agent in range(3):
         noisy = {k: v + 0.1 * agent for k, v in population.get_actor(agent).items()}
@@ -328,7 +329,7 @@ def test_a_prior_needs_an_observation_of_delays_and_one_score_per_slot(
     network: str, observation: str
 ) -> None:
     without, with_prior = (
-        ALGORITHMS["ppo"](1, AgentConfig(network=network, prior=prior), 3, observation, SLOTS)
+        ALGORITHMS["ppo"](1, PPOConfig(network=network, prior=prior), 3, observation, SLOTS)
         for prior in (0.0, 10.0)
     )
     for mine, theirs in zip(tensors(without, 0), tensors(with_prior, 0), strict=True):

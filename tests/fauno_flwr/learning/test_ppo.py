@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fauno_flwr.config.settings import AgentConfig
+from fauno_flwr.config.agent import PPOConfig
 from fauno_flwr.learning import ppo
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.tasks.edge import collect
@@ -55,7 +55,7 @@ def test_advantages_equal_the_sum_that_defines_them(seed: int, gamma: float, lam
 @pytest.mark.parametrize("network", ["equivariant", "padded"])
 def test_one_update_equals_a_reference_written_with_torch_alone(network: str) -> None:
     """One agent, one pass, one minibatch: clipped surrogate, value loss, entropy, clip, Adam."""
-    config = AgentConfig(network=network, epochs=1, minibatches=1, entropy=0.03)
+    config = PPOConfig(network=network, epochs=1, minibatches=1, entropy=0.03)
     ours, theirs = (Population(1, config, 3, "full", 5) for _ in range(2))
     batch = some_decisions(1)
     stats = ppo.update(ours, [batch], 1e-2, [np.random.default_rng(0)])[0]
@@ -88,7 +88,7 @@ def test_one_update_equals_a_reference_written_with_torch_alone(network: str) ->
 
 
 def test_an_agent_without_decisions_stays_as_it_is() -> None:
-    population = Population(1, AgentConfig(), 0)
+    population = Population(1, PPOConfig(), 0)
     before = population.save()
     stats = ppo.update(population, [some_decisions(0, rows=1)], 1e-3, [np.random.default_rng(0)])
     assert population.save() == before
@@ -96,7 +96,7 @@ def test_an_agent_without_decisions_stays_as_it_is() -> None:
 
 
 def test_the_actor_does_not_care_about_the_order_of_neighbours() -> None:
-    population = Population(1, AgentConfig(), 1)
+    population = Population(1, PPOConfig(), 1)
     batch = some_decisions(6)
     order = np.array([0, 3, 1, 2])
     policy = population.policy()
@@ -108,7 +108,7 @@ def test_the_actor_does_not_care_about_the_order_of_neighbours() -> None:
 def test_ppo_learns_what_pays() -> None:
     """Reward is the first feature of the chosen destination; nine tenths of it can be had."""
     rng = np.random.default_rng(0)
-    population = Population(1, AgentConfig(), 0)
+    population = Population(1, PPOConfig(), 0)
     for _ in range(25):
         batch = some_decisions(int(rng.integers(2**31)), rows=200)
         policy = population.policy()
@@ -128,7 +128,7 @@ def test_collected_decisions_are_those_of_the_node(node: int, at_least: int) -> 
     """Worlds one after the other, legal actions, and the reward that the action announces."""
     env = EdgeVectorEnv("balanced", node, num_envs=3, horizon=60)
     view, _ = env.reset(seed=1)
-    population = Population(1, AgentConfig(), 0)
+    population = Population(1, PPOConfig(), 0)
     decisions, _ = collect(env, view, population, 60, np.random.default_rng(0))
     rows = np.arange(len(decisions))
     assert len(decisions) > at_least
@@ -177,7 +177,7 @@ def test_what_comes_between_two_decisions_belongs_to_the_earlier_one() -> None:
         [(0, 1), (1, 0), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)],
         [(64.0, 1.0), (1.0, 0.0), (2.0, 5.0), (0.0, 0.0), (8.0, 0.5), (16.0, 0.0)],
     )
-    population = Population(1, AgentConfig(), 0)
+    population = Population(1, PPOConfig(), 0)
     decisions, _ = collect(env, env.view(), population, 6, np.random.default_rng(0))
     assert decisions.local[:, 1].tolist() == [1, 4, 0]
     assert decisions.last.tolist() == [False, True, True]

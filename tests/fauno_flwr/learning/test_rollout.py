@@ -1,13 +1,17 @@
-"""Compiled acting against the scores of torch, and the recorder against plain bookkeeping."""
+"""Compiled choices against the scores of torch, and the recorder against plain bookkeeping."""
 
+import json
 from collections import defaultdict
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from fauno_flwr.cli.main import app
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.agents import AgentStack
@@ -15,6 +19,7 @@ from fauno_flwr.learning.policy import ActorPolicy
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.rollout import Recorder, Weights
 from fauno_flwr.learning.transitions import Decisions
+from sim_env.policies.compiled import LQRAND
 from sim_env.scenario import Scenario
 from sim_env.world import World
 
@@ -204,7 +209,7 @@ def assert_same(taken: Decisions, rows: list[dict]) -> None:
     [
         ("reward.no_op=-0.25",),
         ("reward.kind=outcome", "reward.no_op=0.5"),
-        ("reward.kind=sparse", "dynamics.nodes='rpi_0 3-6'"),
+        ("reward.kind=sparse", "dynamics.nodes.rpi_0=[{down: 3, up: 6}]"),
         ("reward.kind=sparse", "physics=peersimgym", "workload.rate=20"),
     ],
     ids=["decisions", "outcome", "failures", "events"],
@@ -248,3 +253,93 @@ def test_an_agent_that_is_never_asked_does_not_fill_the_memory() -> None:
     book.run(550)
     since = recorder.world.now - 50
     assert_same(recorder.take(1, since), book.take(1, since))
+
+
+OWN = "tests.sim_env.own"
+
+
+@pytest.mark.parametrize(
+    ("own", "built_in"),
+    [
+        ((f"reward.kind={OWN}:delay",), ("reward.kind=delay",)),
+        ((f"observation={OWN}:PAPER",), ("observation=paper",)),
+        ((f"observation={OWN}:PAPER", "physics=peersimgym"), ("observation=paper",) * 2),
+    ],
+    ids=["reward", "observation", "events"],
+)
+def test_the_loop_in_python_records_what_the_compiled_one_does(
+    own: tuple[str, ...], built_in: tuple[str, ...]
+) -> None:
+    """A reward and an observation of one's own that compute in numpy what built-in ones do."""
+    common = ("reward=paper", "reward.no_op=-0.25", "dynamics.nodes.rpi_0=[{down: 3, up: 6}]")
+    both = [setting(*common, *own), setting(*common, *built_in[:1], *own[1:])]
+    assert [made.scenario.is_compiled for made in both] == [False, True]
+    recorders = [made.recorder(keep=1000) for made in both]
+    decisions = 0
+    for ticks in (1, 70, 200):
+        for made, recorder in zip(both, recorders, strict=True):
+            recorder.roll(made.weights(greedy=True), ticks)
+        for agent in range(len(both[0].scenario.agents)):
+            mine, theirs = (recorder.take(agent) for recorder in recorders)
+            assert_equal_decisions(mine, theirs, exact=False)
+            decisions += len(mine)
+    assert decisions > 300
+
+
+@pytest.mark.parametrize("overrides", [(), ("reward=outcome",), ("physics=peersimgym",)])
+@pytest.mark.parametrize("network", ["equivariant", "padded"])
+def test_the_loop_in_python_draws_the_random_numbers_of_the_compiled_one(
+    network: str, overrides: tuple[str, ...]
+) -> None:
+    """The same encoding, once as a user's own: equal to the byte, sampled and with exploration."""
+    names = (f"{OWN}:FULL", "full")
+    both = [
+        setting(f"agent.network={network}", f"observation={name}", *overrides) for name in names
+    ]
+    recorders = [made.recorder(keep=1000) for made in both]
+    agents = len(both[0].scenario.agents)
+    nodes = both[0].nodes.copy()
+    nodes[both[0].scenario.agents[0]] = -1  # a heuristic decides for the first one
+    decisions = 0
+    for made, recorder in zip(both, recorders, strict=True):
+        weights = made.population.weights(nodes, False)
+        weights = weights._replace(epsilon=np.full(agents, 0.1), otherwise=LQRAND)
+        recorder.roll(weights, 200)
+    for agent in range(agents):
+        mine, theirs = (recorder.take(agent) for recorder in recorders)
+        assert_equal_decisions(mine, theirs, exact=True)
+        decisions += len(mine)
+    assert decisions > 200
+    for column, other in zip(recorders[0].world.state, recorders[1].world.state, strict=True):
+        assert np.array_equal(column, other)
+
+
+def assert_equal_decisions(mine: Decisions, theirs: Decisions, *, exact: bool) -> None:
+    for name in vars(theirs):
+        one, two = getattr(mine, name), getattr(theirs, name)
+        if exact or one.dtype.kind != "f":
+            assert np.array_equal(one, two), name
+        else:
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_actors_drive_worlds_whose_observation_is_ones_own() -> None:
+    both = [setting(f"observation={name}") for name in (f"{OWN}:FULL", "full")]
+    worlds = [World(made.scenario, SEEDS) for made in both]
+    for made, world in zip(both, worlds, strict=True):
+        made.population.policy(made.nodes).drive(world, 100)
+        assert world.now == 100
+    for column, other in zip(worlds[0].state, worlds[1].state, strict=True):
+        assert np.array_equal(column, other)
+
+
+def test_fauno_train_learns_with_a_reward_and_an_observation_of_ones_own(tmp_path: Path) -> None:
+    small = ["topology=ether1", "training.worlds=2", "training.ticks=48", "training.rollouts=1"]
+    small += ["training.warmup=20", "federation.versions=3", "evaluation.worlds=1"]
+    small += ["evaluation.warmup=10", "evaluation.window=50", "evaluation.policies=[lq]"]
+    own = [f"reward.kind={OWN}:delay", f"observation={OWN}:PAPER"]
+    out = tmp_path / "run"
+    done = CliRunner().invoke(app, ["train", *small, *own, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    rows = json.loads((out / "summary.json").read_text())["table"]
+    assert [row["policy"] for row in rows] == ["fauno", "lq"]

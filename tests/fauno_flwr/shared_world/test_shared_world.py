@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fauno_flwr import client_app
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import ConfigError, RunConfig
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.deployment.keys import write_certificates
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, settings_record
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.learning.ppo import Population
@@ -26,13 +28,12 @@ from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.rollout import Recorder
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.results.directory import RunDirectory
-from fauno_flwr.server_app import Run
 from fauno_flwr.shared_world import host as host_module
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.client import (
     Access,
-    AnewError,
     RefusedError,
+    RestartedError,
     SharedWorld,
     UnreachableError,
     WorldClient,
@@ -40,6 +41,7 @@ from fauno_flwr.shared_world.client import (
 from fauno_flwr.shared_world.host import SessionError, WorldHost
 from fauno_flwr.shared_world.server import Credentials, WorldService
 from fauno_flwr.shared_world.table import format_status
+from fauno_flwr.tasks.edge import EdgeTask
 from sim_env.policies.heuristics import POLICIES
 from sim_env.world import World
 from strategies.arrays import to_record
@@ -187,7 +189,7 @@ def test_a_node_gets_decisions_of_the_actor_that_it_deployed_only(service: World
             assert taken.last.tolist() == [False] * (len(taken) - 1) + [True]
     # How many fall into one rollout is a matter of chance, and of the clock.
     assert min(choices.values()) > 10
-    assert 0 < own.facts()["finished-of-ended"] <= 1
+    assert 0 < own.metrics()["finished-of-ended"] <= 1
 
 
 def test_what_other_nodes_decide_is_not_in_a_trajectory(service: WorldService) -> None:
@@ -348,7 +350,7 @@ def test_bad_requests_do_not_stop_the_world(service: WorldService) -> None:
                 said = ""
                 try:
                     own.call(method, {**hello(config), **head} if head else {})
-                except (RefusedError, AnewError) as error:
+                except (RefusedError, RestartedError) as error:
                     said = str(error)
                 assert "error of the service" not in said
                 assert said or method == wire.JOIN
@@ -448,7 +450,7 @@ def test_a_node_joins_again_after_a_restart(caplog: pytest.LogCaptureFixture) ->
     assert np.all(taken[0].action[choice] > 0)
     told = [record.getMessage() for record in caplog.records]
     assert len([line for line in told if "does not answer" in line]) == 1
-    assert len([line for line in told if "has started anew" in line]) == 1
+    assert len([line for line in told if "has restarted" in line]) == 1
 
 
 def test_patience_ends_in_one_sentence() -> None:
@@ -528,7 +530,9 @@ def test_a_federation_trains_in_one_world(service: WorldService, tmp_path: Path)
     """Through the client app: three nodes, one world, the strategy and the results unchanged."""
     config = settings(*TINY, address=service.address)
     grid = InMemoryGrid(client_app.app, AGENTS)
-    rows = Run(grid, config, config.build_scenario(), RunDirectory(tmp_path / "run")).execute()
+    rows = Run(
+        grid, config, EdgeTask(config, config.build_scenario()), RunDirectory(tmp_path / "run")
+    ).execute()
     assert rows[0]["policy"] == "fauno"
     status = service.host.call(service.host.status)
     assert all(each["deployed"] >= 2 for each in status["nodes"].values())

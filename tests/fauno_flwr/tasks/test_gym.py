@@ -12,14 +12,15 @@ import pytest
 from gymnasium import spaces
 
 from fauno_flwr import client_app
+from fauno_flwr.config.agent import PADDED, DDQNConfig, PPOConfig
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import PADDED, AgentConfig, ConfigError
+from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.ddqn import QPopulation
 from fauno_flwr.learning.ppo import Population, advantages
 from fauno_flwr.learning.transitions import Decisions, stack
 from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.results.report import format_rows
-from fauno_flwr.server_app import Run
 from fauno_flwr.tasks.gym import Flat, GymWorlds
 from fauno_flwr.tasks.registry import make_task
 from strategies.grids import InMemoryGrid
@@ -79,7 +80,7 @@ def odd_env(seen: gym.Space, choice: gym.Space) -> gym.Env:
 
 
 def population(actions: int = 2, local: int = 2) -> Population:
-    return Population(1, AgentConfig(network=PADDED), 0, Flat(local), actions)
+    return Population(1, PPOConfig(network=PADDED), 0, Flat(local), actions)
 
 
 def collect(rollouts: int, worlds: int = 3, ticks: int = 21, seed: int = 0) -> list[Decisions]:
@@ -152,7 +153,7 @@ def test_a_critic_learns_where_episodes_end() -> None:
         last=np.zeros(rows, np.bool_),
         terminal=step == 1,
     )
-    config = AgentConfig(network=PADDED, gamma=0.9)
+    config = PPOConfig(network=PADDED, gamma=0.9)
     learner = Population(1, config, 0, Flat(2), 2)
     rng = np.random.default_rng(0)
     for _ in range(30):
@@ -162,7 +163,7 @@ def test_a_critic_learns_where_episodes_end() -> None:
     value = learner.critic.values(*features).detach().numpy()[0]
     np.testing.assert_allclose(value, [1.9, 1.0], atol=0.1)
     # The same of double DQN, whose target must not look behind the end.
-    settings = AgentConfig(algorithm="ddqn", network=PADDED, gamma=0.9, target_period=8)
+    settings = DDQNConfig(network=PADDED, gamma=0.9, target_period=8)
     other = QPopulation(1, settings, 0, Flat(2), 2)
     for _ in range(60):
         other.update([batch[-100:]], 5e-3, [rng])

@@ -88,7 +88,7 @@ def test_births_that_neighbours_make_for_a_node_count_in_peersimgym_dense() -> N
     spec = RewardSpec("peersimgym_dense")
     assert chain(spec).net.reward.births.tolist() == [0.5, 0, 0]
     both = balanced()
-    both.physics.serve_neighbours = True
+    both.physics.quirks.serve_neighbours = True
     both.topology.kind = "full"
     scenario = Scenario(both)
     sources = scenario.net.arrivals > 0

@@ -1,4 +1,4 @@
-"""Nodes and links that fail, return and join late."""
+"""Nodes and links that fail, come back and join late."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 from sim_env.engine.state import CREATED, FAILURE
 from sim_env.evaluation import run_policy
-from sim_env.network.failures import DynamicsSpec, Outages
+from sim_env.network.failures import DynamicsSpec, Outage, Outages
 from sim_env.network.topology import TopologySpec
 from sim_env.policies.heuristics import POLICIES, random
 from sim_env.scenario import Scenario, ScenarioSpec
@@ -15,19 +15,19 @@ from sim_env.world import World
 
 
 def network(**dynamics: object) -> Scenario:
-    """Six nodes in a ring that fail as told."""
+    """Compile a ring of six nodes with these failures."""
     topology = TopologySpec(kind="ring", nodes=6)
     return Scenario(ScenarioSpec(topology=topology, dynamics=DynamicsSpec(**dynamics)))
 
 
 def first_source(scenario: Scenario) -> tuple[int, str]:
-    """Number and name of a node with a client."""
+    """Return the number and the name of a node with a client."""
     node = int(np.flatnonzero(scenario.topology.is_source)[0])
     return node, scenario.topology.names[node]
 
 
 def changes(scenario: Scenario, until: int, seeds: tuple[int, ...] = (0,)) -> list[tuple]:
-    """What happens up to a tick: (tick, world, kind, index, up)."""
+    """Return the changes up to a tick as (tick, world, kind, index, up)."""
     return [
         (each.tick, each.world, each.kind, each.index, each.up)
         for each in scenario.outages(seeds).due(until)
@@ -35,9 +35,11 @@ def changes(scenario: Scenario, until: int, seeds: tuple[int, ...] = (0,)) -> li
 
 
 def test_outages_by_schedule_become_ticks() -> None:
-    scenario = network(nodes="", links="")
-    names = scenario.topology.names
-    scenario = network(nodes=f"{names[2]} 2-6, {names[0]} 1.5-", links=f"{names[1]}/{names[0]} 3-4")
+    names = network().topology.names
+    scenario = network(
+        nodes={names[2]: [Outage(2, 6)], names[0]: [Outage(1.5)]},
+        links={f"{names[1]}/{names[0]}": [Outage(3, 4)]},
+    )
     assert changes(scenario, 100) == [
         (15, 0, "node", 0, False),
         (20, 0, "node", 2, False),
@@ -48,9 +50,9 @@ def test_outages_by_schedule_become_ticks() -> None:
     assert scenario.outages([0]).links[0].tolist() == [0, 1]
 
 
-def test_of_overlapping_outages_the_outermost_ends_count() -> None:
+def test_overlapping_outages_count_as_one() -> None:
     name = network().topology.names[1]
-    scenario = network(nodes=f"{name} 1-3,{name} 2-5,{name} 5-6")
+    scenario = network(nodes={name: [Outage(1, 3), Outage(2, 5), Outage(5, 6)]})
     # One ends in the tick in which another begins: the node may come back for an instant.
     net = [(tick, up) for tick, _, _, _, up in changes(scenario, 100) if tick != 50]
     assert net == [(10, False), (60, True)]
@@ -58,7 +60,7 @@ def test_of_overlapping_outages_the_outermost_ends_count() -> None:
 
 def test_a_node_that_joins_late_makes_no_tasks_before() -> None:
     node, name = first_source(network())
-    late, always = network(nodes=f"{name} 0-30"), network()
+    late, always = network(nodes={name: [Outage(0, 30)]}), network()
     worlds = [World(scenario, [1, 2]) for scenario in (late, always)]
     for world in worlds:
         world.run(POLICIES["sed"], 300, np.random.default_rng(0))
@@ -72,7 +74,8 @@ def test_a_node_that_joins_late_makes_no_tasks_before() -> None:
 
 def test_a_failing_node_loses_what_it_holds_and_what_reaches_it() -> None:
     node, name = first_source(network())
-    failing, still = World(network(nodes=f"{name} 20-40"), range(16)), World(network(), range(16))
+    outages = {name: [Outage(20, 40)]}
+    failing, still = World(network(nodes=outages), range(16)), World(network(), range(16))
     for world in (failing, still):
         world.run(POLICIES["random"], 200, np.random.default_rng(0))
     st = still.state
@@ -89,7 +92,8 @@ def test_a_failing_node_loses_what_it_holds_and_what_reaches_it() -> None:
 
 def test_nobody_may_send_over_a_lost_link_or_to_a_node_that_is_down() -> None:
     names = network().topology.names
-    scenario = network(nodes=f"{names[3]} 5-20", links=f"{names[0]}/{names[1]} 5-20")
+    span = [Outage(5, 20)]
+    scenario = network(nodes={names[3]: span}, links={f"{names[0]}/{names[1]}": span})
     world = World(scenario, range(8))
     seen_masked = 0
     for _ in range(300):
@@ -108,7 +112,7 @@ def test_nobody_may_send_over_a_lost_link_or_to_a_node_that_is_down() -> None:
 
 
 def test_failures_at_random_take_their_share_of_the_time() -> None:
-    """Down for mttr / (mttf + mttr) of the time in the long run, up to 5 standard errors."""
+    """Check that nodes are down for mttr / (mttf + mttr) of the time, up to 5 standard errors."""
     fail, repair, seconds, worlds = 1 / 20, 1 / 10, 2000, 20
     scenario = network(node_mttf=1 / fail, node_mttr=1 / repair)
     since: dict[tuple[int, int], int] = {}
@@ -153,10 +157,9 @@ def test_arrivals_are_the_same_under_failures_whatever_the_policy(kind: str) -> 
         assert np.array_equal(metrics.created, ends + metrics.failure + metrics.inside)
 
 
-def test_a_world_without_failures_is_what_it_was() -> None:
-    """Outages after the end change nothing."""
+def test_outages_after_the_end_change_nothing() -> None:
     name = network().topology.names[0]
-    still, later = World(network(), [1]), World(network(nodes=f"{name} 60-"), [1])
+    still, later = World(network(), [1]), World(network(nodes={name: [Outage(60)]}), [1])
     for world in (still, later):
         world.run(POLICIES["sed"], 600, np.random.default_rng(0))
     assert still.state.total[0, CREATED] > 0
@@ -166,20 +169,26 @@ def test_a_world_without_failures_is_what_it_was() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"nodes": "rpi_0"}, "dynamics.nodes is 'rpi_0': must be outages 'name start-stop'"),
-        ({"nodes": "rpi_0 5-2"}, "not 'rpi_0 5-2'"),
-        ({"nodes": "rpi_0 nan-2"}, "not 'rpi_0 nan-2'"),
-        ({"nodes": "rpi_0 1-2,,rpi_1 x-3"}, "not 'rpi_1 x-3'"),
-        ({"nodes": "moon_1 1-2"}, "dynamics.nodes: node is 'moon_1': must be one of"),
-        ({"links": "rpi_0 1-2"}, "'rpi_0' must be two linked nodes"),
-        ({"links": "rpi_0/moon_1 1-2"}, "'rpi_0/moon_1' must be two linked nodes"),
-        ({"links": "nuc_0/nuc_0 1-2"}, "'nuc_0/nuc_0' must be two linked nodes"),
+        ({"nodes": "rpi_0 5-9"}, "dynamics.nodes is 'rpi_0 5-9': must be a mapping of names"),
+        (
+            {"nodes": {"rpi_0": Outage(1)}},
+            "must be a list of outages, such as [{down",
+        ),
+        ({"nodes": {3: []}}, "key of dynamics.nodes is 3: must be a name, such as rpi_3"),
+        ({"links": {"a/b": ["1-2"]}}, "outage in dynamics.links.a/b is '1-2': must be an Outage"),
+        ({"nodes": {"rpi_0": [Outage(5, 2)]}}, "dynamics.nodes.rpi_0: up is 2: must be a finite"),
+        ({"nodes": {"rpi_0": [Outage(np.nan)]}}, "dynamics.nodes.rpi_0: down is nan: must be"),
+        ({"nodes": {"rpi_0": [Outage(-1.0)]}}, "dynamics.nodes.rpi_0: down is -1.0: must be"),
+        ({"nodes": {"moon_1": [Outage(1)]}}, "dynamics.nodes: node is 'moon_1': must be one of"),
+        ({"links": {"rpi_0": [Outage(1)]}}, "link is 'rpi_0': must be two linked nodes"),
+        ({"links": {"rpi_0/moon_1": []}}, "link is 'rpi_0/moon_1': must be two linked nodes"),
+        ({"links": {"nuc_0/nuc_0": []}}, "link is 'nuc_0/nuc_0': must be two linked nodes"),
         ({"node_mttf": -1.0}, "dynamics.node_mttf is -1.0: must be"),
         ({"link_mttr": 0.0}, "dynamics.link_mttr is 0.0: must be"),
         ({"node_mttr": float("nan")}, "dynamics.node_mttr is nan"),
     ],
 )
-def test_what_cannot_fail_is_told(settings: dict, message: str) -> None:
+def test_impossible_dynamics_get_one_sentence(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match="dynamics") as raised:
         network(**settings)
     assert message in str(raised.value)

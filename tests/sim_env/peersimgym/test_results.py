@@ -67,7 +67,9 @@ def test_least_queue_agrees_with_the_original() -> None:
             DATA / "topologies" / FILES[name],
             DATA / "alibaba_jobs_x0.1.csv",
             float(row["lam"]),
-            physics=replace(PHYSICS, queue_order=order.lower() or "lifo"),
+            physics=replace(
+                PHYSICS, quirks=replace(PHYSICS.quirks, queue_order=order.lower() or "lifo")
+            ),
         )
         found = [measure(scenario, POLICIES[row["policy"]], seed, 10_000) for seed in range(3)]
         ratio = np.mean([each["finished_ratio"] for each in found])

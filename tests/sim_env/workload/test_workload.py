@@ -14,6 +14,7 @@ from sim_env.network.topology import TopologySpec, build_topology
 from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import Scenario, ScenarioSpec
 from sim_env.workload.jobs import MEGABYTE, alibaba_jobs
+from sim_env.workload.schedule import Step
 from sim_env.workload.workload import (
     JobTable,
     Schedule,
@@ -271,7 +272,7 @@ def test_schedules_stay_between_their_ends() -> None:
 
 
 def test_steps_last_as_long_as_they_say_and_the_last_one_stays() -> None:
-    schedule = Schedule(kind="steps", steps="1-0.3, 2.5-0.7,0-1")
+    schedule = Schedule(kind="steps", steps=[Step(1, 0.3), Step(2.5, 0.7), Step(0, 1)])
     assert multipliers(schedule, 15, 0.1).tolist() == [1.0] * 3 + [2.5] * 7 + [0.0] * 5
 
 
@@ -285,7 +286,7 @@ def test_a_change_comes_with_the_first_tick_of_a_slot(kind: str, ticks: int, cou
 
 
 def test_rates_per_tick_are_tasks() -> None:
-    spec = WorkloadSpec(rate=2.0, schedule=Schedule(kind="steps", steps="1-1,3-1"))
+    spec = WorkloadSpec(rate=2.0, schedule=Schedule(kind="steps", steps=[Step(1, 1), Step(3, 1)]))
     assert rates_per_tick(spec, 20, 0.1) == pytest.approx([0.2] * 10 + [0.6] * 10)
 
 
@@ -297,16 +298,17 @@ def test_rates_per_tick_are_tasks() -> None:
         ({"high": float("nan")}, "schedule.high is nan"),
         ({"slot": 1e-300}, "schedule.slot is 1e-300: must be a finite number at least 0.01"),
         ({"seed": 1.5}, "schedule.seed is 1.5: must be a whole number"),
-        ({"kind": "steps", "steps": None}, "schedule.steps is None: must be text"),
-        ({"kind": "steps", "steps": "1-nan"}, "seconds in '1-nan' is nan"),
+        ({"steps": None}, "schedule.steps is None: must be a list of steps, such as"),
+        ({"steps": "1-100"}, "schedule.steps is '1-100': must be a list of steps, such as"),
+        ({"steps": [Step(1, np.nan)]}, r"steps\[0\]: seconds is nan: must be"),
         ({"low": 5.0, "high": 2.0}, "schedule.high is 2.0: must be a finite number"),
         ({"slot": 0.0}, "schedule.slot is 0.0"),
-        ({"kind": "steps"}, "schedule.steps is ''"),
-        ({"kind": "steps", "steps": "1-2,3"}, "schedule.steps is '1-2,3': must be pairs"),
-        ({"kind": "steps", "steps": "1-0"}, "seconds in '1-0' is 0.0: must be"),
-        ({"kind": "steps", "steps": "-1-5"}, "multiplier in '-1-5' is -1.0: must be"),
-        ({"kind": "steps", "steps": "nan-5"}, "multiplier in 'nan-5' is nan: must be"),
-        ({"kind": "steps", "steps": "0-5"}, "must have a multiplier above 0"),
+        ({"kind": "steps"}, r"schedule.steps is \[\]: must have at least one step"),
+        ({"steps": [Step(1, 2), 3]}, r"steps\[1\] is 3: must be a Step"),
+        ({"steps": [Step(1, 0)]}, r"steps\[0\]: seconds is 0: must be"),
+        ({"steps": [Step(-1, 5)]}, r"steps\[0\]: multiplier is -1: must be"),
+        ({"steps": [Step(1, 5), Step(np.nan, 5)]}, r"steps\[1\]: multiplier is nan: must be"),
+        ({"kind": "steps", "steps": [Step(0, 5)]}, "must have a multiplier above 0"),
     ],
 )
 def test_schedules_that_cannot_be(changes: dict, sentence: str) -> None:
@@ -357,7 +359,7 @@ def test_source_rates_that_cannot_be(rates: dict, sentence: str) -> None:
         ({"deadline_max": 1e12}, r"deadline_max is 1000000000000.0: .* at most 1e\+07"),
         ({"schedule": "zigzag"}, "workload.schedule is 'zigzag': must be a Schedule"),
         (
-            {"schedule": Schedule("steps", steps="1e300-5")},
+            {"schedule": Schedule("steps", steps=[Step(1e300, 5)])},
             r"largest rate of workload times the highest multiplier .* is 2e\+300: must be",
         ),
         ({"schedule": Schedule("linear", high=1e5), "rate": 2}, "is 200000.0: must be"),
@@ -403,7 +405,7 @@ def test_highest_is_the_largest_multiplier() -> None:
         Schedule("linear", high=3),
         Schedule("zigzag", high=3.5),
         Schedule("uniform", seed=1),
-        Schedule("steps", steps="1-2,7-1,0-1"),
+        Schedule("steps", steps=[Step(1, 2), Step(7, 1), Step(0, 1)]),
     ):
         values = multipliers(schedule, 20_000, 1.0)
         assert schedule.highest * 0.95 <= values.max() <= schedule.highest
@@ -417,7 +419,8 @@ def test_highest_is_the_largest_multiplier() -> None:
 def test_multipliers_from_a_later_tick_on_are_a_part_of_all(
     kind: str, start: int, ticks: int
 ) -> None:
-    schedule = Schedule(kind, low=1, high=4, slot=0.7, steps="1-3,2-9,0.5-1")
+    steps = [Step(1, 3), Step(2, 9), Step(0.5, 1)]
+    schedule = Schedule(kind, low=1, high=4, slot=0.7, steps=steps)
     whole = multipliers(schedule, start + ticks, 0.1)
     assert multipliers(schedule, ticks, 0.1, start).tolist() == whole[start:].tolist()
 

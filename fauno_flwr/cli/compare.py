@@ -1,0 +1,47 @@
+"""The command ``fauno compare``."""
+
+from typing import Annotated
+
+import typer
+
+from fauno_flwr.cli.options import Conf, Overrides, Tables, joined, split_names
+from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.loading import load_config
+from sim_env.policies.heuristics import POLICIES
+
+
+def compare(
+    overrides: Overrides = None,
+    conf: Conf = "ether2",
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            help="Heuristics, separated by commas: names such as sed, or package.module:attribute "
+            "of your own; default: evaluation.policies."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Worlds with different arrivals; default: 16.", min=1)
+    ] = None,
+    out: Tables = None,
+) -> None:
+    """Compare heuristics on the same arrivals, without Flower."""
+    from fauno_flwr.tasks.heuristics import find_heuristics
+
+    settings = list(overrides or [])
+    if seeds is not None:
+        settings.append(f"evaluation.worlds={seeds}")
+    if policies is not None:
+        names = split_names(policies)
+        find_heuristics("policies", names)
+        settings.append(f"evaluation.policies={joined(names)}")
+    config = load_config(conf, settings)
+    found = find_heuristics("evaluation.policies", config.evaluation.policies)
+    if not found:
+        raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(POLICIES)}")
+    scenario = config.build_scenario()
+    from fauno_flwr.cli.comparison import compare_policies
+    from fauno_flwr.results.directory import RunDirectory
+
+    directory = RunDirectory(out.expanduser().absolute()) if out else None
+    compare_policies(config, scenario, found, directory)

@@ -1,0 +1,78 @@
+"""What ``fauno simulate`` and ``fauno deploy local`` have in common: a run of Flower's engine."""
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from fauno_flwr.cli.progress import EventFile, Progress, follow
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.deployment.engine import Engine, EngineError
+
+LOG_LINES = 100_000  # of the engine's log, kept when a run has failed
+COMPLETED = "finished:completed"
+
+
+def stop_on_signals() -> None:
+    """Turn a termination into an ordinary exit, so that everything started is stopped."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the stopping
+        typer.echo(f"\nfauno: stopped by {signal.Signals(number).name}", err=True)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, stop)
+
+
+def run_config(conf: str, overrides: Sequence[str], out: Path) -> dict[str, str]:
+    """Return the run config of the app for these settings."""
+    if Path(conf).suffix:
+        conf = str(Path(conf).absolute())
+    return {"conf": conf, "overrides": shlex.join(overrides), "out": str(out)}
+
+
+def wait_for_run(engine: Engine, run_id: str, out: Path, agents: int, config: RunConfig) -> None:
+    """Show the progress of a run until it is complete.
+
+    Raises
+    ------
+    EngineError
+        If it ended otherwise; its log is kept then.
+    """
+    progress = Progress(agents, config.federation.versions, "starting Flower")
+    events = EventFile(out / "events.jsonl")
+    status, details = follow(events, progress, lambda: engine.status(run_id))
+    if status != COMPLETED:
+        log = keep_log(out, engine.run_log(run_id) + engine.tail(LOG_LINES))
+        raise EngineError(f"the run ended as {status}: {details} (log: {log})")
+
+
+def keep_log(path: Path, text: str) -> Path:
+    """Write Flower's log beside the results, or here if the run failed before there were any."""
+    log = (path if path.is_dir() else Path.cwd()) / "flower.log"
+    log.write_text(text)
+    return log
+
+
+def print_results(path: Path, config: RunConfig) -> None:
+    """Print the comparison and the files of a complete run."""
+    from fauno_flwr.results.report import format_rows
+
+    summary = json.loads((path / "summary.json").read_text())
+    if summary["table"]:
+        typer.echo(format_rows(summary["table"], summary["rho"], config.evaluation.worlds))
+    seconds = summary["seconds"]["since_start"]
+    trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
+    trained -= seconds["training"]
+    typer.echo(f"\n{summary['versions']} critic versions in {trained:.0f} s of training; wrote")
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            typer.echo(f"  {file}")

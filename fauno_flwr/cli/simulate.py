@@ -1,0 +1,52 @@
+"""The command ``fauno simulate``."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.config.loading import load_config
+
+
+def simulate(
+    overrides: Overrides = None,
+    conf: Conf = "ether2",
+    out: Out = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Nodes that train at once; default: one per core.", min=1)
+    ] = None,
+) -> None:
+    """Train a federation through Flower's simulation engine and print the comparison."""
+    # All nodes of a simulation are the user's own: their actors may be collected.
+    settings = ["federation.collect_actors=true", *(overrides or [])]
+    config = load_config(conf, settings)
+    # After the settings are checked: importing torch takes seconds.
+    from fauno_flwr.cli.flower_run import (
+        print_results,
+        run_config,
+        stop_on_signals,
+        wait_for_run,
+    )
+    from fauno_flwr.deployment.engine import Engine, EngineError, stage_app
+    from fauno_flwr.results.directory import RunDirectory
+    from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.registry import make_task
+
+    find_heuristics("evaluation.policies", config.evaluation.policies)
+    task = make_task(config)
+    path = results_path(out, Path(conf).stem)
+    RunDirectory.check(path)
+    agents, cores = len(task.names), len(os.sched_getaffinity(0))
+    typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
+    stop_on_signals()
+    try:
+        with Engine() as engine:
+            app, submitted = stage_app(engine.home / "app"), run_config(conf, settings, path)
+            run_id = engine.submit(app, submitted, agents, min(agents, workers or cores))
+            wait_for_run(engine, run_id, path, agents, config)
+    except EngineError as error:
+        typer.echo(f"fauno: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    print_results(path, config)

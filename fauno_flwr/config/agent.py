@@ -1,0 +1,151 @@
+"""Settings of the agents: one dataclass for each algorithm."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fauno_flwr.config.errors import ConfigError
+from sim_env import plugins
+from sim_env.errors import require_number
+
+SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
+PPO, DDQN = "ppo", "ddqn"
+EQUIVARIANT, PADDED = "equivariant", "padded"
+ALGORITHM_GROUP, NETWORK_GROUP = "fauno.algorithms", "fauno.networks"  # of entry points
+
+
+@dataclass
+class AgentConfig:
+    """What the settings of every algorithm have in common.
+
+    Parameters
+    ----------
+    algorithm : str
+        ``ppo``, ``ddqn`` (the stand-in for SCOF), the name of an entry point, or the import path
+        of a subclass of :class:`fauno_flwr.learning.agents.AgentStack`.
+    network : str
+        ``equivariant``, ``padded``, the name of an entry point, or the import path of a
+        :class:`fauno_flwr.learning.networks.Networks`.
+    hidden : int
+        Width of the two hidden layers of each network.
+    learning_rate : float
+        Learning rate of Adam; it decays linearly to 0 with the versions of the run.
+    gamma : float
+        Discount per decision.
+    epochs, minibatches : int
+        Passes over a rollout, and minibatches of one pass.
+    max_grad_norm : float
+        Largest norm of a gradient, of each network by itself.
+    prior : float
+        Weight of the expected delay in the initial actor: 0 starts from random scores, a larger
+        one prefers the shorter delay, as ShortestExpectedDelay does. It has an effect in
+        equivariant networks whose observation contains the delay.
+    """
+
+    shares: ClassVar[tuple[str, ...]] = SHARES  # what `federation.share` may be
+
+    algorithm: str = PPO
+    network: str = EQUIVARIANT
+    hidden: int = 32
+    learning_rate: float = 1e-3
+    gamma: float = 0.9
+    epochs: int = 4
+    minibatches: int = 4
+    max_grad_norm: float = 0.5
+    prior: float = 10.0
+
+    def __post_init__(self) -> None:
+        plugins.require_name("agent.algorithm", self.algorithm, CONFIGS, ALGORITHM_GROUP)
+        plugins.require_name(
+            "agent.network", self.network, dict.fromkeys((EQUIVARIANT, PADDED)), NETWORK_GROUP
+        )
+        for name in ("hidden", "epochs", "minibatches"):
+            require_number(f"agent.{name}", getattr(self, name), at_least=1)
+        for name in ("learning_rate", "max_grad_norm"):
+            require_number(f"agent.{name}", getattr(self, name), above=0)
+        require_number("agent.gamma", self.gamma, at_least=0, at_most=1)
+        require_number("agent.prior", self.prior, at_least=0)
+
+
+@dataclass
+class PPOConfig(AgentConfig):
+    """PPO: :mod:`fauno_flwr.learning.ppo`; further parameters as of :class:`AgentConfig`.
+
+    Parameters
+    ----------
+    gae_lambda : float
+        Lambda of generalised advantage estimation.
+    clip : float
+        Clip range of the probability ratio.
+    entropy : float
+        Weight of the entropy bonus.
+    """
+
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("agent.gae_lambda", self.gae_lambda, at_least=0, at_most=1)
+        require_number("agent.clip", self.clip, above=0)
+        require_number("agent.entropy", self.entropy, at_least=0)
+
+
+@dataclass
+class DDQNConfig(AgentConfig):
+    """Double DQN: :mod:`fauno_flwr.learning.ddqn`; further parameters as of :class:`AgentConfig`.
+
+    Parameters
+    ----------
+    replay : int
+        Decisions in the replay buffer.
+    target_period : int
+        Gradient steps between two copies of the network to the target network.
+    epsilon : float
+        Final probability of a random action; it starts at 1.
+    epsilon_steps : int
+        Gradient steps of the linear decay of epsilon.
+    """
+
+    shares: ClassVar[tuple[str, ...]] = (MODEL, NOTHING)  # it has no critic
+
+    algorithm: str = DDQN
+    prior: float = 0.0
+    replay: int = 10_000
+    target_period: int = 64
+    epsilon: float = 0.05
+    epsilon_steps: int = 320
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("target_period", "epsilon_steps"):
+            require_number(f"agent.{name}", getattr(self, name), at_least=1)
+        require_number("agent.epsilon", self.epsilon, at_least=0, at_most=1)
+        require_number("agent.replay", self.replay, at_least=2)
+
+
+CONFIGS: dict[str, type[AgentConfig]] = {PPO: PPOConfig, DDQN: DDQNConfig}
+
+
+def config_class(algorithm: Any) -> type[AgentConfig]:
+    """Return the dataclass of an algorithm's settings.
+
+    An algorithm that is not built in has it as the class attribute ``Config``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such algorithm, or it cannot be imported.
+    """
+    try:
+        found = plugins.find("agent.algorithm", algorithm, CONFIGS, ALGORITHM_GROUP)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if algorithm not in CONFIGS:
+        found = getattr(found, "Config", None)
+    if not isinstance(found, type) or not issubclass(found, AgentConfig):
+        raise ConfigError(
+            f"agent.algorithm is {algorithm!r}: must have a class attribute Config, a subclass of "
+            f"{AgentConfig.__module__}.{AgentConfig.__name__}"
+        )
+    return found

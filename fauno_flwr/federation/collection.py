@@ -1,0 +1,64 @@
+"""Collection of the actors after training, for one joint evaluation."""
+
+from logging import WARNING
+
+from flwr.common.logger import log
+
+from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.members import Members
+from fauno_flwr.federation.protocol import ACTOR, QUERY_ACTOR
+from fauno_flwr.learning.agents import AgentStack
+from strategies import Guard
+from strategies.arrays import Arrays, Layout
+from strategies.guard import RejectedError
+
+
+def collect_actors(run: RunContext, members: Members) -> AgentStack | None:
+    """Query the nodes for their actors and write ``actors.safetensors``.
+
+    Returns
+    -------
+    AgentStack or None
+        All agents with the actors of their nodes; None unless every node has sent a valid one.
+    """
+    actors = _received(run, members)
+    run.out.write_arrays(
+        "actors.safetensors",
+        {
+            f"{run.task.names[agent]}.{name}": array
+            for agent, actor in sorted(actors.items())
+            for name, array in actor.items()
+        },
+    )
+    agents = len(run.task.names)
+    if len(actors) < agents:
+        if actors:
+            log(WARNING, "%s of %s actors: no joint evaluation", len(actors), agents)
+        return None
+    population = run.task.make_population(agents)
+    for agent, actor in actors.items():
+        population.set_actor(actor, agent)
+    return population
+
+
+def _received(run: RunContext, members: Members) -> dict[int, Arrays]:
+    """Return the valid actors by agent."""
+    online = set(members(run.grid)) | (set(run.node_ids()) & run.agent_of.keys())
+    newest_id = {run.agent_of[node_id]: node_id for node_id in sorted(online)}
+    untrained = run.task.make_population(1).get_actor()
+    layout, guard = Layout(untrained), Guard()
+    guard.begin(layout, ACTOR, None)
+    actors: dict[int, Arrays] = {}
+    for reply in run.query(QUERY_ACTOR, sorted(newest_id.values())):
+        if reply.has_error():
+            log(WARNING, "a node did not send its actor: %s", reply.error.reason)
+            continue
+        node_id = reply.metadata.src_node_id
+        try:
+            actor = guard.decode(reply.content.array_records[ACTOR])
+            guard.check_arrays(actor, layout.flatten(untrained))
+        except (RejectedError, KeyError) as error:
+            log(WARNING, "the actor of %s is rejected: %s", run.name_of(node_id), error)
+        else:
+            actors[run.agent_of[node_id]] = actor
+    return actors

@@ -1,0 +1,69 @@
+"""One run of the server: handshake, training, collection, evaluation, summary."""
+
+from collections.abc import Callable
+from logging import INFO
+from typing import Any
+
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.collection import collect_actors
+from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.handshake import handshake
+from fauno_flwr.federation.summary import write_summary
+from fauno_flwr.federation.training import Training
+from fauno_flwr.results import report
+from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.tasks.base import Task
+
+
+class Run:
+    """A run, on any grid: Flower's simulation, a deployment, or co-simulation.
+
+    Parameters
+    ----------
+    grid : Grid
+    config : RunConfig
+    task : Task
+        What the nodes learn.
+    out : RunDirectory
+    on_event : callable, optional
+        Called with every event that is written to ``events.jsonl``.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: RunConfig,
+        task: Task,
+        out: RunDirectory,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.context = RunContext(grid, config, task, out, on_event)
+
+    def execute(self) -> list[dict[str, Any]]:
+        """Execute all phases, write the results, and return the rows of the table."""
+        run = self.context
+        config, task, out = run.config, run.task, run.out
+        out.write_text("config.yaml", config.to_yaml())
+        log(INFO, "results go to %s", out.path)
+        log(INFO, "%s", task.describe())
+        run.stage("handshake")
+        handshake(run)
+        run.stage("training")
+        training = Training(run)
+        trained = training.execute()
+        out.write_arrays("critic.safetensors", trained.shared)
+        population = None
+        if config.federation.collect_actors:
+            run.stage("collecting")
+            population = collect_actors(run, training.members)
+        run.stage("evaluating")
+        rows = task.evaluate(population)
+        write_summary(run, rows, trained.versions)
+        if rows:
+            table = report.format_rows(rows, task.facts["rho"], config.evaluation.worlds)
+            for line in table.splitlines():
+                log(INFO, line)
+        return rows

@@ -1,0 +1,57 @@
+"""The strategy that the settings describe."""
+
+from typing import Any
+
+from fauno_flwr.config import rules
+from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.protocol import ARRAYS, CONFIG
+from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
+from fauno_flwr.learning.metrics import STEPS
+from strategies import Checkpoints
+
+
+def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync:
+    """Build the strategy of a run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Its group ``federation``: buffer, staleness, merge, server optimiser, compression, guard
+        and checkpoints.
+    sizer : Sizer
+        Number of rollouts and time-to-live of each message.
+    **wiring
+        What connects the strategy to a run; further parameters of
+        :class:`strategies.BufferedAsync`.
+
+    Raises
+    ------
+    ConfigError
+        If a rule cannot be built.
+    """
+    federation = config.federation
+    try:
+        chosen = {
+            "staleness": rules.build(rules.STALENESS, federation.staleness),
+            "merge": rules.build(rules.MERGE, federation.merge),
+            "server_optimizer": rules.build(rules.SERVER_OPTIMIZER, federation.server_optimizer),
+            "compression": rules.build(rules.COMPRESSION, federation.compression),
+        }
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    checkpoint = None
+    if federation.checkpoints:
+        checkpoint = Checkpoints(federation.checkpoints, resume=True)
+    return SizedAsync(
+        sizer,
+        federation.buffer_size,
+        weighted_by_key=STEPS,
+        arrayrecord_key=ARRAYS,
+        configrecord_key=CONFIG,
+        guard=SizedGuard(sizer, federation.max_norm),
+        checkpoint=checkpoint,
+        refill=federation.refill,
+        **chosen,
+        **wiring,
+    )

@@ -1,0 +1,60 @@
+"""The summary of a run: ``summary.json`` and the figures."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fauno_flwr.federation.context import RunContext
+from fauno_flwr.results import report
+from fauno_flwr.results.directory import SCHEMA_VERSION, read_lines
+from fauno_flwr.results.status import failures, node_statistics
+
+
+def write_summary(run: RunContext, rows: list[dict[str, Any]], versions: int) -> None:
+    """Write ``summary.json`` and the figures of a run.
+
+    Parameters
+    ----------
+    run : RunContext
+    rows : list of dict
+        Table of the evaluation.
+    versions : int
+        Versions made.
+    """
+    events = read_lines(run.out.path / "events.jsonl")
+    replies = [event for event in events if event["event"] == "reply"]
+    run.stage("done")
+    config, facts = run.config, run.task.facts
+    run.out.write_json(
+        "summary.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "software": software_versions(),
+            "seed": config.seed,
+            "evaluation_seeds": list(config.evaluation.seeds),
+            **facts,
+            "versions": versions,
+            "versions_wanted": config.federation.versions,
+            "buffer_size": config.federation.buffer_size,
+            "seconds": {"since_start": run.stages},
+            "nodes": node_statistics(events),
+            "failures": failures(events),
+            "table": rows,
+        },
+    )
+    figures = run.out.path / "figures"
+    if rows:
+        report.plot_rows(rows, facts["rho"], figures / "comparison.png")
+    if replies:
+        report.plot_learning(replies, figures / "learning.png")
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of the software that the results depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("fauno-flwr", "flwr", "numba", "numpy", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # this one, in a FAB
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,113 @@
+"""Federated training: the strategy runs until the versions are made."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from logging import WARNING
+from typing import Any
+
+from flwr.common.logger import log
+
+from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.members import Members
+from fauno_flwr.federation.protocol import QUERY
+from fauno_flwr.federation.sizing import Sizer
+from fauno_flwr.federation.strategy import build_strategy
+from strategies.arrays import Arrays, to_arrays, to_record
+from strategies.grid_protocols import poll_interval_of
+
+POLL_INTERVAL = 0.02
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcome of the training.
+
+    Parameters
+    ----------
+    shared : dict of str to array
+        The newest version of the shared parameters.
+    versions : int
+        Versions made.
+    """
+
+    shared: Arrays
+    versions: int
+
+
+class Training:
+    """The training of a run.
+
+    Parameters
+    ----------
+    run : RunContext
+        After the handshake.
+
+    Attributes
+    ----------
+    members : Members
+        The nodes that take part.
+    """
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = run
+        self.members = Members(run.agent_of, partial(run.question, QUERY), run.identify, run.clock)
+        # In virtual time, a node's seconds are not those of the server.
+        sized = run.config.training.seconds_per_message if run.clock is time else 0.0
+        self._settings = replace(run.config.training, seconds_per_message=sized)
+        self._last_failure = ""
+
+    def execute(self) -> Trained:
+        """Train, and write ``metrics.jsonl``.
+
+        Raises
+        ------
+        RuntimeError
+            If no version was made in time.
+        """
+        run, federation = self.run, self.run.config.federation
+        sizer = Sizer(self._settings, lambda node_id: run.agent_of[node_id], federation.ttl)
+        strategy = build_strategy(
+            run.config,
+            sizer,
+            poll_interval=poll_interval_of(run.grid, self._poll_interval),
+            nodes=self.members,
+            member_of=run.agent_of.__getitem__,
+            on_event=self._record,
+        )
+        initial = run.task.make_population(1).get_shared(federation.share)
+        result = strategy.start(
+            run.grid,
+            to_record(initial),
+            num_rounds=federation.versions,
+            timeout=federation.timeout,
+            train_config=run.message_config,
+        )
+        if strategy.version == 0:
+            raise RuntimeError(
+                f"no version was made in federation.timeout = {federation.timeout:g} s; "
+                f"the last failure: {self._last_failure or 'no node answered'}"
+            )
+        for version, metrics in result.train_metrics_clientapp.items():
+            run.out.append("metrics.jsonl", {"version": version, **metrics})
+        unanswered = strategy.drain(run.grid, timeout=federation.ttl)
+        if unanswered:
+            log(WARNING, "%s nodes have not answered their last message", unanswered)
+        return Trained(to_arrays(result.arrays), strategy.version)
+
+    @property
+    def _poll_interval(self) -> float:
+        """Seconds between two polls: each costs milliseconds, so about a hundred per message."""
+        return max(POLL_INTERVAL, self._settings.seconds_per_message / 100)
+
+    def _record(self, event: dict[str, Any]) -> None:
+        """Write an event of the strategy, with the names of the nodes beside their ids."""
+        run = self.run
+        if "reason" in event:
+            self._last_failure = f"{run.name_of(event['node'])}: {event['reason']}"
+        if "node" in event:
+            event = {**event, "name": run.name_of(event["node"])}
+        if "members" in event:
+            # By agent: after a resume, a buffered update may be of a node id that is gone.
+            event = {**event, "names": [run.task.names[agent] for agent in event["members"]]}
+        run.write(event)

@@ -1,0 +1,68 @@
+"""What the nodes of a run learn, and where their experience comes from."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+from fauno_flwr.learning.agents import AgentStack
+from fauno_flwr.learning.transitions import Decisions
+
+
+class Experience(Protocol):
+    """Environments of one node, in which its agent acts."""
+
+    def collect(self, population: AgentStack) -> Decisions:
+        """Collect one rollout under the first agent of `population`."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return metrics of the environments since they were opened."""
+
+
+class Task(Protocol):
+    """What the nodes of a run learn.
+
+    Attributes
+    ----------
+    names : list of str
+        Names of the nodes that learn.
+    facts : dict
+        Facts about the task, for the summary; ``rho`` is None where there is no load.
+    """
+
+    names: list[str]
+    facts: dict[str, Any]
+
+    def make_population(self, agents: int) -> AgentStack:
+        """Make untrained agents; all start equal."""
+
+    def open(
+        self,
+        agent: int,
+        node_config: Mapping[str, Any],
+        population: AgentStack,
+        rollouts: int,
+        rng: np.random.Generator,
+    ) -> AbstractContextManager[Experience]:
+        """Open the environments of a node for one message.
+
+        Parameters
+        ----------
+        agent : int
+            Agent of the node.
+        node_config : mapping
+            Node config, set by the owner of the node.
+        population : AgentStack
+            Its first agent acts during the warm-up.
+        rollouts : int
+            Number of rollouts that will be collected.
+        rng : Generator
+            Seeds the environments and samples the actions.
+        """
+
+    def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
+        """Return the rows of the table: the agents, if there are any, and their baselines."""
+
+    def describe(self) -> str:
+        """Describe the task in a few words."""

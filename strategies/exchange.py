@@ -1,0 +1,123 @@
+"""Messages to nodes, and their replies, matched by the server's own record."""
+
+from logging import WARNING
+from typing import Any
+
+from flwr.app import Message
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from strategies.arrays import size_of_arrays
+from strategies.flights import TRAIN, Flight, Flights
+from strategies.grid_protocols import clock_of
+from strategies.hooks import SessionStrategy
+from strategies.versions import Versions
+
+# Seconds after its time-to-live at which a message is given up: usually the engine has reported
+# the failure by then, but not always.
+GRACE = 5.0
+
+
+class Exchange:
+    """Send messages, match replies to them, and report every event to the strategy.
+
+    Parameters
+    ----------
+    strategy : SessionStrategy
+    grid : Grid
+    versions : Versions
+        Source of the staleness in the events.
+
+    Attributes
+    ----------
+    flights : Flights
+    zero : float
+        Time of the clock at which training began.
+    unmatched : int
+        Replies that answered no message in flight, or came from another node.
+    """
+
+    def __init__(self, strategy: SessionStrategy, grid: Grid, versions: Versions) -> None:
+        self.strategy, self.grid, self.versions = strategy, grid, versions
+        self.clock = strategy.clock or clock_of(grid)
+        self.zero = self.clock.monotonic()
+        self.flights = Flights(strategy.backoff, strategy.max_backoff)
+        self.unmatched = 0
+
+    def now(self) -> float:
+        """Return the seconds since training began."""
+        return self.clock.monotonic() - self.zero
+
+    def sleep(self) -> None:
+        """Wait until the next poll."""
+        self.clock.sleep(self.strategy.poll_interval)
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Report an event to the strategy's listener."""
+        self.strategy.on_event({"t": round(self.now(), 4), "event": event, **values})
+
+    def idle(self, node_ids: list[int]) -> list[int]:
+        """Return the nodes among these that may be sent a message now."""
+        now = self.now()
+        return [node_id for node_id in node_ids if self.flights.may_start(node_id, now)]
+
+    def send(self, message: Message, version: int, kind: str) -> None:
+        """Send a message with the arrays of a version, and record it as in flight."""
+        node_id = message.metadata.dst_node_id
+        # One message per call: grids disagree on what stands for one that was refused.
+        pushed = [message_id for message_id in self.grid.push_messages([message]) if message_id]
+        if not pushed:
+            self.fail(node_id, "error", "the message could not be sent", kind=kind)
+            return
+        member, ttl = self.strategy.member_of(node_id), message.metadata.ttl
+        self.flights.open(Flight(pushed[0], node_id, member, version, self.now(), ttl, kind))
+        fields = {"version": version, "message": pushed[0], "kind": kind}
+        self.emit("dispatch", node=node_id, bytes=size_of_arrays(message), **fields)
+
+    def pull(self) -> list[Message]:
+        """Return the replies that have arrived; give up messages that are overdue."""
+        for flight in self.flights.overdue(self.now(), GRACE):
+            self.flights.close(flight)
+            reason = "no reply within the time-to-live"
+            self.fail(flight.node_id, "error", reason, **self.fields(flight))
+        return list(self.grid.pull_messages(self.flights.message_ids)) if len(self.flights) else []
+
+    def match(self, reply: Message) -> Flight | None:
+        """Close the flight that a reply answers, and return it.
+
+        Returns
+        -------
+        Flight or None
+            None if the reply answers no message in flight, comes from another node than the one
+            addressed, or is an error; this is reported.
+        """
+        # Matched by message: the source of an error reply is the SuperLink, not the node.
+        flight = self.flights.get(reply.metadata.reply_to_message_id)
+        forged = flight and not reply.has_error() and reply.metadata.src_node_id != flight.node_id
+        if flight is None or forged:
+            self.unmatched += 1
+            self.emit("unmatched", message=reply.metadata.reply_to_message_id)
+            return None
+        self.flights.close(flight)
+        if reply.has_error():
+            reason, code = str(reply.error.reason)[:300], reply.error.code
+            self.fail(flight.node_id, "error", reason, code=code, **self.fields(flight))
+            return None
+        return flight
+
+    def fail(self, node_id: int, event: str, reason: str, *, kind: str, **values: Any) -> None:
+        """Report a failure; in training it costs the node a pause, unless it was only too slow."""
+        offence = kind == TRAIN and values.get("check") != "stale"
+        pause = self.flights.failed(node_id, self.now()) if offence else 0.0
+        self.emit(event, node=node_id, pause=pause, reason=reason, kind=kind, **values)
+        log(WARNING, "node %s: %s (%s); pause %.0f s", node_id, event, reason, pause)
+
+    def fields(self, flight: Flight) -> dict[str, Any]:
+        """Return what an event tells about a message in flight."""
+        return {
+            "kind": flight.kind,
+            "message": flight.message_id,
+            "version": flight.base_version,
+            "staleness": self.versions.newest - flight.base_version,
+            "latency": round(self.now() - flight.sent_at, 4),
+        }

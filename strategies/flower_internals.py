@@ -1,0 +1,195 @@
+"""Private parts of Flower that this package depends on, and the versions they were tested on.
+
+Flower documents ``flwr.app``, ``flwr.clientapp``, ``flwr.serverapp`` and ``flwr.common.logger``;
+everything else may change with any release, and is imported and accessed only here. The names of
+``PRIVATE`` are imported on first use: a ClientApp process must not load the server's libraries.
+
+This module imports nothing of its own package: ``fauno_flwr/deployment/warm_worker.py`` loads it by
+path, in a process that must not have ``strategies`` in ``sys.modules``.
+"""
+
+import copy
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import flwr
+from flwr.app import Error, Message, Metadata, RecordDict
+
+if TYPE_CHECKING:
+    from flwr.common.constant import ErrorCode as ErrorCode
+    from flwr.proto.message_pb2 import (
+        ConfirmMessageReceivedRequest as ConfirmMessageReceivedRequest,
+    )
+    from flwr.proto.runtime_pb2 import PullAppMessagesRequest as PullAppMessagesRequest
+    from flwr.proto.runtime_pb2 import PullAppMessagesResponse as PullAppMessagesResponse
+    from flwr.supercore.cli.flower_superexec import flower_superexec as flower_superexec
+    from flwr.supercore.constant import TaskType as TaskType
+    from flwr.supercore.inflatable.inflatable_object import get_object_body as get_object_body
+    from flwr.supercore.inflatable.inflatable_object import (
+        get_object_children_ids_from_object_content as get_object_children_ids_from_object_content,
+    )
+    from flwr.supercore.run import Run as Run
+    from flwr.supercore.superexec.executor import ExecutionSpec as ExecutionSpec
+    from flwr.supercore.superexec.executor import LaunchResult as LaunchResult
+    from flwr.supercore.superexec.executor.subprocess_executor import (
+        SubprocessExecutor as SubprocessExecutor,
+    )
+    from flwr.superlink.grid.http_grid import HttpGrid as HttpGrid
+    from flwr.supernode.cli import flwr_clientapp as flwr_clientapp
+
+TESTED_VERSIONS = ("1.41", "1.42")
+REQUIREMENT = "flwr>=1.41,<1.43"
+
+PRIVATE = {
+    "ConfirmMessageReceivedRequest": "flwr.proto.message_pb2",
+    "ErrorCode": "flwr.common.constant",
+    "ExecutionSpec": "flwr.supercore.superexec.executor",
+    "HttpGrid": "flwr.superlink.grid.http_grid",
+    "LaunchResult": "flwr.supercore.superexec.executor",
+    "PullAppMessagesRequest": "flwr.proto.runtime_pb2",
+    "PullAppMessagesResponse": "flwr.proto.runtime_pb2",
+    "Run": "flwr.supercore.run",
+    "SubprocessExecutor": "flwr.supercore.superexec.executor.subprocess_executor",
+    "TaskType": "flwr.supercore.constant",
+    "flower_superexec": "flwr.supercore.cli.flower_superexec",
+    "flwr_clientapp": "flwr.supernode.cli",
+    "get_object_body": "flwr.supercore.inflatable.inflatable_object",
+    "get_object_children_ids_from_object_content": "flwr.supercore.inflatable.inflatable_object",
+}
+
+
+class FlowerVersionError(ImportError):
+    """The installed Flower is not one that this package was tested with.
+
+    Parameters
+    ----------
+    detail : str, optional
+        What is missing in it.
+    """
+
+    def __init__(self, detail: str = "") -> None:
+        first, last = TESTED_VERSIONS[0], TESTED_VERSIONS[-1]
+        missing = f"{detail}; " if detail else ""
+        super().__init__(
+            f"strategies was tested with Flower {first} to {last}, this is {flwr.__version__}: "
+            f"{missing}install {REQUIREMENT!r}"
+        )
+
+
+if ".".join(flwr.__version__.split(".")[:2]) not in TESTED_VERSIONS:
+    raise FlowerVersionError
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of ``PRIVATE`` on first use."""
+    if name not in PRIVATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = _load(PRIVATE[name], name)
+    return value
+
+
+def _load(module: str, name: str) -> Any:
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise FlowerVersionError(f"{module} has no {name}") from error
+
+
+def _require(owner: Any, attribute: str) -> None:
+    if not hasattr(owner, attribute):
+        raise FlowerVersionError(f"{getattr(owner, '__name__', owner)!r} has no {attribute}")
+
+
+# ---- messages --------------------------------------------------------------------------------
+
+
+def message_to_bytes(message: Message) -> bytes:
+    """Serialise a message with its metadata, in Flower's own format."""
+    return _load("flwr.common.serde", "message_to_proto")(message).SerializeToString()
+
+
+def message_from_bytes(data: bytes) -> Message:
+    """Read what :func:`message_to_bytes` has written."""
+    proto = _load("flwr.proto.message_pb2", "Message").FromString(data)
+    return _load("flwr.common.serde", "message_from_proto")(proto)
+
+
+def records_to_bytes(records: RecordDict) -> bytes:
+    """Serialise records, as a message or the state of a node holds them."""
+    return _load("flwr.common.serde", "recorddict_to_proto")(records).SerializeToString()
+
+
+def records_from_bytes(data: bytes) -> RecordDict:
+    """Read what :func:`records_to_bytes` has written."""
+    proto = _load("flwr.proto.recorddict_pb2", "RecordDict").FromString(data)
+    return _load("flwr.common.serde", "recorddict_from_proto")(proto)
+
+
+def set_metadata(message: Message, **fields: Any) -> None:
+    """Overwrite read-only fields of a message's metadata, such as ``message_id``."""
+    for name, value in fields.items():
+        _require(message.metadata, f"_{name}")
+        vars(message.metadata)[f"_{name}"] = value
+
+
+def unavailable_reply(announced: Any, reason: str) -> Message:
+    """Return the error message that stands for a reply whose contents cannot be read.
+
+    Parameters
+    ----------
+    announced : protobuf message
+        Metadata of the reply.
+    reason : str
+    """
+    metadata = Metadata(
+        run_id=announced.run_id,
+        message_id="",
+        src_node_id=announced.src_node_id,
+        dst_node_id=announced.dst_node_id,
+        reply_to_message_id=announced.reply_to_message_id,
+        group_id=announced.group_id,
+        created_at=announced.created_at,
+        ttl=announced.ttl,
+        message_type=_load("flwr.supercore.constant", "SYSTEM_MESSAGE_TYPE"),
+    )
+    code = _load("flwr.common.constant", "ErrorCode").REPLY_MESSAGE_UNAVAILABLE
+    return _load("flwr.app.message", "make_message")(metadata, error=Error(code, reason))
+
+
+# ---- runs and grids --------------------------------------------------------------------------
+
+
+def set_identity(run_id: int, node_id: int, task_id: int) -> None:
+    """Set the identity that messages are stamped with; only Flower's own processes have one."""
+    identity = _load("flwr.supercore.task_identity", "TaskIdentity")
+    identity.run_id, identity.node_id, identity.task_id = run_id, node_id, task_id
+
+
+def empty_run(run_id: int) -> "Run":
+    """Return a run without an app."""
+    return __getattr__("Run").create_empty(run_id)
+
+
+def runtime_client(grid: "HttpGrid") -> Any:
+    """Return the client through which a grid calls the SuperLink's Runtime API."""
+    _require(grid, "_runtime_client")
+    return grid._runtime_client
+
+
+def with_client(grid: "HttpGrid", client: Any) -> "HttpGrid":
+    """Return a copy of a grid that calls the Runtime API through another client."""
+    _require(grid, "_client")
+    other = copy.copy(grid)
+    other._client = client
+    return other
+
+
+# ---- the SuperExec ---------------------------------------------------------------------------
+
+
+def use_executor(make_executor: "Callable[[], SubprocessExecutor]") -> None:
+    """Make ``flower-superexec`` start its tasks through another executor."""
+    module = import_module("flwr.supercore.superexec.run_superexec")
+    _require(module, "get_executor")
+    vars(module)["get_executor"] = lambda *_, **__: make_executor()

@@ -1,0 +1,73 @@
+"""What a training session requires of its strategy."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+
+from strategies.checkpoint import Checkpoints
+from strategies.clock import Clock
+from strategies.compression import Compression
+from strategies.guard import Guard
+from strategies.optimizers import ServerOptimizer
+
+Event = dict[str, Any]
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class SessionStrategy(Protocol):
+    """Settings and hooks of a strategy, as :class:`strategies.session.Session` uses them.
+
+    The attributes are described in :class:`strategies.BufferedAsync`, the hooks that begin with
+    ``configure`` and ``aggregate`` in Flower's ``Strategy``.
+    """
+
+    arrayrecord_key: str
+    weighted_by_key: str | None
+    guard: Guard
+    compression: Compression | None
+    server_optimizer: ServerOptimizer
+    min_available_nodes: int
+    flush_after: float | None
+    fraction_evaluate: float
+    poll_interval: float
+    refresh_interval: float
+    backoff: float
+    max_backoff: float
+    nodes: Callable[[Grid], Iterable[int]]
+    member_of: Callable[[int], int]
+    on_event: Callable[[Event], None]
+    on_version: Callable[[int, ArrayRecord, MetricRecord | None], None]
+    checkpoint: Checkpoints | None
+    clock: Clock | None
+    seed: int
+
+    def updates_needed(self, nodes: int) -> int:
+        """Return K, when `nodes` nodes take part."""
+
+    def time_to_live(self, node_id: int) -> float:
+        """Return the time-to-live of messages to a node, in seconds."""
+
+    def check_staleness(self, staleness: int) -> None:
+        """Raise :class:`strategies.guard.RejectedError` for an update that is too stale."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the train messages to send now."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the arrays of the next version and its metrics; no arrays: discard the replies."""
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the evaluate messages to send now."""
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return the metrics of an evaluated version."""

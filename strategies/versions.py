@@ -1,0 +1,96 @@
+"""The versions of the model: the newest, and the older ones that updates still refer to."""
+
+from collections.abc import Collection, Sequence
+from logging import ERROR
+
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.common.logger import log
+
+from strategies.arrays import Layout, to_arrays, to_record
+from strategies.buffer import Update
+from strategies.merge import MergeRule
+from strategies.optimizers import ServerOptimizer
+
+
+class Versions:
+    """Versions as vectors; version 0 is the initial arrays.
+
+    Parameters
+    ----------
+    initial_arrays : ArrayRecord
+
+    Attributes
+    ----------
+    newest : int
+    layout : Layout
+    bases : dict of int to array of shape (P,)
+        Vector of each version in use.
+
+    Raises
+    ------
+    ValueError
+        If the initial arrays are empty, not finite, or not of real numbers.
+    """
+
+    def __init__(self, initial_arrays: ArrayRecord) -> None:
+        arrays = to_arrays(initial_arrays)
+        self.layout = Layout(arrays)
+        self.newest = 0
+        self.bases = {0: self.layout.flatten(arrays)}
+        if not np.all(np.isfinite(self.bases[0])):
+            raise ValueError("initial_arrays holds a value that is not finite")
+
+    def merge(
+        self,
+        updates: Sequence[Update],
+        weights: np.ndarray,
+        rule: MergeRule,
+        optimizer: ServerOptimizer,
+        relative_to_newest: bool,
+    ) -> ArrayRecord | None:
+        """Compute the arrays of the next version; it becomes one by :meth:`add`.
+
+        Parameters
+        ----------
+        updates : sequence of Update
+        weights : array of float64, shape (K,)
+        rule : callable
+            See :mod:`strategies.merge`.
+        optimizer : ServerOptimizer
+        relative_to_newest : bool
+            Take the differences to the newest version instead of the base of each update.
+
+        Returns
+        -------
+        ArrayRecord or None
+            None if the arrays would not be finite; the optimiser is then left as it was.
+        """
+        theta = self.bases[self.newest].astype(np.float64)
+        deltas = [update.delta for update in updates]
+        if relative_to_newest:
+            deltas = [u.delta + (self.bases[u.base_version] - theta) for u in updates]
+        before = {name: array.copy() for name, array in optimizer.state.items()}
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays = self.layout.unflatten(optimizer.step(theta, rule(deltas, weights)))
+        if not all(np.all(np.isfinite(array)) for array in arrays.values()):
+            log(ERROR, "version %s would not be finite: its updates are discarded", self.newest + 1)
+            optimizer.state.clear()
+            optimizer.state.update(before)
+            return None
+        return to_record(arrays)
+
+    def add(self, arrays: ArrayRecord) -> None:
+        """Make these arrays the newest version."""
+        self.newest += 1
+        self.bases[self.newest] = self.layout.flatten(to_arrays(arrays))
+
+    def forget_all_but(self, in_use: Collection[int]) -> None:
+        """Remove the versions that are neither the newest nor `in_use`."""
+        kept = {*in_use, self.newest}
+        self.bases = {version: base for version, base in self.bases.items() if version in kept}
+
+    def load(self, newest: int, bases: dict[int, np.ndarray]) -> ArrayRecord:
+        """Restore versions from a checkpoint; return the arrays of the newest."""
+        self.newest, self.bases = newest, bases
+        return to_record(self.layout.unflatten(bases[newest]))
