@@ -2,13 +2,14 @@
 # make test       ruff, mypy, import-linter, pytest
 # make test-slow  the tests that take minutes
 # make benchmark  speed of the world and of the strategy, as ratios in one run
+# make docs       the pages of docs/ and the API reference as one site, build/site/index.html
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow benchmark install lint clean
+.PHONY: demo test test-slow benchmark docs install lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fauno simulate --out $(OUT)
@@ -27,6 +28,9 @@ lint: $(VENV)/.installed-dev
 
 benchmark: $(VENV)/.installed-dev
 	$(BIN)/pytest -o python_files='bench_*.py' --benchmark-columns=median,rounds benchmarks
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(VENV)/.installed
 

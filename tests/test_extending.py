@@ -1,0 +1,100 @@
+"""The recipes of docs/extending.md run as they stand there, in a folder outside of the package."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fauno_flwr.cli.main import app
+from sim_env import plugins
+from tests.paths import ROOT
+
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+FILES = dict(re.findall(r'```python title="(\w+\.py)"\n(.+?)```', PAGE, re.DOTALL))
+RECIPES = {
+    title: (re.findall(r'title="(\w+)\.py"', text), re.findall(r"^\$ (.+)$", text, re.MULTILINE))
+    for title, text in re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+}
+COMMANDS = [(title, command) for title, (_, commands) in RECIPES.items() for command in commands]
+# The smallest sizes; settings of a command come before them.
+WORLD = ["evaluation.worlds=1", "evaluation.window=50", "evaluation.warmup=0"]
+TRAINING = ["topology.clusters=1", "training.worlds=1", "training.ticks=16", "training.warmup=0"]
+TINY = {"compare": WORLD, "train": [*WORLD, *TRAINING, "federation.versions=1"], "experiment": []}
+OWN_PROCESS = ("Heuristic", "Experiment")  # as a user starts them
+
+
+def arguments(command: str) -> list[str]:
+    """Return the arguments of a command of the page, with the smallest sizes."""
+    program, name, *options = shlex.split(command)
+    assert program == "fauno"
+    return [name, *options, *TINY[name]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Work in a folder with the files of all recipes; afterwards nothing of it can be imported."""
+    path = tmp_path_factory.mktemp("recipes")
+    for name, code in FILES.items():
+        (path / name).write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setattr(plugins, "_folders", [])
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield path
+    for name in FILES:
+        sys.modules.pop(name.removesuffix(".py"), None)
+
+
+def test_there_is_a_recipe_for_each_part() -> None:
+    assert [title for title, (files, _) in RECIPES.items() if files] == [
+        "Heuristic",
+        "Reward",
+        "Observation",
+        "Topology",
+        "Workload",
+        "Staleness rule",
+        "Merge rule",
+        "Server optimiser",
+        "Algorithm",
+        "Network",
+        "Method",
+        "Experiment",
+    ]
+
+
+def test_each_recipe_is_one_short_file_that_a_command_uses_by_import_path() -> None:
+    used = " ".join(command for _, command in COMMANDS)
+    for title, (files, _) in RECIPES.items():
+        for name in files:
+            imported = any(f"from {name} import" in code for code in FILES.values())
+            assert f"{name}:" in used or imported, title
+            assert len(FILES[f"{name}.py"].splitlines()) <= 20, title
+    assert len(FILES["my_rule.py"].splitlines()) <= 15
+
+
+@pytest.mark.parametrize(("title", "command"), COMMANDS, ids=[title for title, _ in COMMANDS])
+def test_a_recipe_runs(title: str, command: str, folder: Path) -> None:
+    if title in OWN_PROCESS:
+        code = "from fauno_flwr.cli.main import app; app()"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code, *arguments(command)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        output, exit_code = done.stdout + done.stderr, done.returncode
+    else:  # the imports of a process of its own would take longer than the command
+        result = CliRunner().invoke(app, arguments(command))
+        output, exit_code = result.output, result.exit_code
+    assert exit_code == 0, output
+    if title == "Experiment":
+        output = (folder / "results" / "forgetting" / "results.md").read_text()
+        assert "half-life 1" in output
+    assert "ShortestExpectedDelay" in output
+    assert ("MyRule" in output) == ("my_rule:MyRule" in command)
