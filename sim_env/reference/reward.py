@@ -3,17 +3,16 @@
 import math
 
 from sim_env.engine.net import Net
-from sim_env.engine.reward import REWARDS
+from sim_env.engine.reward import DELAY, PEERSIMGYM_DENSE
 
 Slot = dict[str, float]  # queue, wait, execute, send, back; of a slot as a node knows it
 
 
 def decision_reward(net: Net, n: int, k: int, slots: list[Slot]) -> float:
     """Compute what node n earns for a decision for its slot k."""
-    kind = REWARDS[net.reward.kind]
-    if kind == "delay":
+    if net.reward.kind == DELAY:
         return delay_reward(net, n, k, slots[k])
-    if kind == "peersimgym_dense":
+    if net.reward.kind == PEERSIMGYM_DENSE:
         return peersimgym_dense(net, n, k, slots)
     return 0.0
 
