@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sim_env.engine.observation import Observation
 
 REWARDS = ("delay", "peersimgym_dense", "sparse", "outcome")
+"""Names of the built-in rewards: see :class:`RewardSpec`."""
 DELAY, PEERSIMGYM_DENSE, SPARSE, OUTCOME = range(len(REWARDS))
 PYTHON = len(REWARDS)  # a function of your own: compiled code sees zeros
 GROUP = "fauno.rewards"  # of entry points
