@@ -18,7 +18,7 @@ PAGES = {
     "examples/reuse.md": "examples/reuse/README.md",
 }
 _LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
-_ROLE = re.compile(r":(?:class|data|func|meth|mod):`~?([^`]+)`")
+_ROLE = re.compile(r":[a-z]+:`~?([^`]+)`")
 _LITERAL_BLOCK = re.compile(r"::$", re.MULTILINE)
 
 

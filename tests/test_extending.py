@@ -2,15 +2,20 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from fauno_flwr.cli.main import app
+from fauno_flwr.experiments import runner
+from fauno_flwr.experiments.cells import run_cell
+from fauno_flwr.experiments.design import Cell
 from sim_env import plugins
 from tests.paths import ROOT
 
@@ -25,7 +30,6 @@ COMMANDS = [(title, command) for title, (_, commands) in RECIPES.items() for com
 WORLD = ["evaluation.worlds=1", "evaluation.window=50", "evaluation.warmup=0"]
 TRAINING = ["topology.clusters=1", "training.worlds=1", "training.ticks=16", "training.warmup=0"]
 TINY = {"compare": WORLD, "train": [*WORLD, *TRAINING, "federation.versions=1"], "experiment": []}
-OWN_PROCESS = ("Heuristic", "Experiment")  # as a user starts them
 
 
 def arguments(command: str) -> list[str]:
@@ -78,23 +82,44 @@ def test_each_recipe_is_one_short_file_that_a_command_uses_by_import_path() -> N
     assert len(FILES["my_rule.py"].splitlines()) <= 15
 
 
+def in_process(cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Compute cells here instead of in workers of Ray."""
+    for cell in cells:
+        yield cell, run_cell(cell)
+
+
 @pytest.mark.parametrize(("title", "command"), COMMANDS, ids=[title for title, _ in COMMANDS])
-def test_a_recipe_runs(title: str, command: str, folder: Path) -> None:
-    if title in OWN_PROCESS:
-        code = "from fauno_flwr.cli.main import app; app()"
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code, *arguments(command)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        output, exit_code = done.stdout + done.stderr, done.returncode
-    else:  # the imports of a process of its own would take longer than the command
-        result = CliRunner().invoke(app, arguments(command))
-        output, exit_code = result.output, result.exit_code
-    assert exit_code == 0, output
+def test_a_recipe_runs(
+    title: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "through_ray", lambda address: in_process)
+    result = CliRunner().invoke(app, arguments(command))
+    assert result.exit_code == 0, result.output
+    check(title, command, result.output, folder)
+
+
+@pytest.mark.parametrize(
+    ("title", "command"),
+    [
+        pytest.param(title, command, marks=[pytest.mark.slow] if title == "Experiment" else [])
+        for title, command in COMMANDS
+        if title in ("Heuristic", "Experiment")
+    ],
+)
+def test_a_recipe_runs_as_a_user_starts_it(title: str, command: str, folder: Path) -> None:
+    """In a process that does not look for modules in the working directory by itself."""
+    code = "from fauno_flwr.cli.main import app; app()"
+    process = [sys.executable, "-P", "-c", code, *arguments(command)]
+    done = subprocess.run(process, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check(title, command, done.stdout, folder)
+
+
+def check(title: str, command: str, output: str, folder: Path) -> None:
+    """Assert that the tables hold the baselines, and what the recipe adds to them."""
     if title == "Experiment":
         output = (folder / "results" / "forgetting" / "results.md").read_text()
+        shutil.rmtree(folder / "results" / "forgetting")
         assert "half-life 1" in output
     assert "ShortestExpectedDelay" in output
     assert ("MyRule" in output) == ("my_rule:MyRule" in command)

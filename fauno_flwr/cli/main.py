@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import wraps
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fauno_flwr import __version__
 from fauno_flwr.cli import deploy, world
 from fauno_flwr.cli.compare import compare
 from fauno_flwr.cli.evaluate import evaluate
@@ -49,7 +49,7 @@ COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
 def print_version(requested: bool) -> None:
     """Print the version and exit, if requested."""
     if requested:
-        typer.echo(f"fauno-flwr {version('fauno-flwr')}")
+        typer.echo(f"fauno-flwr {__version__}")
         raise typer.Exit
 
 

@@ -1,9 +1,10 @@
 """The summary of a run: ``summary.json`` and the figures."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
+from fauno_flwr import __version__
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import SCHEMA_VERSION, read_lines
@@ -51,10 +52,5 @@ def write_summary(run: RunContext, rows: list[dict[str, Any]], versions: int) ->
 
 def software_versions() -> dict[str, str]:
     """Return the versions of the software that the results depend on."""
-    found = {"python": platform.python_version()}
-    for package in ("fauno-flwr", "flwr", "numba", "numpy", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # this one, in a FAB
-            found[package] = "not installed"
-    return found
+    libraries = {package: version(package) for package in ("flwr", "numba", "numpy", "torch")}
+    return {"python": platform.python_version(), "fauno-flwr": __version__, **libraries}

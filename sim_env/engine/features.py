@@ -191,6 +191,7 @@ OBSERVATIONS = {
     "full": Encoding(12, 10, encode_full, delay=7),
     "paper": Encoding(7, 3, encode_paper),
 }
+"""The built-in observations by name."""
 GROUP = "fauno.observations"  # of entry points
 
 

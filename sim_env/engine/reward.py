@@ -20,6 +20,7 @@ from sim_env.engine.features import BACK, CAPACITY, EXECUTE, QUEUE, SEND, SPEED,
 from sim_env.errors import require_number
 
 REWARDS = ("delay", "peersimgym_dense", "sparse", "outcome")
+"""Names of the built-in rewards: see :class:`RewardSpec`."""
 DELAY, PEERSIMGYM_DENSE, SPARSE, OUTCOME = range(len(REWARDS))
 PYTHON = len(REWARDS)  # a function of your own: compiled code sees zeros
 GROUP = "fauno.rewards"  # of entry points

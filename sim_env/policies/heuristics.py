@@ -15,6 +15,7 @@ from sim_env.engine.observation import Observation
 from sim_env.errors import shown
 
 Policy = Callable[[Observation, np.random.Generator], np.ndarray]
+"""A policy: ``(observation, rng) -> actions`` of R decisions, whole numbers of shape (R,)."""
 
 
 def local(observation: Observation, rng: np.random.Generator) -> np.ndarray:
@@ -71,6 +72,7 @@ POLICIES: dict[str, Policy] = {
     "random": random,
     "local": local,
 }
+"""The built-in heuristics by name."""
 TITLES = {
     "sed": "ShortestExpectedDelay",
     "threshold": "Threshold",
