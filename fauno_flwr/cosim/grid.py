@@ -28,8 +28,8 @@ from fauno_flwr.federation.protocol import (
     node_record,
 )
 from fauno_flwr.learning.metrics import task_metrics
+from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from fauno_flwr.learning.rollout import Recorder
 from sim_env.engine.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World

@@ -16,8 +16,9 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.policy import ActorPolicy
+from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from fauno_flwr.learning.rollout import Recorder, Weights
+from fauno_flwr.learning.rollout import Weights
 from fauno_flwr.learning.transitions import Decisions
 from sim_env.policies.compiled import LQRAND
 from sim_env.scenario import Scenario
