@@ -21,6 +21,16 @@ from sim_env.errors import require_choice
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
 _PLACES = (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf")
 
+# Settings that are no single value; OmegaConf's own errors name Python types.
+EXAMPLES = {
+    "cosim.slowdown": "{rpi_3: 10, nuc_0: 2}",
+    "dynamics.nodes": "{rpi_3: [{down: 20, up: 60}], nuc_0: [{down: 100}]}",
+    "dynamics.links": "{rpi_3/nuc_0: [{down: 20, up: 60}]}",
+    "evaluation.policies": "[sed, my_module:MyRule]",
+    "workload.schedule.steps": "[{multiplier: 1, seconds: 100}, {multiplier: 2.5, seconds: 50}]",
+    "workload.source_rates": "{rpi_3: 2, rpi_1*: 0.5}",
+}
+
 
 def conf_dir() -> Path:
     """Return the folder ``conf``, wherever this package was installed."""
@@ -126,6 +136,8 @@ def _build(layers: Sequence[Any]) -> RunConfig:
         except OmegaConfBaseException as error:
             inner = getattr(error, "full_key", None)
             path = name if kind is None or not inner else f"{name}.{inner}"
+            if kind is not None:
+                _require_structures(kind, name, value)
             raise ConfigError(f"{path}: {_first_line(error)}") from error
     try:
         built = OmegaConf.to_object(merged)
@@ -141,6 +153,19 @@ def _group_class(name: str, value: Any) -> type | None:
         return config_class(value.get("algorithm", PPO))
     kind = type(getattr(RunConfig(), name))
     return kind if dataclasses.is_dataclass(kind) else None
+
+
+def _require_structures(kind: type, group: str, values: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` for a map or list of another form than its example."""
+    for setting, example in EXAMPLES.items():
+        owner, _, key = setting.partition(".")
+        written = OmegaConf.select(OmegaConf.create(dict(values)), key) if owner == group else None
+        if written is None:
+            continue
+        try:
+            OmegaConf.update(OmegaConf.structured(kind), key, written)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{setting} is {written!s}: must be of the form {example}") from error
 
 
 def _require_keys(kind: type, prefix: str, values: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from sim_env.envs.single import SELF
 from sim_env.errors import require_choice, require_number
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
-from sim_env.policies.heuristics import require_policy
+from sim_env.policies.heuristics import POLICIES, require_policy
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.workload.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
@@ -107,7 +107,8 @@ class WorldConfig:
     def __post_init__(self) -> None:
         require_choice("world.kind", self.kind, WORLDS)
         require_number("world.nodes", self.nodes, at_least=1)
-        require_policy(self.heuristic, "world.heuristic")
+        # The loop of the service is compiled: it knows the built-in heuristics only.
+        require_choice("world.heuristic", self.heuristic, POLICIES)
         require_number("world.keep", self.keep, at_least=1)
         require_number("world.patience", self.patience, above=0)
         if self.address:

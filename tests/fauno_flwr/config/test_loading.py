@@ -156,6 +156,32 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
         ("ether2", ["federation.server_optimizer=[1]"], "federation.server_optimizer is [1]"),
         ("ether2", ["federation.max_norm=0"], "federation.max_norm is 0"),
         ("ether2", ["cosim.slowdown={rpi_3: 0}"], "cosim.slowdown.rpi_3 is 0"),
+        (
+            "ether2",
+            ["cosim.slowdown='rpi_3 10'"],
+            "cosim.slowdown is rpi_3 10: must be of the form {rpi_3: 10, nuc_0: 2}",
+        ),
+        (
+            "ether2",
+            ["dynamics.nodes='rpi_3 20-60'"],
+            "dynamics.nodes is rpi_3 20-60: must be of the form {rpi_3: [{down: 20, up: 60}]",
+        ),
+        (
+            "ether2",
+            ["dynamics.nodes={rpi_3: [{dwn: 20}]}"],
+            "dynamics.nodes is {'rpi_3': [{'dwn': 20}]}: must be of the form {rpi_3: [{down: 20",
+        ),
+        (
+            "ether2",
+            ["workload.schedule.steps=1-100"],
+            "workload.schedule.steps is 1-100: must be of the form [{multiplier: 1, seconds: 100}",
+        ),
+        ("ether2", ["world.heuristic=my_module:Rule"], "world.heuristic is 'my_module:Rule'"),
+        (
+            "ether2",
+            ["physics.quirks.queue_ordr=lifo"],
+            "key is 'physics.quirks.queue_ordr': must be one of physics.quirks.queue_order, ",
+        ),
     ],
 )
 def test_bad_settings_get_one_sentence(conf: str, overrides: list[str], sentence: str) -> None:
