@@ -9,7 +9,7 @@ import torch
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.ppo import Population
-from fauno_flwr.learning.rollout import Recorder
+from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.tasks.edge import collect
 from sim_env.envs.single import EdgeVectorEnv
 from sim_env.world import World

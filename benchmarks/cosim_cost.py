@@ -1,7 +1,7 @@
 """Cost of co-simulation with 10, 100 and 1,000 nodes that learn.
 
-``python benchmarks/cosim_cost.py [NODES ...]`` trains grids of so many nodes, each in a process
-of its own, and prints CPU seconds of one core, which depend little on other load.
+``python benchmarks/cosim_cost.py [NODES ...]`` trains grids of so many nodes, each size in a
+process of its own, and prints CPU seconds of one core, which depend little on other load.
 """
 
 import logging

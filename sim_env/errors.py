@@ -53,7 +53,7 @@ def _require(
 
 
 def _finite(value: object, kind: type) -> float | None:
-    """The value as a float, None if it is not a finite number of that kind."""
+    """Convert a value to a float; None if it is not a finite number of that kind."""
     if isinstance(value, bool) or not isinstance(value, kind):
         return None
     try:
@@ -73,7 +73,7 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
 
 
 def require_path(name: str, value: object) -> Path:
-    """`value` as a path, with ``~`` expanded; ``ValueError`` if it cannot be one."""
+    """Return `value` as a path with ``~`` expanded; raise ``ValueError`` if it cannot be one."""
     if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         raise ValueError(f"{name} is {shown(value)}: must be the path of a file")
     try:
@@ -89,7 +89,9 @@ def require_kind(name: str, value: object, kind: type | tuple[type, ...], allowe
 
 
 def require_seeds(seeds: object) -> np.ndarray:
-    """`seeds` as an array of uint64; ``ValueError`` unless they are whole numbers from 0 to 2^64-1.
+    """Return `seeds` as an array of uint64.
+
+    Raise ``ValueError`` unless they are whole numbers from 0 to 2^64 - 1.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def require_seeds(seeds: object) -> np.ndarray:
 
 
 def shown(value: object) -> str:
-    """The value as it stands in a sentence: on one line, not longer than half of one."""
+    """Return a value as text for a sentence: on one line, of at most 60 characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer with more digits than Python prints

@@ -25,9 +25,9 @@ class Interval:
 
 
 def interval(values: np.ndarray) -> Interval:
-    """95 % Student interval of the mean of independent values.
+    """Compute the 95 % Student interval of the mean of independent values.
 
-    Worlds in which the value is not defined (NaN) are left out; of a single value the interval is
+    NaN (a value that a world does not define) is left out; the interval of a single value is
     unbounded.
     """
     values = np.asarray(values, float)
@@ -37,7 +37,7 @@ def interval(values: np.ndarray) -> Interval:
     mean = float(values.mean())
     if len(values) == 1:
         return Interval(mean, float("-inf"), float("inf"))
-    from scipy import stats  # here: it is slow to import, and a node that trains needs no interval
+    from scipy import stats  # slow to import, and not needed for training
 
     half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half)
@@ -59,11 +59,11 @@ def run_policy(
     policy : Policy
         Decides for all agents.
     seeds : sequence of int
-        Same seed, same arrivals, whatever the policy.
+        The arrivals of a seed are the same for every policy.
     warmup : int, default 600
         Ticks before the window.
     window : int, default 2000
-        Ticks of the window; arrivals go on after it until its tasks have ended.
+        Ticks of the window; arrivals continue after it until its tasks have ended.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def run_policy(
     Raises
     ------
     ValueError
-        For a policy that cannot be called, seeds or ticks that cannot be, or more than 10^8 ticks.
+        For a policy that cannot be called, impossible seeds or ticks, or more than 10^8 ticks.
     """
     if not callable(policy):
         raise ValueError(
@@ -100,7 +100,7 @@ def run_policies(
     warmup: int = 600,
     window: int = 2000,
 ) -> list[dict[str, Any]]:
-    """:func:`run_policy` for each of several policies, and :func:`summarise` of it all."""
+    """Run several policies by :func:`run_policy`, and :func:`summarise` the results."""
     return summarise(
         {
             name: run_policy(scenario, policy, seeds, warmup=warmup, window=window)
@@ -110,14 +110,14 @@ def run_policies(
 
 
 def by_world(results: Mapping[str, Metrics], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """One row per policy and world, as a table for other programs.
+    """Tabulate the results, one row per policy and world.
 
     Parameters
     ----------
     results : mapping of str to Metrics
         From :func:`run_policy` with these seeds.
     seeds : sequence of int
-        Of the worlds; rows of the same seed are of the same arrivals.
+        Of the worlds; rows of the same seed have the same arrivals.
 
     Returns
     -------
@@ -149,14 +149,14 @@ def by_world(results: Mapping[str, Metrics], seeds: Sequence[int]) -> list[dict[
 def summarise(
     results: Mapping[str, Metrics], baselines: Sequence[str] = ("lq", "sed", "threshold")
 ) -> list[dict[str, Any]]:
-    """One row per policy, ready for JSON.
+    """Summarise the results, one row per policy, ready for JSON.
 
     Parameters
     ----------
     results : mapping of str to Metrics
         From :func:`run_policy` with the same seeds.
     baselines : sequence of str
-        Policies to which the others are compared world by world.
+        Policies with which the others are compared world by world.
 
     Returns
     -------

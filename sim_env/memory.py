@@ -1,4 +1,4 @@
-"""How much memory there is: a request that cannot be met ends in a sentence, not in a kill."""
+"""Memory checks: a request that does not fit raises an error instead of killing the process."""
 
 import math
 import sys
@@ -7,9 +7,8 @@ from pathlib import Path
 import psutil
 
 GIGABYTE = 1e9
-# Bytes of the state of a world, see engine/state.py: whatever its size (wheel and histogram, with
-# a copy of it for the metrics), of a node, of a slot, of a stream of births, and of a place for a
-# task.
+# Bytes of the state of a world, see engine/state.py: of a fixed size (wheel and histogram, with a
+# copy of it for the metrics), per node, slot, stream of births, and place for a task.
 WORLD_BYTES, NODE_BYTES, SLOT_BYTES, STREAM_BYTES, TASK_BYTES = 75_000, 140, 1, 8, 80
 # Limit of this container, version 2 and version 1 of Linux' control groups.
 CGROUP_LIMITS = (
@@ -19,7 +18,7 @@ CGROUP_LIMITS = (
 
 
 def available_memory() -> float:
-    """Bytes that this process may still take: of the machine, its container and its rlimit."""
+    """Return the bytes that the machine, the container and the rlimit leave to this process."""
     process = psutil.Process().memory_info()
     room = [float(psutil.virtual_memory().available)]
     for path in CGROUP_LIMITS:
@@ -42,7 +41,7 @@ def require_memory(what: str, needed: float) -> None:
     Parameters
     ----------
     what : str
-        Subject of the sentence, with the value that makes it large.
+        Subject of the error message, with the value that makes it large.
     needed : float
         Bytes, estimated.
     """
@@ -66,7 +65,7 @@ def require_worlds(
     slots, streams : int
         Slots of all nodes, and streams of births, of a world.
     delay : int
-        Ticks after which neighbours know a queue length; so many of them are remembered.
+        Ticks after which neighbours know a queue length; that many lengths are kept.
     tasks : int
         Tasks that a world has room for.
     """

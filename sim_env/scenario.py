@@ -6,10 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
+from sim_env.engine.decision_reward import find_reward
 from sim_env.engine.features import OBSERVATIONS, find_encoding, require_observation
 from sim_env.engine.net import Net, compile_net
 from sim_env.engine.physics import PhysicsSpec, Quirks
-from sim_env.engine.reward import RewardSpec, find_reward
+from sim_env.engine.reward import RewardSpec
 from sim_env.errors import require_choice, require_kind
 from sim_env.network.failures import DynamicsSpec, Outages
 from sim_env.network.graph import Topology

@@ -1,7 +1,7 @@
 """Asynchronous federated strategies for Flower.
 
-``from strategies import BufferedAsync`` and use it where a Flower strategy is used; the page
-``docs/strategies.md`` shows how. ``InMemoryGrid`` tests any strategy of Flower in one process.
+:class:`BufferedAsync` and its presets are used like any strategy of Flower; see
+``docs/strategies.md``. :class:`InMemoryGrid` runs a whole federation in one process, for tests.
 """
 
 from strategies.buffered_async import BufferedAsync

@@ -98,7 +98,9 @@ def _load(module: str, name: str) -> Any:
 
 def _require(owner: Any, attribute: str) -> None:
     if not hasattr(owner, attribute):
-        raise FlowerVersionError(f"{getattr(owner, '__name__', owner)!r} has no {attribute}")
+        raise FlowerVersionError(
+            f"{getattr(owner, '__name__', type(owner).__name__)} has no {attribute}"
+        )
 
 
 # ---- messages --------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class PollingGrid(Grid):
         return replies
 
     def may_answer(self, message_ids: Collection[str]) -> bool:
-        """Return whether a reply to any of these messages may still come."""
+        """Return whether any of these messages may still be answered."""
         return True
 
     def create_message(

@@ -291,7 +291,7 @@ class Session:
         self.exchange.emit("evaluated", version=evaluation.version, nodes=len(evaluation.replies))
 
     def _finish_evaluation(self, timeout: float) -> None:
-        """Evaluate the last version after training."""
+        """Evaluate the last version on the nodes, after training."""
         if self.strategy.fraction_evaluate == 0:
             return
         while self.exchange.now() < timeout and (self.evaluation or self.evaluated < self.version):
@@ -311,7 +311,7 @@ class Session:
             checkpoints.save(self.version, *self.state(), self.versions.layout.describe())
 
     def resume(self) -> None:
-        """Resume from the newest checkpoint, if the strategy wants to and there is one."""
+        """Resume from the newest checkpoint, if that is set and one exists."""
         checkpoints = self.strategy.checkpoint
         schema = self.versions.layout.describe()
         found = checkpoints.begin(schema) if checkpoints is not None else None

@@ -55,7 +55,7 @@ def peersimgym(
     others = {"--arrival-rate": arrival_rate, "--scale": scale, "--cycles": cycles}
     _require_one_form(config, files, others)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             decide = get_policy(policy)
             quirks = replace(original.PHYSICS.quirks, queue_order=queue_order)
@@ -75,7 +75,7 @@ def peersimgym(
                     undivided_frequencies=undivided_frequencies,
                 )
                 usual = per_second * (1000 if cycles is None else cycles)
-        for each in told:
+        for each in caught:
             typer.echo(f"fauno: {each.message}", err=True)
         found = original.measure(scenario, decide, seed, usual if ticks is None else ticks)
     except ValueError as error:

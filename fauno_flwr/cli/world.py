@@ -87,7 +87,7 @@ def status(
     ca: Annotated[Path | None, typer.Option(help="ca.crt of a service with certificates.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
 ) -> None:
-    """Tell how the tasks of a shared world fare, who served whose, and what each node did there."""
+    """Print how the tasks of a shared world ended, who served whose, and each node's work."""
     from fauno_flwr.shared_world.client import Access, WorldClient
     from fauno_flwr.shared_world.table import format_status
     from fauno_flwr.shared_world.wire import STATUS
@@ -98,7 +98,7 @@ def status(
     try:
         require_address("address", address)
         with WorldClient(Access.read(address, *files), STATUS_PATIENCE) as client:
-            told, _ = client.call(STATUS, {})
+            status, _ = client.call(STATUS, {})
     except (ValueError, ConnectionError) as error:
         raise ConfigError(str(error)) from error
-    typer.echo(json.dumps(told, indent=2) if as_json else format_status(told))
+    typer.echo(json.dumps(status, indent=2) if as_json else format_status(status))

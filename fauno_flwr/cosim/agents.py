@@ -13,7 +13,7 @@ ARRIVING, COLLECTING, UPDATING, RETURNING = "arriving", "collecting", "updating"
 
 
 @dataclass
-class Job:
+class RoundTrip:
     """A train message, from when it is sent until its reply arrives.
 
     Parameters
@@ -66,7 +66,7 @@ class Agent:
     progress : Progress
     since : int
         Tick from which its decisions are those of its present policy.
-    job : Job, optional
+    trip : RoundTrip, optional
         Train message in progress.
     """
 
@@ -76,4 +76,4 @@ class Agent:
     rng: np.random.Generator
     progress: Progress = field(default_factory=Progress)
     since: int = 0
-    job: Job | None = None
+    trip: RoundTrip | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.cosim.agents import ARRIVING, COLLECTING, RETURNING, UPDATING, Agent, Job
+from fauno_flwr.cosim.agents import ARRIVING, COLLECTING, RETURNING, UPDATING, Agent, RoundTrip
 from fauno_flwr.cosim.transport import Transport
 from fauno_flwr.federation.local_training import LocalTraining
 from fauno_flwr.federation.protocol import (
@@ -28,8 +28,8 @@ from fauno_flwr.federation.protocol import (
     node_record,
 )
 from fauno_flwr.learning.metrics import task_metrics
+from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from fauno_flwr.learning.rollout import Recorder
 from sim_env.engine.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World
@@ -128,7 +128,7 @@ class CosimGrid(LocalGrid):
     def run_until(self, end: int) -> None:
         """Run the world up to tick `end`, or until one more reply has arrived."""
         replies = len(self._replies)
-        self._step_jobs()
+        self._step_trips()
         while self.world.now < end and len(self._replies) == replies:
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
             if self._weights_changed:
@@ -139,52 +139,52 @@ class CosimGrid(LocalGrid):
             is_open = st.open[0] & st.up[0, transport.source]
             for key in transport.advance(span, is_open, self._tasks_on_links()):
                 self._arrive(self._agents[int(key)])
-            self._step_jobs()
+            self._step_trips()
 
-    def _jobs(self, *phases: str) -> Iterator[tuple[Agent, Job]]:
-        """Return the jobs in these phases, or in any, in the order of the agents."""
+    def _trips(self, *phases: str) -> Iterator[tuple[Agent, RoundTrip]]:
+        """Return the round trips in these phases, or in any, in the order of the agents."""
         for agent in self._agents:
-            if agent.job is not None and (not phases or agent.job.phase in phases):
-                yield agent, agent.job
+            if agent.trip is not None and (not phases or agent.trip.phase in phases):
+                yield agent, agent.trip
 
     def _next_due(self, end: int) -> int:
         now = self.world.now
-        due = [job.due for _, job in self._jobs(COLLECTING, UPDATING)]
-        expires = [math.ceil(job.expires) for _, job in self._jobs()]
+        due = [trip.due for _, trip in self._trips(COLLECTING, UPDATING)]
+        expires = [math.ceil(trip.expires) for _, trip in self._trips()]
         return max(now + 1, min([end, *due, *expires]))
 
-    def _step_jobs(self) -> None:
+    def _step_trips(self) -> None:
         """Start and finish the updates that are due, and fail the messages that have expired."""
         now, up = self.world.now, self.world.state.up[0]
-        for agent, job in self._jobs(ARRIVING, COLLECTING, UPDATING):
+        for agent, trip in self._trips(ARRIVING, COLLECTING, UPDATING):
             if not up[agent.node]:
-                self._drop(agent, job, NODE_UNAVAILABLE, "the node has failed")
-            elif job.phase == COLLECTING and job.due <= now:
-                self._start_update(agent, job)
-        done = [(agent, job) for agent, job in self._jobs(UPDATING) if job.due <= now]
-        if any(job.updated is None for _, job in done):
+                self._drop(agent, trip, NODE_UNAVAILABLE, "the node has failed")
+            elif trip.phase == COLLECTING and trip.due <= now:
+                self._start_update(agent, trip)
+        done = [(agent, trip) for agent, trip in self._trips(UPDATING) if trip.due <= now]
+        if any(trip.updated is None for _, trip in done):
             self._compute_updates()
-        for agent, job in done:
-            self._finish_update(agent, job)
-        for agent, job in list(self._jobs()):
-            if job.expires <= now:
-                self._drop(agent, job, MESSAGE_UNAVAILABLE, "time-to-live is over")
+        for agent, trip in done:
+            self._finish_update(agent, trip)
+        for agent, trip in list(self._trips()):
+            if trip.expires <= now:
+                self._drop(agent, trip, MESSAGE_UNAVAILABLE, "time-to-live is over")
 
-    # ---- the phases of a job -------------------------------------------------------------------
+    # ---- the phases of a trip -------------------------------------------------------------------
 
     def _arrive(self, agent: Agent) -> None:
         """Receive a message at the node of an agent, or its reply at the server."""
-        job = agent.job
-        if job is None:
+        trip = agent.trip
+        if trip is None:
             return
-        if job.phase == RETURNING:
-            agent.job = None
-            self._replies.append(self._reply(job))
+        if trip.phase == RETURNING:
+            agent.trip = None
+            self._replies.append(self._reply(trip))
             return
-        if job.training.begin():
+        if trip.training.begin():
             self._discard_decisions(agent)
-        job.totals = self.world.state.total.sum(axis=0)
-        self._collect(agent, job)
+        trip.totals = self.world.state.total.sum(axis=0)
+        self._collect(agent, trip)
 
     def _discard_decisions(self, agent: Agent) -> None:
         """Discard the decisions of an agent whose policy has changed."""
@@ -192,63 +192,63 @@ class CosimGrid(LocalGrid):
         agent.since = self.world.now
         self._weights_changed = True
 
-    def _collect(self, agent: Agent, job: Job) -> None:
-        job.phase = COLLECTING
-        job.due = max(self.world.now, agent.since + self.config.training.ticks)
+    def _collect(self, agent: Agent, trip: RoundTrip) -> None:
+        trip.phase = COLLECTING
+        trip.due = max(self.world.now, agent.since + self.config.training.ticks)
 
-    def _start_update(self, agent: Agent, job: Job) -> None:
+    def _start_update(self, agent: Agent, trip: RoundTrip) -> None:
         """Take the rollout; its update lasts as long as the speed of the node makes it."""
         now = self.world.now
         rollout = self._recorder.take(agent.index, now - self.config.training.ticks)
         agent.since = now
         passes = len(rollout) * self.config.agent.epochs
         ticks = self.config.cosim.training_work * passes / self.scenario.net.speed[agent.node]
-        job.rollout, job.phase = rollout, UPDATING
-        job.due = now + max(1, math.ceil(ticks * agent.slowdown))
+        trip.rollout, trip.phase = rollout, UPDATING
+        trip.due = now + max(1, math.ceil(ticks * agent.slowdown))
 
     def _compute_updates(self) -> None:
         """Compute all updates that have started: their inputs have not changed since."""
         started = [
-            (agent, job, job.rollout)
-            for agent, job in self._jobs(UPDATING)
-            if job.updated is None and job.rollout is not None
+            (agent, trip, trip.rollout)
+            for agent, trip in self._trips(UPDATING)
+            if trip.updated is None and trip.rollout is not None
         ]
         stack = self.population.select([agent.index for agent, _, _ in started])
         metrics = stack.update(
             [rollout for _, _, rollout in started],
-            np.array([job.training.learning_rate for _, job, _ in started]),
+            np.array([trip.training.learning_rate for _, trip, _ in started]),
             [agent.rng for agent, _, _ in started],
         )
-        for place, (_, job, rollout) in enumerate(started):
-            job.training.record(rollout, metrics[place])
-            job.updated = stack, place
+        for place, (_, trip, rollout) in enumerate(started):
+            trip.training.record(rollout, metrics[place])
+            trip.updated = stack, place
 
-    def _finish_update(self, agent: Agent, job: Job) -> None:
-        assert job.updated is not None
-        self.population.put(agent.index, *job.updated)
-        job.rollout = job.updated = None
+    def _finish_update(self, agent: Agent, trip: RoundTrip) -> None:
+        assert trip.updated is not None
+        self.population.put(agent.index, *trip.updated)
+        trip.rollout = trip.updated = None
         self._discard_decisions(agent)
-        if not job.training.complete:
-            self._collect(agent, job)
+        if not trip.training.complete:
+            self._collect(agent, trip)
             return
-        job.phase = RETURNING
-        job.update = job.training.update_record()
-        self._transport.send(str(agent.index), agent.node, self._server, job.update.count_bytes())
+        trip.phase = RETURNING
+        trip.update = trip.training.update_record()
+        self._transport.send(str(agent.index), agent.node, self._server, trip.update.count_bytes())
 
-    def _reply(self, job: Job) -> Message:
-        total = self.world.state.total.sum(axis=0) - job.totals
+    def _reply(self, trip: RoundTrip) -> Message:
+        total = self.world.state.total.sum(axis=0) - trip.totals
         lost = sum(int(total[column]) for column in OUTCOMES.values())
-        metrics = job.training.metrics(
+        metrics = trip.training.metrics(
             task_metrics(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
-            seconds=(self.world.now - job.sent_at) * self.tick,
+            seconds=(self.world.now - trip.sent_at) * self.tick,
         )
-        content = RecordDict({ARRAYS: job.update, METRICS: metrics})
-        return Message(content, reply_to=job.message)
+        content = RecordDict({ARRAYS: trip.update, METRICS: metrics})
+        return Message(content, reply_to=trip.message)
 
-    def _drop(self, agent: Agent, job: Job, code: int, reason: str) -> None:
+    def _drop(self, agent: Agent, trip: RoundTrip, code: int, reason: str) -> None:
         """Fail a message, wherever it is; the agent itself does not change."""
-        agent.job = None
-        self._replies.append(Message(Error(code, reason), reply_to=job.message))
+        agent.trip = None
+        self._replies.append(Message(Error(code, reason), reply_to=trip.message))
         self._transport.forget(str(agent.index))
 
     # ---- the network ---------------------------------------------------------------------------
@@ -295,7 +295,7 @@ class CosimGrid(LocalGrid):
     def _push(self, message: Message) -> str:
         agent = self._agents[message.metadata.dst_node_id - FIRST_NODE_ID]
         kind = message.metadata.message_type
-        if kind == TRAIN and (agent.job or not self.world.state.up[0, agent.node]):
+        if kind == TRAIN and (agent.trip or not self.world.state.up[0, agent.node]):
             return ""
         self._sent += 1
         message_id = f"message-{self._sent}"
@@ -312,7 +312,7 @@ class CosimGrid(LocalGrid):
     def _send(self, agent: Agent, message: Message) -> None:
         content, now = message.content, float(self.world.now)
         training = LocalTraining(self.config, self.population, agent.index, agent.progress, content)
-        agent.job = Job(message, training, now, now + message.metadata.ttl / self.tick)
+        agent.trip = RoundTrip(message, training, now, now + message.metadata.ttl / self.tick)
         size = content.array_records[ARRAYS].count_bytes()
         self._transport.send(str(agent.index), self._server, agent.node, size)
 

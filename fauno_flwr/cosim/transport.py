@@ -1,7 +1,7 @@
-"""Messages that travel the simulated network hop by hop and share its links.
+"""Transport of messages through the simulated network, hop by hop on shared links.
 
-A fluid model: what is on a link at the same time shares its capacity equally, and a node passes a
-message on when it has all of it (store and forward).
+A fluid model: the messages on a link share its capacity equally, and a node forwards a message
+once it has received all of it (store and forward).
 """
 
 from dataclasses import dataclass, field
@@ -15,20 +15,20 @@ from sim_env.scenario import Net
 
 @dataclass
 class Journey:
-    """A message on its way.
+    """A message in transit.
 
     Parameters
     ----------
     key : str
-        Its name.
+        Name of the message.
     rows : list of int
-        Links still ahead, as rows of ``net.rate``, the one that it is on first.
+        Remaining links, the present one first, as rows of ``net.rate``.
     bits : float
         Size.
     left : float
-        Bits that are not over that link yet.
+        Bits that the present link has yet to transfer.
     wait : float
-        Ticks of latency left once they are.
+        Ticks of latency that follow.
     """
 
     key: str
@@ -40,17 +40,17 @@ class Journey:
 
 @dataclass
 class Transport:
-    """The links of a network as messages see them.
+    """Transport of messages over the links of a network.
 
     Parameters
     ----------
     net : Net
-        Its ``rate`` is what messages leave over for tasks: the array is written to.
+        Its array ``rate`` is overwritten with the rates that messages leave for tasks.
 
     Attributes
     ----------
     source : array of int, shape (L,)
-        Node at which each link begins.
+        Node at which each link starts.
     """
 
     net: Net
@@ -72,7 +72,7 @@ class Transport:
                     self._graph.add_edge(node, other, row=int(self.net.first[node]) + slot)
 
     def route(self, source: int, target: int, bits: float) -> list[int]:
-        """Links of the way that takes the fewest ticks when nothing else travels."""
+        """Return the links of the route with the fewest ticks on an idle network."""
         known = self._routes.get((source, target, bits))
         if known is not None:
             return known
@@ -86,33 +86,33 @@ class Transport:
         return rows
 
     def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Links between neighbours, as rows of ``net.rate``."""
+        """Return the links between neighbours, as rows of ``net.rate``."""
         place = np.searchsorted(self._pairs, source * len(self.net.slots) + target)
         return np.asarray(self._order[place])
 
     def forget(self, key: str) -> None:
-        """Take a message out of the network."""
+        """Remove a message from the network."""
         self.journeys = [journey for journey in self.journeys if journey.key != key]
-        self._leave_over()
+        self._update_rates()
 
     def send(self, key: str, source: int, target: int, num_bytes: int) -> None:
-        """Let a message set out."""
+        """Send a message."""
         bits = 8.0 * num_bytes
         rows = self.route(source, target, bits)
         latency = float(self.net.latency[rows[0]]) if rows else 0.0
         self.journeys.append(Journey(key, rows, bits, bits, latency))
-        self._leave_over()
+        self._update_rates()
 
     def advance(self, ticks: float, open_links: np.ndarray, tasks: np.ndarray) -> list[str]:
-        """Let time pass; returns what has arrived, in order of arrival.
+        """Advance time; returns the keys of the messages that arrived, in that order.
 
         Parameters
         ----------
         ticks : float
         open_links : array of bool, shape (L,)
-            On the others, everything waits.
+            Whether a link is up; on the others, messages wait.
         tasks : array of float, shape (L,)
-            Tasks on each link, which share it.
+            Number of tasks that share each link.
         """
         arrived: list[str] = []
         now = 0.0
@@ -150,11 +150,11 @@ class Transport:
             now += step
             if now >= ticks and all(journey.rows for journey in self.journeys):
                 break
-        self._leave_over()
+        self._update_rates()
         return arrived
 
-    def _leave_over(self) -> None:
-        """A task that sets out shares its links with the messages that are on them."""
+    def _update_rates(self) -> None:
+        """Reduce the rates for tasks by the shares of the messages on each link."""
         rows = np.array(
             [journey.rows[0] for journey in self.journeys if journey.rows and journey.left > 0], int
         )

@@ -4,12 +4,12 @@ A time step is a decision: ticks without one are skipped, and the discount appli
 of a world to the next.
 """
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fauno_flwr.config.agent import MODEL, PPOConfig
 from fauno_flwr.learning.agents import AgentStack, Arrays, get, put
@@ -145,42 +145,19 @@ def update(
         log_all = torch.log_softmax(actor.scores(*for_actor), dim=2)
         old_log = log_all.gather(2, action.unsqueeze(2)).squeeze(2)
 
-    # Advantages and returns, each agent by itself.
-    rows = action.shape[1]
-    advantage = torch.zeros(population.agents, rows)
-    returns = torch.zeros(population.agents, rows)
-    usable: list[np.ndarray] = []
-    variance_left: list[float] = []
-    for agent, batch in enumerate(batches):
-        own = value[agent, : len(batch)].astype(np.float64)
-        gae = advantages(
-            batch.reward, own, batch.last, config.gamma, config.gae_lambda, batch.terminal
-        )
-        keep = np.flatnonzero(~batch.last)
-        usable.append(keep)
-        variance_left.append(_explained(own[keep], (gae + own)[keep]))
-        scale = gae[keep].std() + 1e-8 if len(keep) else 1.0
-        centred = (gae - (gae[keep].mean() if len(keep) else 0.0)) / scale
-        advantage[agent, : len(batch)] = torch.from_numpy(centred)
-        returns[agent, : len(batch)] = torch.from_numpy(gae + own)
+    targets = _targets(config, batches, value)
 
     sums = torch.zeros(population.agents, 5)
     parts = torch.zeros(population.agents)
     for _ in range(config.epochs):
         pieces = [
             np.array_split(rng.permutation(keep), config.minibatches)
-            for rng, keep in zip(rngs, usable, strict=True)
+            for rng, keep in zip(rngs, targets.rows, strict=True)
         ]
         for minibatch in zip(*pieces, strict=True):
-            # (A, L) rows of this minibatch, the shorter ones padded with weight 0.
-            longest = max(map(len, minibatch))
-            if longest == 0:
+            if not any(map(len, minibatch)):
                 continue
-            index = torch.zeros(population.agents, longest, dtype=torch.int64)
-            weight = torch.zeros(population.agents, longest)
-            for agent, piece in enumerate(minibatch):
-                index[agent, : len(piece)] = torch.from_numpy(piece)
-                weight[agent, : len(piece)] = 1.0 / max(len(piece), 1)
+            index, weight = _padded(minibatch)
             agents = torch.arange(population.agents).unsqueeze(1)
             legal = mask[agents, index]
 
@@ -190,12 +167,12 @@ def update(
             log_new = log_all.gather(2, action[agents, index].unsqueeze(2)).squeeze(2)
             log_ratio = log_new - old_log[agents, index]
             ratio = log_ratio.exp()
-            gain = advantage[agents, index]
+            gain = targets.advantage[agents, index]
             clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
             policy_loss = -torch.minimum(ratio * gain, clipped * gain)
             entropy = -(log_all.exp() * log_all.masked_fill(~legal, 0.0)).sum(2)
             values = critic.values(*(each[agents, index] for each in for_critic))
-            value_loss = 0.5 * (values - returns[agents, index]).square()
+            value_loss = 0.5 * (values - targets.returns[agents, index]).square()
             loss = policy_loss + value_loss - config.entropy * entropy
             (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
             active = weight.sum(1) > 0
@@ -214,10 +191,51 @@ def update(
         {
             "steps": float(len(keep)),
             **dict(zip(names, mean, strict=True)),
-            "explained_variance": left,
+            "explained_variance": explained,
         }
-        for keep, mean, left in zip(usable, means, variance_left, strict=True)
+        for keep, mean, explained in zip(targets.rows, means, targets.explained, strict=True)
     ]
+
+
+class _Targets(NamedTuple):
+    """Targets of an update: A agents, R rows.
+
+    ``advantage`` (normalised per agent) and ``returns`` have the shape (A, R); ``rows`` are the
+    rows of each agent to train on, ``explained`` the explained variance of its values.
+    """
+
+    advantage: Tensor
+    returns: Tensor
+    rows: list[np.ndarray]
+    explained: list[float]
+
+
+def _targets(config: PPOConfig, batches: list[Decisions], value: np.ndarray) -> _Targets:
+    """Compute advantages and returns of each agent from its values (A, R)."""
+    targets = _Targets(torch.zeros(value.shape), torch.zeros(value.shape), [], [])
+    for agent, batch in enumerate(batches):
+        own = value[agent, : len(batch)].astype(np.float64)
+        gae = advantages(
+            batch.reward, own, batch.last, config.gamma, config.gae_lambda, batch.terminal
+        )
+        keep = np.flatnonzero(~batch.last)
+        scale = gae[keep].std() + 1e-8 if len(keep) else 1.0
+        centred = (gae - (gae[keep].mean() if len(keep) else 0.0)) / scale
+        targets.advantage[agent, : len(batch)] = torch.from_numpy(centred)
+        targets.returns[agent, : len(batch)] = torch.from_numpy(gae + own)
+        targets.rows.append(keep)
+        targets.explained.append(_explained(own[keep], (gae + own)[keep]))
+    return targets
+
+
+def _padded(minibatch: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Return indices and weights (A, L) of the rows of each agent; padding has weight 0."""
+    shape = len(minibatch), max(map(len, minibatch))
+    index, weight = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+    for agent, rows in enumerate(minibatch):
+        index[agent, : len(rows)] = torch.from_numpy(rows)
+        weight[agent, : len(rows)] = 1.0 / max(len(rows), 1)
+    return index, weight
 
 
 def _explained(value: np.ndarray, target: np.ndarray) -> float:

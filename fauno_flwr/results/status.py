@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.common.constant import ErrorCode
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results.directory import read_lines
+from strategies.flower_internals import ErrorCode
 
 ERRORS = {
     code: name.lower().replace("_", "-")

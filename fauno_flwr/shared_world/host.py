@@ -19,8 +19,8 @@ import numpy as np
 from flwr.common.logger import log
 
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from fauno_flwr.learning.rollout import Recorder
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.shared_world.table import joint_table
 from fauno_flwr.shared_world.wire import Arrays, Schema, require_arrays

@@ -222,9 +222,8 @@ class WorldService:
     def _collect(self, head: wire.Head, arrays: wire.Arrays) -> bytes:
         agent, session = wire.field(head, "agent", int), wire.field(head, "session", str)
         ticks = wire.field(head, "ticks", int)
-        head_of_answer, decisions = self.host.call(lambda: self.host.collect(agent, session, ticks))
-        columns = None if decisions is None else wire.to_arrays(decisions)
-        return wire.pack(head_of_answer, columns)
+        answer, decisions = self.host.call(lambda: self.host.collect(agent, session, ticks))
+        return wire.pack(answer, None if decisions is None else wire.to_arrays(decisions))
 
     def _status(self, head: wire.Head, arrays: wire.Arrays) -> bytes:
         status: dict[str, Any] = self.host.call(self.host.status)

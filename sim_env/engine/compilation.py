@@ -1,8 +1,8 @@
-"""Compile once per machine: numba with a cache that survives a change of folder.
+"""Compile once per machine: numba with a cache that does not depend on the folder of the sources.
 
-numba files its cache under the *path* of the source. Flower unpacks an app into a new folder
-for every build, so the same kernel would be compiled again in each. Here the folder is named by
-the content of the sources instead.
+numba keys its cache by the *path* of a source. Flower unpacks an app into a new folder for every
+build, so each would compile the same kernel again. Here the cache folder is named by the content of
+the sources instead.
 """
 
 import hashlib
@@ -17,23 +17,23 @@ import numba
 from numba.core import caching
 
 PACKAGE = Path(__file__).parents[1]  # sim_env
-# IEEE arithmetic. Nothing here creates an array, so none needs a reference count; counting those
-# of a NamedTuple of arrays at every call takes five times as long as the tick itself.
+# IEEE arithmetic. No compiled function creates an array, so none needs reference counts; counting
+# those of a NamedTuple of arrays at every call would take five times as long as the tick itself.
 OPTIONS: Any = {"error_model": "numpy", "_nrt": False}
 UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def cache_root() -> Path:
-    """Folder of the compiled kernels: ``NUMBA_CACHE_DIR`` if set, else the user's cache folder.
+    """Return the folder of the compiled kernels: ``NUMBA_CACHE_DIR``, or the user's cache folder.
 
     Returns
     -------
     Path
         A folder that can be written to; the system's temporary folder as a last resort.
     """
-    wanted = os.environ.get("NUMBA_CACHE_DIR")
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    root = Path(wanted) if wanted else Path(base).expanduser() / "fauno-flwr" / "numba"
+    root = Path(chosen) if chosen else Path(base).expanduser() / "fauno-flwr" / "numba"
     try:
         root.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=root).close()
@@ -45,10 +45,10 @@ def cache_root() -> Path:
 
 @cache
 def source_digest() -> str:
-    """Digest of every source of this package.
+    """Compute a digest of every source of this package, sub-folders included.
 
-    numba checks the file of a function, but neither those of the functions it calls nor those of
-    the types it gets, whose layout is compiled in: the digest spans them all.
+    numba checks the file of a function, but neither those of the functions that it calls nor those
+    of its argument types, whose layout is compiled in.
     """
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -57,7 +57,7 @@ def source_digest() -> str:
 
 
 class ContentLocator(caching.UserProvidedCacheLocator):
-    """Cache locator whose folder is named by the content of this package and of the file."""
+    """Cache locator that names its folder by the content of this package and of the file."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._py_file = py_file
@@ -67,7 +67,7 @@ class ContentLocator(caching.UserProvidedCacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "ContentLocator | None":
-        """Locator for a function that lives in a file; None for one that does not."""
+        """Return the locator for a function in a file; None for a function without one."""
         if not os.path.exists(py_file):
             return None
         self = cls(py_func, py_file)
@@ -87,8 +87,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile `function` to be called by compiled code only: neither wrapped nor cached.
+    """Compile `function` for calls from compiled code only: neither wrapped nor cached.
 
-    A call from Python ends the process; most of the time of compiling is saved.
+    This saves most of the compilation time; a call from Python would crash the process.
     """
     return numba.njit(**OPTIONS, **UNWRAPPED)(function)

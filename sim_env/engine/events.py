@@ -1,9 +1,9 @@
-"""The tick with the options of the original simulator: clients, workers and messages as events.
+"""The tick with the quirks of the original simulator: clients, workers and messages as events.
 
-With all options off it does what :mod:`sim_env.engine.kernel` does, only slower; a test holds both
-to the plain-Python reference. Within a tick the events run in the fixed order of the kernel, or all
-in random order; then the joint action has its own place among them, and a world stands still
-there, in the middle of the tick, between two steps.
+Without quirks it equals :mod:`sim_env.engine.kernel`, only slower; a test compares both with the
+plain-Python reference. Within a tick the events run in the fixed order of the kernel, or in random
+order; then the joint action is one of them, and between two steps a world rests there, in the
+middle of a tick.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ from sim_env.engine.state import (
 
 @part
 def before(net, st, b, one, other):
-    """Whether a task comes before another in the queue."""
+    """Return whether a task comes before another in the queue."""
     if net.lifo:
         return st.entered[b, one] > st.entered[b, other]
     return st.entered[b, one] < st.entered[b, other]
@@ -53,11 +53,11 @@ def before(net, st, b, one, other):
 
 @part
 def insert(net, st, b, heads, tails, n, task):
-    """Put a task into a list in queue order."""
+    """Insert a task into a list in queue order."""
     previous = NONE
     following = heads[b, n]
     if not net.lifo and following >= 0 and before(net, st, b, tails[b, n], task):
-        previous, following = tails[b, n], NONE  # the usual case: at the end
+        previous, following = tails[b, n], NONE  # usually at the end
     while following >= 0 and before(net, st, b, following, task):
         previous, following = following, st.next[b, following]
     st.next[b, task] = following
@@ -71,14 +71,14 @@ def insert(net, st, b, heads, tails, n, task):
 
 @part
 def pending_is_first(net, st, b, n):
-    """Whether the first task of the whole queue is an undecided one."""
+    """Return whether the first task of the whole queue is undecided."""
     ready, pending = st.ready_head[b, n], st.pending_head[b, n]
     return pending >= 0 and (ready < 0 or before(net, st, b, pending, ready))
 
 
 @part
 def join(net, st, b, n, task):
-    """A task enters the queue of a node."""
+    """Append a task to the queue of a node."""
     st.entered[b, task] = st.entries[b]
     st.entries[b] += 1
     st.kind[b, task] = PENDING
@@ -89,7 +89,7 @@ def join(net, st, b, n, task):
 
 @part
 def take_in(net, st, b, n):
-    """The tasks of the client enter the queue."""
+    """Move the waiting tasks of the client into the queue."""
     while st.intake_head[b, n] >= 0:
         join(net, st, b, n, pop(st, b, st.intake_head, n))
     st.num_intake[b, n] = 0
@@ -97,13 +97,13 @@ def take_in(net, st, b, n):
 
 @part
 def receive(net, st, b, n, task, now):
-    """A task reaches a node, from its client or from another node."""
+    """Receive a task at a node, from its client or from another node."""
     if not st.up[b, n]:
         end(st, b, task, FAILURE, now)
         return
     from_client = st.kind[b, task] == SENT
     if not from_client:
-        st.dirty[b, n] = True  # also when it is refused
+        st.dirty[b, n] = True  # also if the queue is full
     if load(st, b, n) >= net.capacity[n]:
         end(st, b, task, OVERFLOW, now)
         return
@@ -120,7 +120,7 @@ def receive(net, st, b, n, task, now):
 
 @part
 def hand_over(net, st, b, task, now):
-    """Deliver a message."""
+    """Deliver a message: a task, or an output."""
     if st.kind[b, task] == RETURNING:
         come_home(net, st, b, task, now)
     elif net.cancel_on_arrival and st.deadline[b, task] + net.expiry_grace <= now:
@@ -131,7 +131,7 @@ def hand_over(net, st, b, task, now):
 
 @part
 def send_birth(net, st, b, n, k, now):
-    """The client of node n makes a task for the node in slot k and sends it there."""
+    """Create a task at the client of node n and send it to the node in slot k."""
     task = birth(net, st, b, n, now)
     st.kind[b, task] = SENT
     st.place[b, task] = net.neighbour[net.first[n] + k]
@@ -149,7 +149,7 @@ def send_birth(net, st, b, n, k, now):
 
 @part
 def serve_stream(net, st, b, n, k, now, factor):
-    """Births of the client of node n for the node in slot k that are due; returns how many."""
+    """Create the due tasks of the client of node n for the node in slot k; return their number."""
     stream = net.streams[n] + k
     if net.one_per_tick:
         if st.gap[b, stream] > now or factor == 0.0:
@@ -168,7 +168,7 @@ def serve_stream(net, st, b, n, k, now, factor):
 
 @part
 def client(net, st, b, n, now, factor):
-    """A node's client: its own stream and, when that is not due, those of its neighbours."""
+    """Run a node's client: its own stream and, when that is not due, those of its neighbours."""
     if not st.up[b, n]:
         return
     stream = net.streams[n]
@@ -186,7 +186,7 @@ def client(net, st, b, n, now, factor):
 
 @part
 def complete(net, st, b, n, task, now):
-    """The output of a task sets out for its client."""
+    """Send the output of a task to its client."""
     if st.window[0] <= st.born[b, task] < st.window[1]:
         st.served_by[b, n] += 1
         if st.exchange.shape[1] > 0:
@@ -196,8 +196,8 @@ def complete(net, st, b, n, task, now):
         back, elsewhere = st.from_receiver[b, task], False
     if net.self_hop > 0:
         # The output leaves within the tick; that of an offloaded task first goes to this node.
-        again = net.self_hop if elsewhere else 0
-        launch(st, b, task, RETURNING, now + back + again)
+        extra = net.self_hop if elsewhere else 0
+        launch(st, b, task, RETURNING, now + back + extra)
     elif back > 0:
         launch(st, b, task, RETURNING, now + 1 + back)
     else:
@@ -206,7 +206,7 @@ def complete(net, st, b, n, task, now):
 
 @part
 def worker(net, st, b, n, now):
-    """A node's worker: serve, take in, cancel, publish."""
+    """Run a node's worker: serve, take in, cancel, publish."""
     power = net.speed[n]
     while power > 0.0:
         task = st.service[b, n]
@@ -248,7 +248,7 @@ def worker(net, st, b, n, now):
 
 @part
 def act(net, st, b, n, action, now):
-    """Carry out an action about the first undecided task; an illegal one keeps the task."""
+    """Apply an action to the first undecided task; an illegal one keeps the task."""
     if st.num_intake[b, n] > 0 and (action != 0 or st.num_ready[b, n] + st.num_pending[b, n] == 0):
         take_in(net, st, b, n)
     task = st.pending_head[b, n]
@@ -259,7 +259,7 @@ def act(net, st, b, n, action, now):
         st.total[b, MASKED] += 1
         action = 0
     if action == 0 and net.keep_marks_first and not pending_is_first(net, st, b, n):
-        return  # the first task of the queue has been marked before
+        return  # the first task of the queue is decided already
     pop(st, b, st.pending_head, n)
     st.num_pending[b, n] -= 1
     remember(st, b, task, n)
@@ -270,13 +270,13 @@ def act(net, st, b, n, action, now):
         return
     st.dirty[b, n] = True
     if net.home_shortcut and st.receiver[b, task] == n:
-        st.back[b, task] = st.from_receiver[b, task]  # its output comes back no further than here
+        st.back[b, task] = st.from_receiver[b, task]  # the output returns to this node at most
     offload(net, st, b, n, action, task, now)
 
 
 @part
 def shuffle(net, st, b, now):
-    """Events of a tick in random order: messages, clients, workers and the joint action.
+    """Shuffle the events of a tick: messages, clients, workers and the joint action.
 
     An event is 0 for the joint action, 1 + n for a client, 1 + N + n for a worker, and
     1 + 2 N + task for a message.
@@ -302,7 +302,7 @@ def shuffle(net, st, b, now):
 
 @part
 def run_events(net, st, b, first, now, factor):
-    """Run the events of a tick from position `first` up to the joint action, or to the end."""
+    """Run the events of a tick from position `first` to the joint action, or to the end."""
     nodes = len(net.speed)
     for position in range(first, st.num_events[b]):
         event = st.order[b, position]
@@ -319,7 +319,7 @@ def run_events(net, st, b, first, now, factor):
 
 @part
 def open_tick(net, st, now, factor):
-    """Bring worlds of random order to the joint action of the tick that begins."""
+    """Run the tick of worlds of random order up to its joint action."""
     for b in range(st.service.shape[0]):
         shuffle(net, st, b, now)
         run_events(net, st, b, 0, now, factor)
@@ -327,7 +327,7 @@ def open_tick(net, st, now, factor):
 
 @compiled
 def begin(net, st, factor):
-    """Bring new worlds to their first joint action; returns whether, as :func:`event_tick`."""
+    """Run new worlds up to their first joint action; return whether there was room for tasks."""
     if not has_room(net, st, factor):
         return False
     if net.random_order:
@@ -337,9 +337,9 @@ def begin(net, st, factor):
 
 @compiled
 def event_tick(net, st, now, actions, factor, next_factor):
-    """Advance every world by one tick; as :func:`sim_env.engine.kernel.tick`.
+    """Advance every world by one tick; parameters as of :func:`sim_env.engine.kernel.tick`.
 
-    `next_factor` is the multiplier of the tick after it, which a random order begins as well.
+    `next_factor` is the rate multiplier of the next tick, which a random order begins as well.
     """
     if not has_room(net, st, max(factor, next_factor)):
         return False

@@ -1,14 +1,14 @@
-"""The tick: B worlds of one network, struct of arrays, compiled.
+"""The tick: B worlds of one network as a struct of arrays, compiled.
 
-`sim_env.reference.world` says the same in plain Python and is the specification; a test holds the
-two equal tick by tick.
+:mod:`sim_env.reference.world` is the specification in plain Python; a test compares the two tick by
+tick.
 
 A task is a row of the pool of its world and is in exactly one linked list at a time: decided
 (`ready`) or undecided (`pending`) at a node, a bucket of the timing wheel while it travels, or
 the free list. One array, `next`, links them all. At a node, `ready` before `pending` is the order
-of arrival, because decisions are taken first-come first-served.
+of arrival, because decisions are first come, first served.
 
-A tick runs: apply actions, deliver, and then for each node arrive, process, expire, publish.
+A tick runs: apply actions, deliver, then for each node arrive, process, expire, publish.
 """
 
 import numpy as np
@@ -41,14 +41,14 @@ from sim_env.engine.state import (
 
 @part
 def load(st, b, n):
-    """Tasks at a node, the one in service included."""
+    """Count the tasks at a node, the one in service included."""
     waiting = st.num_ready[b, n] + st.num_pending[b, n] + st.num_intake[b, n]
     return waiting + (st.service[b, n] >= 0)
 
 
 @part
 def travel(net, n, k, bits):
-    """Whole ticks, at least 1, that `bits` take from node n to its k-th slot."""
+    """Compute the whole ticks, at least 1, that `bits` take from node n to its k-th slot."""
     link = net.first[n] + k
     ticks = bits / net.rate[link] + net.latency[link]
     if net.message_noise and bits > 0:
@@ -62,7 +62,7 @@ def travel(net, n, k, bits):
 
 @part
 def append(st, b, heads, tails, i, task):
-    """Put a task at the end of list i."""
+    """Append a task to list i."""
     st.next[b, task] = NONE
     if heads[b, i] < 0:
         heads[b, i] = task
@@ -81,14 +81,14 @@ def pop(st, b, heads, i):
 
 @part
 def remember(st, b, task, n):
-    """Node n decides about a task."""
+    """Record that node n decides about a task."""
     if st.deciders.shape[2] > 0:
         st.deciders[b, task, st.hops[b, task] % st.deciders.shape[2]] = n
 
 
 @part
 def pay(st, b, task, outcome):
-    """Credit the end of a task to those who earn by it."""
+    """Credit the end of a task to the nodes that it pays."""
     if st.ends.shape[1] == 0:
         return
     if outcome == FINISHED:
@@ -103,7 +103,7 @@ def pay(st, b, task, outcome):
 
 @part
 def end(st, b, task, outcome, now):
-    """Count the end of a task and free its place."""
+    """Count the end of a task and free its place in the pool."""
     st.total[b, outcome] += 1
     response = now - st.born[b, task]
     counted = st.window[0] <= st.born[b, task] < st.window[1]
@@ -124,7 +124,7 @@ def end(st, b, task, outcome, now):
 
 @part
 def come_home(net, st, b, task, now):
-    """The output of a task reaches its client."""
+    """Deliver the output of a task to its client."""
     late = now > st.deadline[b, task] and not net.late_counts
     forgotten = net.client_forgets and st.born[b, task] + st.deadline[b, task] < now
     outcome = CLIENT if late or forgotten else FINISHED
@@ -133,7 +133,7 @@ def come_home(net, st, b, task, now):
 
 @part
 def launch(st, b, task, kind, due):
-    """Put a task on its way; it is delivered at tick `due`."""
+    """Send a task or its output; it is delivered at tick `due`."""
     st.kind[b, task] = kind
     st.due[b, task] = due
     append(st, b, st.wheel_head, st.wheel_tail, due % WHEEL, task)
@@ -141,7 +141,7 @@ def launch(st, b, task, kind, due):
 
 @part
 def enter(net, st, b, n, task, now):
-    """A task reaches a node: it waits undecided, or is lost because the queue is full."""
+    """Receive a task at a node: it waits undecided, or is lost if the queue is full."""
     st.place[b, task] = n
     if not st.up[b, n]:
         end(st, b, task, FAILURE, now)
@@ -160,7 +160,7 @@ def enter(net, st, b, n, task, now):
 
 @part
 def legal(net, st, b, n, action, task):
-    """Whether a node may do this with a task."""
+    """Return whether an action about a task is legal."""
     if action <= 0 or action >= net.slots[n]:
         return action == 0
     return st.hops[b, task] < net.hop_cap and st.open[b, net.first[n] + action]
@@ -168,7 +168,7 @@ def legal(net, st, b, n, action, task):
 
 @part
 def decide(net, st, b, n, action, now):
-    """Carry out an action about the first undecided task; an illegal one keeps the task."""
+    """Apply an action to the first undecided task; an illegal one keeps the task."""
     task = st.pending_head[b, n]
     if task < 0:
         st.total[b, MASKED] += action != 0
@@ -195,14 +195,14 @@ def offload(net, st, b, n, k, task, now):
     st.place[b, task] = net.neighbour[net.first[n] + k]
     st.sender[b, task] = n
     st.hops[b, task] += 1
-    remember(st, b, task, NONE)  # nobody has, there
+    remember(st, b, task, NONE)  # undecided at the destination
     st.back[b, task] += travel(net, n, k, net.job_output[job])
     launch(st, b, task, OUTBOUND, now + travel(net, n, k, net.job_input[job]))
 
 
 @part
 def take_due(st, b, now):
-    """Take what is due off the wheel: the first task of the list, in the order of sending."""
+    """Take the due tasks off the wheel; return the first one of the list, in order of sending."""
     bucket = now % WHEEL
     task = st.wheel_head[b, bucket]
     st.wheel_head[b, bucket] = NONE
@@ -224,7 +224,7 @@ def take_due(st, b, now):
 
 @part
 def deliver(net, st, b, now):
-    """Hand over what is due."""
+    """Deliver the due messages."""
     task = take_due(st, b, now)
     while task >= 0:
         following = st.next[b, task]
@@ -239,7 +239,7 @@ def deliver(net, st, b, now):
 
 @part
 def birth(net, st, b, n, now):
-    """A new task of the client of node n: its job and deadline from the node's stream."""
+    """Create a task at the client of node n; draw its job and deadline from the node's stream."""
     job = min(int(uniform(st, b, n) * len(net.job_work)), len(net.job_work) - 1)
     span = net.deadline_high - net.deadline_low
     slack = net.deadline_low + min(int(uniform(st, b, n) * span), span - 1)
@@ -268,7 +268,7 @@ def birth(net, st, b, n, now):
 
 @part
 def arrive(net, st, b, n, now):
-    """Births at a source: a Poisson process whose gaps are counted in expected arrivals."""
+    """Create the due tasks of a source: a Poisson process with gaps in expected arrivals."""
     while st.gap[b, n] <= 0.0:
         st.gap[b, n] -= np.log(uniform(st, b, n))
         enter(net, st, b, n, birth(net, st, b, n, now), now)
@@ -328,7 +328,7 @@ def sweep(st, b, heads, tails, counts, n, limit, now):
 
 @part
 def expire(net, st, b, n, now):
-    """Cancel what can no longer finish in time at a node."""
+    """Cancel the tasks at a node whose deadline has passed."""
     limit = now - net.expiry_grace
     earliest = min(
         sweep(st, b, st.ready_head, st.ready_tail, st.num_ready, n, limit, now),
@@ -358,7 +358,7 @@ def lose(st, b, heads, counts, n, now):
 
 @compiled
 def fail(st, b, n, now):
-    """A node fails: the tasks that it holds are lost."""
+    """Lose the tasks that a failing node holds."""
     lose(st, b, st.ready_head, st.num_ready, n, now)
     lose(st, b, st.pending_head, st.num_pending, n, now)
     lose(st, b, st.intake_head, st.num_intake, n, now)
@@ -370,7 +370,7 @@ def fail(st, b, n, now):
 
 @part
 def has_room(net, st, factor):
-    """Whether every world has more places for tasks than the births of one tick can take.
+    """Return whether every world has room for the births of one tick.
 
     That is ten times their mean, births that a client owes to its neighbours included.
     """
@@ -386,9 +386,9 @@ def has_room(net, st, factor):
 
 @compiled
 def tick(net, st, now, actions, factor, next_factor):
-    """Advance every world from time `now` to `now` + 1.
+    """Advance every world from time `now` to `now` + 1, if there is room for new tasks.
 
-    Returns whether it did: it does nothing if there may be too little room for new tasks.
+    Return whether there was; else nothing has changed.
 
     Parameters
     ----------
@@ -400,13 +400,13 @@ def tick(net, st, now, actions, factor, next_factor):
         Slot to which each node sends its first undecided task; 0 keeps it. Only the entries of
         agents are read.
     factor : float
-        Multiplier of all rates of arrival in this tick.
+        Multiplier of all arrival rates in this tick.
     next_factor : float
-        That of the tick after it; see :func:`sim_env.engine.events.event_tick`.
+        The same of the next tick; see :func:`sim_env.engine.events.event_tick`.
     """
     if not has_room(net, st, factor):
         return False
-    # Local names and the common cases spelled out: most nodes have nothing else to do.
+    # Local names and inlined common cases: most nodes have nothing else to do.
     is_agent, arrivals, speed = net.is_agent, net.arrivals, net.speed
     gap, service, work, earliest = st.gap, st.service, st.work, st.earliest
     num_ready, num_pending, published = st.num_ready, st.num_pending, st.published

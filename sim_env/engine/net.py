@@ -65,7 +65,7 @@ class Net(NamedTuple):
     reward: Reward
 
     def destinations(self, node: int) -> np.ndarray:
-        """Nodes in the slots of a node, itself first."""
+        """Return the nodes in the slots of a node, itself first."""
         return self.neighbour[self.first[node] : self.first[node + 1]]
 
 
@@ -157,7 +157,7 @@ def compile_net(
 def _require_live_links(
     topology: Topology, jobs: JobTable, rate: np.ndarray, latency: np.ndarray, own: np.ndarray
 ) -> None:
-    """Raise ``ValueError`` for a link on which the largest job would travel for ever."""
+    """Raise ``ValueError`` for a link on which the largest job would practically never arrive."""
     largest = max(jobs.input_bits.max(), jobs.output_bits.max())
     with np.errstate(divide="ignore", over="ignore"):
         ticks = largest / rate + latency

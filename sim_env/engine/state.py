@@ -1,4 +1,4 @@
-"""All that changes in B worlds, as arrays, and the random numbers of the arrivals."""
+"""The state of B worlds as arrays, and the random numbers of the arrivals."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from sim_env.engine.net import Net
 from sim_env.engine.reward import OUTCOME, SPARSE
 
 NONE = -1
-WHEEL = 1024  # buckets of the timing wheel; longer journeys go round more than once
+WHEEL = 1024  # buckets of the timing wheel; longer transfers take several turns
 BINS = 4096  # of the response histogram, one tick each; longer responses fall into the last
 NEVER = 2**31 - 1
-DECIDERS = 16  # decisions about a task that are remembered, the newest ones
+DECIDERS = 16  # newest decisions about a task that are remembered
 
 # Where a task is.
 FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING, SENT, INTAKE = range(8)
@@ -22,7 +22,7 @@ COUNTERS = 9
 
 
 class State(NamedTuple):
-    """All that changes: B worlds, N nodes, S places in the task pool, W wheel buckets."""
+    """State of B worlds: N nodes, S places in the task pool, W wheel buckets."""
 
     rng: np.ndarray  # uint64 (B, N): splitmix64 state of each node's arrivals
     gap: np.ndarray  # float64 (B, G): expected arrivals until the next of a stream, or its tick
@@ -37,7 +37,7 @@ class State(NamedTuple):
     num_pending: np.ndarray
     service: np.ndarray  # int32 (B, N): task in service
     earliest: np.ndarray  # int32 (B, N): no deadline at the node is earlier than this
-    published: np.ndarray  # int32 (B, information_delay + 2, N): queue lengths told
+    published: np.ndarray  # int32 (B, information_delay + 2, N): published queue lengths
     incoming: np.ndarray  # float64 (B, N): moving average of tasks accepted per tick
     accepted: np.ndarray  # int32 (B, N): tasks accepted in this tick
     up: np.ndarray  # bool (B, N): nodes that have not failed
@@ -88,7 +88,7 @@ MIX_2 = np.uint64(0x94D049BB133111EB)
 
 @part
 def mix(z):
-    """Finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
+    """Apply the finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
     z = (z ^ (z >> np.uint64(30))) * MIX_1
     z = (z ^ (z >> np.uint64(27))) * MIX_2
     return z ^ (z >> np.uint64(31))
@@ -96,7 +96,7 @@ def mix(z):
 
 @part
 def uniform(st, b, n):
-    """Next number of a node's stream, in (0, 1]."""
+    """Draw the next number of a node's stream, in (0, 1]."""
     state = st.rng[b, n] + GOLDEN
     st.rng[b, n] = state
     return (float(mix(state) >> np.uint64(11)) + 1.0) * (1.0 / 9007199254740992.0)
@@ -104,7 +104,7 @@ def uniform(st, b, n):
 
 @compiled
 def seed_streams(st, seeds):
-    """One stream per world and node, and per world one for the order of events and a policy."""
+    """Seed a stream per world and node, and per world one for the order of events and a policy."""
     for b in range(st.rng.shape[0]):
         for n in range(st.rng.shape[1]):
             st.rng[b, n] = mix(mix(seeds[b]) + GOLDEN * np.uint64(n + 1))
@@ -128,17 +128,17 @@ def first_gaps(net, st, factor):
 
 
 def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
-    """State of B empty worlds at time 0.
+    """Create the state of B empty worlds at time 0.
 
     Parameters
     ----------
     net : Net
     seeds : array of uint64, shape (B,)
-        World b's arrivals depend on ``seeds[b]`` and the node only.
+        The arrivals of world b depend only on ``seeds[b]`` and the node.
     pool : int
         Places for tasks in each world.
     factor : float
-        Multiplier of the rates of arrival in the first tick.
+        Multiplier of the arrival rates in the first tick.
     """
     worlds, nodes = len(seeds), len(net.speed)
 
@@ -211,7 +211,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
 
 
 def grow(st: State) -> State:
-    """The same state with twice the places for tasks."""
+    """Return the same state with twice as many places for tasks."""
     worlds, pool = st.kind.shape
     fields = ["kind", "entered", "serial", "job", "born", "deadline", "origin", "place", "sender"]
     fields += ["hops", "back", "receiver", "from_receiver", "due", "work", "next"]

@@ -19,16 +19,15 @@ View = dict[str, np.ndarray]
 class EdgeParallelEnv(ParallelEnv):
     """All agents of one world.
 
-    One step is one tick. Observation, action and reward of an agent are those of
-    `sim_env.envs.single.EdgeEnv` for its node: ``action_mask`` says what is legal, an illegal
-    action keeps the task, earns what keeping would and is counted by the world
-    (``world.state.total``, column ``MASKED``); without an undecided task an action means nothing.
+    A step is a tick. Observation, action and reward of an agent are those of
+    `sim_env.envs.single.EdgeEnv` for its node: ``action_mask`` marks the legal actions; an illegal
+    one keeps the task, earns what keeping would and is counted by the world
+    (``world.state.total``, column ``MASKED``); without an undecided task an action has no effect.
 
     Agents
         Named as the topology names its nodes; those nodes that decide, in the order of the nodes.
     End of an episode
-        All agents are truncated after `horizon` ticks; the task is a continuing one and never
-        terminates.
+        All agents are truncated after `horizon` ticks; episodes never terminate.
 
     Parameters
     ----------
@@ -75,7 +74,7 @@ class EdgeParallelEnv(ParallelEnv):
         slots = self.scenario.net.slots[self.scenario.agents]
         self._slots = dict(zip(names, slots.tolist(), strict=True))
         self._node = dict(zip(names, self.scenario.agents.tolist(), strict=True))
-        # Row of an agent's view, by node.
+        # Row of the view of each node.
         self._row = np.full(self.scenario.topology.num_nodes, -1)
         self._row[self.scenario.agents] = np.arange(len(names))
         encoding = self.scenario.encoding
@@ -85,11 +84,11 @@ class EdgeParallelEnv(ParallelEnv):
         self._rng: np.random.Generator | None = None
 
     def observation_space(self, agent: str) -> spaces.Dict:
-        """Space of the observations of `agent`; the same object in every call."""
+        """Return the observation space of `agent`; the same object in every call."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> spaces.Discrete:
-        """Space of the actions of `agent`; the same object in every call."""
+        """Return the action space of `agent`; the same object in every call."""
         return self.action_spaces[agent]
 
     def reset(
@@ -102,7 +101,7 @@ class EdgeParallelEnv(ParallelEnv):
         if seed is not None or self._rng is None:
             self._rng, _ = gym.utils.seeding.np_random(seed)
         self.world = World(self.scenario, self._rng.integers(0, 2**63, 1, dtype=np.uint64).tolist())
-        self.world.collect()  # of a tick that has begun before the first step
+        self.world.collect()  # discards what a tick earned that began before the first step
         self._seen = self.world.observe()
         self.agents = list(self.possible_agents)
         self._viewer.follow(self.world)
@@ -117,7 +116,7 @@ class EdgeParallelEnv(ParallelEnv):
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """One tick.
+        """Advance by one tick.
 
         Parameters
         ----------
@@ -134,24 +133,24 @@ class EdgeParallelEnv(ParallelEnv):
         gymnasium.error.ResetNeeded
             Before the first reset.
         ValueError
-            If `actions` names somebody who is not an agent.
+            If a key of `actions` is not an agent.
         """
         if self.world is None:
             raise gym.error.ResetNeeded("call reset before step")
-        strangers = sorted(set(actions) - set(self.possible_agents))
-        if strangers:
-            raise ValueError(f"actions of {', '.join(strangers)}: not among possible_agents")
+        unknown = sorted(set(actions) - set(self.possible_agents))
+        if unknown:
+            raise ValueError(f"actions of {', '.join(unknown)}: not among possible_agents")
         if not self.agents:
             return {}, {}, {}, {}, {}
-        asked = np.zeros(self.scenario.topology.num_nodes, np.int32)
+        requested = np.zeros(self.scenario.topology.num_nodes, np.int32)
         for name, action in actions.items():
             # One past either end is as illegal as any number beyond it, and fits the integers.
-            asked[self._node[name]] = min(max(int(action), -1), self._slots[name])
+            requested[self._node[name]] = min(max(int(action), -1), self._slots[name])
         nodes = self._seen.node
         reward = np.full(len(self.agents), self.scenario.net.reward.no_op)
-        reward[self._row[nodes]] = earned(self._seen, asked[nodes])
-        decisions = np.zeros((1, len(asked)), np.int32)
-        decisions[0, nodes] = asked[nodes]
+        reward[self._row[nodes]] = earned(self._seen, requested[nodes])
+        decisions = np.zeros((1, len(requested)), np.int32)
+        decisions[0, nodes] = requested[nodes]
         self.world.step(decisions)
         reward += self.world.collect()[0, self.scenario.agents]
         self._seen = self.world.observe()
@@ -168,7 +167,7 @@ class EdgeParallelEnv(ParallelEnv):
         )
 
     def render(self) -> np.ndarray | None:
-        """The frame of the world in mode ``rgb_array``, else None."""
+        """Return the frame of the world in mode ``rgb_array``, else None."""
         return self._viewer.render(self.world)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The figure of a network, laid out once and used again for every frame."""
+"""The figure of a network, laid out once and reused for every frame."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,27 +23,27 @@ AXES = (0.02, 0.03, 0.78, 0.86)  # left, bottom, width and height as parts of th
 # The lengths below are in points.
 MARGIN, FONT, GAP, WIDEST = 26.0, 8.5, 3.0, 6.0
 PUSHES = 100  # rounds in which marks that cover each other are pushed apart
-MOST_PUSHED = 500  # in larger networks marks are small, and pushing would bend the whole picture
-MOST_UNFOLDED = 200  # the layout that shows structure best takes time that grows with the cube
-MOST_LABELS = 60  # more names than this cannot be read
-# Mark of a role, and what makes its area that of a circle: matplotlib measures by the box.
+MOST_PUSHED = 500  # nodes; in larger networks pushing would distort the whole picture
+MOST_UNFOLDED = 200  # nodes; the time of the best layout grows with their cube
+MOST_LABELS = 60  # more names are illegible
+# Mark of a role, and the factor that makes its area that of a circle: matplotlib uses its box.
 SHAPES = {"rpi": ("o", 1.0), "tx2": ("^", 1.3), "nuc": ("s", 0.8), "server": ("D", 0.7)}
 OTHER_SHAPES = "hpvX8<>P"  # of roles that are not in SHAPES, in order of appearance
-# Where a name may stand, in the order of preference.
+# Places of a name beside its node, in order of preference.
 SIDES = np.array(
     [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)]
 )
 INK, LINK = "#222222", "#9AA5B1"
 WEDGE: dict[str, Any] = {"facecolors": "#D55E00", "linewidths": 0, "zorder": 2}
-FEW_LINKS = 150  # more links and their wedges are drawn fainter, so that the nodes stand out
-LINK_STEP = 4.0  # between points at which links are sampled
-# What a name costs where it covers such a point, or leaves the paper, in square points of a mark.
+FEW_LINKS = 150  # more links and their wedges are drawn fainter
+LINK_STEP = 4.0  # between sample points of links
+# Cost of a name that covers such a point, or leaves the paper, in square points of a mark.
 LINK_COST, EDGE_COST = 1.0, 1000.0
 Box = tuple[float, float, float, float]
 
 
 class NetworkPicture:
-    """The figure of one network, used again for every frame; lengths on paper are in points.
+    """Figure of one network, reused for every frame; lengths on paper are in points.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class NetworkPicture:
     """
 
     def __init__(self, topology: Topology) -> None:
-        # Not made by pyplot: the process keeps no list of it and its backend stays as it is.
+        # Without pyplot, which would keep a reference and choose a backend.
         self._canvas: Any = FigureCanvasAgg(Figure(figsize=INCHES, dpi=DPI, facecolor="white"))
         left, bottom, width, height = AXES
         self._axes = self._canvas.figure.add_axes(AXES)
@@ -80,7 +80,7 @@ class NetworkPicture:
         self._axes.add_collection(self._wedges)
 
     def draw(self, world: World, index: int) -> np.ndarray:
-        """The frame of world `index`, array of uint8, shape (700, 1000, 3)."""
+        """Draw the frame of world `index`, array of uint8, shape (700, 1000, 3)."""
         st, total = world.state, world.state.total[index]
         tasks = st.num_ready[index] + st.num_pending[index] + (st.service[index] >= 0)
         for nodes, marks in self._marks:
@@ -99,7 +99,7 @@ class NetworkPicture:
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
 
     def _travel(self, world: World, index: int) -> None:
-        """A wedge for each direction of a link that has tasks on it."""
+        """Draw a wedge for each direction of a link with tasks in flight."""
         st = world.state
         tasks = np.flatnonzero(st.kind[index] == OUTBOUND)
         ways, counts = np.unique(
@@ -115,7 +115,7 @@ class NetworkPicture:
         )
 
     def _nodes(self, topology: Topology) -> None:
-        """One collection of marks per role, as a collection has one shape."""
+        """Draw a collection of marks per role, as a collection has one shape."""
         roles, spare = np.array(topology.roles), itertools.cycle(OTHER_SHAPES)
         self._marks: list[tuple[np.ndarray, PathCollection]] = []
         legend = []
@@ -148,7 +148,7 @@ class NetworkPicture:
         )
 
     def _keys(self) -> None:
-        """What the colours and the wedges mean."""
+        """Draw the legend of colours and wedges."""
         figure = self._canvas.figure
         bar = figure.colorbar(self._marks[0][1], cax=figure.add_axes((0.84, 0.47, 0.02, 0.40)))
         bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5 %", "20 %", "50 %", "100 %"])
@@ -164,7 +164,7 @@ class NetworkPicture:
             key.text(68, height, f"{count}", color=INK, va="center")
 
     def _names(self, names: Sequence[str], ends: np.ndarray, width: float) -> None:
-        """Each name beside its node, on the side where it covers least marks, names and links."""
+        """Write each name beside its node, where it covers the fewest marks, names and links."""
         links = KDTree(_along(ends)) if len(ends) else None
         marks = [(*(p - r), *(p + r)) for p, r in zip(self._place, self._radius, strict=True)]
         taken = list(marks)
@@ -196,7 +196,7 @@ class NetworkPicture:
             )
 
     def _scale_bar(self, metre: float, paper: np.ndarray) -> None:
-        """How long some round number of metres, about a sixth of the paper, is."""
+        """Draw a scale bar of a round number of metres, about a sixth of the paper."""
         wish = paper[0] / 6 / metre
         power = 10.0 ** np.floor(np.log10(wish))
         length = power * max(step for step in (1, 2, 5) if step * power <= wish)
@@ -205,7 +205,7 @@ class NetworkPicture:
 
 
 def _along(ends: np.ndarray) -> np.ndarray:
-    """Points along lines, `LINK_STEP` apart; of lines of shape (L, 2, 2)."""
+    """Sample points along lines of shape (L, 2, 2), `LINK_STEP` apart."""
     span = ends[:, 1] - ends[:, 0]
     steps = np.maximum(np.linalg.norm(span, axis=1) / LINK_STEP, 1).astype(int)
     line = np.repeat(np.arange(len(ends)), steps)
@@ -214,14 +214,14 @@ def _along(ends: np.ndarray) -> np.ndarray:
 
 
 def _inside(points: KDTree, box: Box) -> int:
-    """How many of the points lie in a box."""
+    """Count the points in a box."""
     low, high = np.array(box[:2]), np.array(box[2:])
     near = points.data[points.query_ball_point((low + high) / 2, np.linalg.norm(high - low) / 2)]
     return int(((near >= low) & (near <= high)).all(axis=1).sum())
 
 
 def _wedges(ends: np.ndarray, counts: np.ndarray, scale: float) -> list[np.ndarray]:
-    """Triangles from a point to a base across the other end.
+    """Compute triangles from a point to a base across the other end.
 
     Parameters
     ----------
@@ -243,14 +243,14 @@ def _wedges(ends: np.ndarray, counts: np.ndarray, scale: float) -> list[np.ndarr
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Area that two boxes (left, bottom, right, top) share."""
+    """Compute the area that two boxes (left, bottom, right, top) share."""
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])
     return max(wide, 0.0) * max(high, 0.0)
 
 
 def _radii(topology: Topology, paper: np.ndarray) -> np.ndarray:
-    """Radius of each mark: the area grows with the square root of the speed."""
+    """Compute the radius of each mark: the area grows with the square root of the speed."""
     typical = np.clip(0.2 * np.sqrt(paper.prod() / topology.num_nodes), 1.5, 7.0)
     relative = np.asarray(topology.speed, float) / np.median(topology.speed)
     return np.asarray(typical * np.clip(relative**0.25, 0.6, 2.2))
@@ -259,10 +259,10 @@ def _radii(topology: Topology, paper: np.ndarray) -> np.ndarray:
 def _places(
     topology: Topology, paper: np.ndarray, radius: np.ndarray
 ) -> tuple[np.ndarray, float | None]:
-    """Where the nodes stand on paper, shape (N, 2), and points per metre.
+    """Compute the places of the nodes on paper, shape (N, 2), and points per metre.
 
-    Nodes that share a place are laid out by their links, and there are no metres then. Marks that
-    would cover each other are pushed apart until they do not, except in very large networks.
+    Nodes that share a place are laid out by their links, without a scale. Overlapping marks are
+    pushed apart, except in very large networks.
     """
     position = np.asarray(topology.position, float)
     _, which, count = np.unique(position, axis=0, return_inverse=True, return_counts=True)

@@ -1,6 +1,6 @@
-"""Pictures of the network: who is loaded, what is on its way.
+"""Pictures of the network: load of the nodes, tasks in flight.
 
-matplotlib is imported where it is needed, so that a world that nobody looks at does without.
+matplotlib is imported only when a world is drawn.
 """
 
 import warnings
@@ -23,17 +23,17 @@ RENDER_MODES = ["rgb_array", "human"]
 RENDER_FPS = 10  # a tick of the default physics is 0.1 s: frames in real time
 # Backends of matplotlib that draw into files only.
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
-# The figure of each scenario that was drawn, for as long as the scenario is in use.
+# The figure of each scenario that was drawn and is still in use.
 _PICTURES: WeakKeyDictionary[Scenario, "NetworkPicture"] = WeakKeyDictionary()
 
 
 def draw_world(world: World, index: int = 0) -> np.ndarray:
-    """A frame of one world.
+    """Draw a frame of one world.
 
-    A node stands at its place, its shape is its role, its area grows with its speed, its colour is
-    its load (tasks / capacity). A wedge along a link is tasks on their way to its wide end; the
-    more, the wider. The outputs that travel home are counted in the title. Networks of up to 60
-    nodes show the names. Nodes that share a place are laid out by their links, without a scale.
+    A mark at the place of each node shows its role by shape, its speed by area and its load (tasks
+    / capacity) by colour. A wedge along a link shows tasks in flight to its wide end; the more,
+    the wider. The title counts the outputs on their way home. Networks of up to 60 nodes show
+    names. Nodes that share a place are laid out by their links, without a scale.
 
     Parameters
     ----------
@@ -65,11 +65,10 @@ def save_frames(frames: World | Iterable[World | np.ndarray], folder: str | Path
     Parameters
     ----------
     frames : World, or iterable of World or of frames
-        Each world is drawn as it is when the iterable hands it out, so that a generator may
-        advance and hand out the same one; a frame is what :func:`draw_world` or ``env.render()``
-        returns.
+        A world is drawn when the iterable yields it, so that a generator may advance and yield the
+        same one; a frame is what :func:`draw_world` or ``env.render()`` returns.
     folder : str or Path
-        Made where it is missing.
+        Created if missing.
 
     Returns
     -------
@@ -79,7 +78,7 @@ def save_frames(frames: World | Iterable[World | np.ndarray], folder: str | Path
     Raises
     ------
     FileExistsError
-        If the folder holds frames already: an old tail would end up in the new film.
+        If the folder holds frames already, which would mix with the new ones.
     """
     from matplotlib.image import imsave
 
@@ -95,14 +94,14 @@ def save_frames(frames: World | Iterable[World | np.ndarray], folder: str | Path
 
 
 class Viewer:
-    """What an environment's ``render`` does in each mode.
+    """Frames or a window for the ``render`` of an environment, by mode.
 
     Parameters
     ----------
     mode : {"rgb_array", "human", None}
         ``rgb_array``: frames as arrays. ``human``: a window that follows the world; without a
-        display a warning is given, once, and no window opens. Not an error, because gymnasium's
-        checker tries every declared mode wherever it runs. None: nothing.
+        display, a warning and no window (no error, because gymnasium's checker tries every
+        declared mode). None: nothing.
 
     Raises
     ------
@@ -118,7 +117,7 @@ class Viewer:
         self._has_window = mode == "human" and _display()
 
     def render(self, world: World | None) -> np.ndarray | None:
-        """The frame in mode ``rgb_array``; elsewhere None.
+        """Return the frame in mode ``rgb_array``, else None.
 
         Raises
         ------

@@ -29,8 +29,8 @@ def read_ether_json(
     memory_per_task : float, default 320e6
         Bytes that one queued task takes: capacity = round(memory / this).
     speed_per_millicpu : float, default 1e4
-        Instructions per second of a milli-CPU. The original executes 1000 per tick, whatever a
-        tick is; the default is that for ticks of 0.1 s.
+        Instructions per second of a milli-CPU. The original executes 1000 per tick of any length;
+        the default is that for ticks of 0.1 s.
 
     Returns
     -------
@@ -39,15 +39,15 @@ def read_ether_json(
         ``server`` that the name begins with (or else contains, or else ``worker``). Tasks are born
         at nodes with ``rpi`` in the name, those with ``rpi``, ``nuc`` or ``server`` decide.
         Coordinates are stretched to 0..100 m in x and in y; a node in the place of an earlier one
-        moves on by (1, 1). Neighbours come in the order of :func:`linked_rows`, over the nodes in
-        the order of the file; the links of each as ``links.neighbours`` gives them in the same way,
-        as the original does it: once when it reads the file, once when it links.
+        is shifted by (1, 1). Neighbours have the order of :func:`linked_rows`, applied twice as in
+        the original: once over ``links.neighbours``, and once over the nodes in the order of the
+        file.
 
     Raises
     ------
     ValueError
-        For a file that cannot be read, is not JSON or not a topology (names what is missing or
-        cannot be, and where), or whose network is not connected.
+        For a file that cannot be read, is not JSON or not a topology (names the missing or
+        impossible value, and its place), or whose network is not connected.
     """
     content = _load(path)
     where = f"topology file {str(path)!r}"
@@ -88,7 +88,7 @@ def read_ether_json(
 
 
 def role_of(name: str) -> str:
-    """Role that the name of a node begins with, or else contains; ``worker`` if it has none."""
+    """Return the role that a node's name begins with, or else contains; ``worker`` if none."""
     known = [role for role in ROLES if name.startswith(role)] or [r for r in ROLES if r in name]
     return known[0] if known else OTHER_ROLE
 
@@ -143,7 +143,7 @@ def _coordinates(node: Mapping[str, Any], where: str) -> tuple[float, float]:
 
 
 def _projected(place: np.ndarray) -> np.ndarray:
-    """Stretched to 0..100 in x and y (a line stays at 0), no two nodes in the same place."""
+    """Stretch places to 0..100 in x and y (a line stays at 0) and separate nodes that share one."""
     low, extent = place.min(axis=0), np.ptp(place, axis=0)
     taken: dict[tuple[float, float], None] = {}
     for x, y in ((place - low) / np.where(extent > 0, extent, 1.0) * SIDE).tolist():
@@ -174,13 +174,13 @@ def _neighbours(links: Mapping[str, Any], index: Mapping[str, int], where: str) 
 
 
 def linked_rows(num_nodes: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Neighbours of each node in the order in which a pair first names them, from either end.
+    """List the neighbours of each node in the order in which a pair first names them.
 
     Parameters
     ----------
     num_nodes : int
     pairs : iterable of (int, int)
-        As often as you like; a node with itself is passed over.
+        In either direction, repeated or not; a node with itself is skipped.
     """
     rows: list[dict[int, None]] = [{} for _ in range(num_nodes)]
     for a, b in pairs:

@@ -1,4 +1,4 @@
-"""Networks by recipe: Ether's star of stars, and the flat ones of PeersimGym.
+"""Generators of networks: Ether's star of stars, and the flat ones of PeersimGym.
 
 The flat networks have NUCs and Raspberry Pis of three tiers, a third each, and all of their nodes
 decide. From 10 to 47 nodes there are five NUCs, as in PeersimGym; smaller networks have half as
@@ -23,7 +23,7 @@ GRID_COLUMNS, GRID_SPACING = 5, 10.0  # fewest columns of a large grid, metres
 
 
 def ether(clusters: int, memory_per_task: float, seed: int) -> Topology:
-    """Star of stars after Ether's urban sensing scenario, as used by PeersimGym and FAuNO.
+    """Build a star of stars after Ether's urban sensing scenario, as in PeersimGym and FAuNO.
 
     In each cluster the Raspberry Pis and two TX2 are linked to the cluster's NUC; every node of
     every cluster, the NUC too, is linked to the one server. TX2 work but do not decide.
@@ -35,7 +35,7 @@ def ether(clusters: int, memory_per_task: float, seed: int) -> Topology:
     memory_per_task : float
         Bytes; capacity = round(memory of the tier / this).
     seed : int
-        Of the places and of the order of the tiers.
+        Seed of the places and of the order of the tiers.
     """
     rng = np.random.default_rng([seed, clusters])
     sizes = PUBLISHED_CLUSTERS.get(clusters, (CLUSTER_SIZE,) * clusters)
@@ -66,22 +66,22 @@ def ether(clusters: int, memory_per_task: float, seed: int) -> Topology:
 
 
 def num_pis(clusters: int) -> int:
-    """Raspberry Pis of an Ether network."""
+    """Return the number of Raspberry Pis of an Ether network."""
     published = PUBLISHED_CLUSTERS.get(clusters)
     return sum(published) if published else CLUSTER_SIZE * clusters
 
 
 def random_geometric(nodes: int, radius: float, memory_per_task: float, seed: int) -> Topology:
-    """Nodes anywhere in a square of 100 m, linked when closer than `radius` metres.
+    """Place nodes at random in a square of 100 m; link those closer than `radius` metres.
 
-    A node that reaches nobody is linked to the nearest one, as in PeersimGym.
+    A node without any link is linked to the nearest one, as in PeersimGym.
 
     Raises
     ------
     ValueError
-        If the network falls into several parts all the same.
+        If the network is not connected.
     """
-    from scipy.spatial import cKDTree  # here: it is slow to import, and few networks need it
+    from scipy.spatial import cKDTree  # slow to import, and few networks need it
 
     rng = np.random.default_rng([seed, nodes])
     tiers = _flat_tiers(nodes, rng)
@@ -103,11 +103,11 @@ def random_geometric(nodes: int, radius: float, memory_per_task: float, seed: in
 
 
 def grid(nodes: int, memory_per_task: float, seed: int) -> Topology:
-    """A rectangular grid, 10 m apart; a node is linked to the next ones in its row and column.
+    """Build a grid, 10 m apart; a node is linked to the next ones in its row and column.
 
     Five columns, more when there are over 25 nodes so that the grid is about square; the last row
-    may be shorter. (PeersimGym's grids have five columns of which all nodes are linked, by a
-    reversed comparison; read their files for that.)
+    may be shorter. (In PeersimGym's grids, by a reversed comparison, all nodes of a column are
+    linked; read their files for that.)
     """
     rng = np.random.default_rng([seed, nodes])
     tiers = _shuffled(_flat_tiers(nodes, rng), rng)
@@ -124,7 +124,7 @@ def grid(nodes: int, memory_per_task: float, seed: int) -> Topology:
 
 
 def ring(nodes: int, memory_per_task: float, seed: int) -> Topology:
-    """A circle with a radius of 50 m; each node is linked to the two beside it."""
+    """Build a circle with a radius of 50 m; each node is linked to the two beside it."""
     rng = np.random.default_rng([seed, nodes])
     tiers = _shuffled(_flat_tiers(nodes, rng), rng)
     node = np.arange(nodes)
@@ -133,14 +133,14 @@ def ring(nodes: int, memory_per_task: float, seed: int) -> Topology:
 
 
 def full(nodes: int, memory_per_task: float, seed: int) -> Topology:
-    """A circle with a radius of 50 m; each node is linked to all others."""
+    """Build a circle with a radius of 50 m; each node is linked to all others."""
     rng = np.random.default_rng([seed, nodes])
     tiers = _shuffled(_flat_tiers(nodes, rng), rng)
     return _assemble(tiers, _circle(nodes), _clique(np.arange(nodes)), memory_per_task)
 
 
 def bridged(nodes: int, memory_per_task: float, seed: int) -> Topology:
-    """Two cliques, joined by one link between the two nodes of them that are closest.
+    """Build two cliques, joined by one link between their two closest nodes.
 
     All NUCs and 40 % of the Raspberry Pis are in the left half of a square of 100 m, the other
     Raspberry Pis in the right half, as in PeersimGym.
@@ -160,18 +160,18 @@ def bridged(nodes: int, memory_per_task: float, seed: int) -> Topology:
 
 
 def left_clique(nodes: int) -> int:
-    """Nodes of the first clique of a bridged network."""
+    """Return the number of nodes of the first clique of a bridged network."""
     nucs = num_nucs(nodes)
     return nucs + round(0.4 * (nodes - nucs))
 
 
 def num_nucs(nodes: int) -> int:
-    """NUCs of a flat network."""
+    """Return the number of NUCs of a flat network."""
     return min(nodes // 2, max(5, nodes // 8))
 
 
 def _flat_tiers(nodes: int, rng: np.random.Generator) -> list[str]:
-    """The NUCs, then the Raspberry Pis in random order."""
+    """List the NUCs, then the Raspberry Pis in random order."""
     nucs = num_nucs(nodes)
     return ["nuc"] * nucs + _rpi_tiers(nodes - nucs, None, rng)
 
@@ -179,7 +179,7 @@ def _flat_tiers(nodes: int, rng: np.random.Generator) -> list[str]:
 def _rpi_tiers(
     count: int, split: tuple[int, int, int] | None, rng: np.random.Generator
 ) -> list[str]:
-    """`count` Raspberry Pis of the three tiers, in random order; thirds without a split."""
+    """Draw `count` Raspberry Pis of the three tiers in random order; thirds without a split."""
     four, five = split[:2] if split else (round(count / 3), round(count / 3))
     tiers = ["rpi4"] * four + ["rpi5-6g"] * five
     tiers += ["rpi5-8g"] * (count - len(tiers))
@@ -196,7 +196,7 @@ def _circle(nodes: int) -> np.ndarray:
 
 
 def _clique(nodes: np.ndarray) -> np.ndarray:
-    """All pairs of the nodes, shape (E, 2)."""
+    """List all pairs of the nodes, shape (E, 2)."""
     return nodes[np.stack(np.triu_indices(len(nodes), 1), axis=1)]
 
 
@@ -207,7 +207,7 @@ def _assemble(
     memory_per_task: float,
     agent_roles: Sequence[str] = ("rpi", "nuc"),
 ) -> Topology:
-    """Topology from the tier and place of each node; names are ``role_0``, ``role_1``, ..."""
+    """Assemble tiers and places into a topology; names are ``role_0``, ``role_1``, ..."""
     roles = [TIERS[tier].role for tier in tiers]
     met: Counter[str] = Counter()
     names = []

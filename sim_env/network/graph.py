@@ -1,4 +1,4 @@
-"""A network as data: nodes with a role, a speed, room for tasks and a place; links between them."""
+"""A network as data: nodes with a role, a speed, a capacity and a place; links between them."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from sim_env.memory import require_memory
 if TYPE_CHECKING:
     import networkx as nx
 
-# networkx is imported where it is needed: a Flower client is a new process for every message.
+# networkx is imported only where it is used: a Flower client is a new process for every message.
 GIB = 2**30
 ROLES = ("rpi", "tx2", "nuc", "server")
 SOURCE_ROLE = "rpi"
-PASSIVE_ROLE = "tx2"  # works, but does not decide
+PASSIVE_ROLE = "tx2"  # serves tasks, but makes no decisions
 LARGEST_CAPACITY = 2**31 - 1
 ATTRIBUTES = ("speed", "capacity", "role", "pos", "name", "agent", "source")
 
@@ -62,7 +62,7 @@ class Topology:
     Parameters
     ----------
     names : sequence of str
-        One name per node, no two the same.
+        Unique names of the nodes.
     roles : sequence of str
         Role of each node.
     speed : array of float, shape (N,)
@@ -74,15 +74,14 @@ class Topology:
     neighbours : sequence of sequence of int
         Neighbours of each node, in the order of the actions 1, 2, ...; symmetric.
     is_agent, is_source : array of bool, shape (N,)
-        Nodes that decide, and nodes at which tasks are born.
+        Nodes that make decisions, and nodes at which tasks are born.
 
     Raises
     ------
     ValueError
-        For a field that has not one entry per node, a name that comes twice, a speed or capacity
-        that is not above zero, a link to a node that does not exist or to itself, a link known to
-        one end only, a network in several parts, or one without an agent or a source; and for a
-        network whose arrays would not fit into the free memory.
+        For a field without one entry per node, a repeated name, a speed or capacity that is not
+        above zero, a link to a missing node or to itself, a link that only one end lists, a network
+        that is not connected, has no agent or no source, or does not fit into the free memory.
     """
 
     names: Sequence[str]
@@ -167,7 +166,7 @@ class Topology:
             )
 
     def _check_links(self, starts: np.ndarray, ends: np.ndarray) -> None:
-        """Links as pairs of nodes, in the order of `neighbours`."""
+        """Check the links, given as pairs of nodes in the order of `neighbours`."""
         names, size = self.names, self.num_nodes
         for link in _first((ends < 0) | (ends >= size)):
             raise ValueError(
@@ -197,7 +196,7 @@ class Topology:
         return np.flatnonzero(self.is_agent)
 
     def to_networkx(self) -> "nx.Graph":
-        """Graph of the nodes 0, 1, ..., with all attributes that :func:`from_networkx` reads."""
+        """Return a graph of the nodes 0, 1, ..., with the attributes of :func:`from_networkx`."""
         import networkx as nx
 
         graph: nx.Graph = nx.Graph()
@@ -217,7 +216,7 @@ class Topology:
 
 
 def memory_needed(nodes: float, links: float) -> float:
-    """Bytes that a network takes while it is built and compiled.
+    """Estimate the bytes that building and compiling a network takes.
 
     Parameters
     ----------
@@ -228,7 +227,7 @@ def memory_needed(nodes: float, links: float) -> float:
 
 
 def parts(num_nodes: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Number of the connected part of each node, 0 for that of node 0; shape (num_nodes,).
+    """Label the connected part of each node, 0 for that of node 0; shape (num_nodes,).
 
     Each part takes the label of its lowest node (Shiloach and Vishkin 1982: hook, then shorten).
     """
@@ -246,14 +245,14 @@ def parts(num_nodes: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def neighbour_rows(num_nodes: int, edges: np.ndarray) -> list[list[int]]:
-    """Neighbours of each node, ascending.
+    """List the neighbours of each node, ascending.
 
     Parameters
     ----------
     num_nodes : int
         Number of nodes.
     edges : array of int, shape (E, 2)
-        Pairs of nodes; in any direction, as often as you like.
+        Pairs of nodes, in either direction, repeated or not.
     """
     starts, ends = np.concatenate([edges, edges[:, ::-1]]).T
     links = np.unique(starts.astype(np.int64) * num_nodes + ends)
@@ -262,13 +261,13 @@ def neighbour_rows(num_nodes: int, edges: np.ndarray) -> list[list[int]]:
 
 
 def from_networkx(graph: "nx.Graph", defaults: Mapping[str, Any] | None = None) -> Topology:
-    """The network of a graph whose nodes say what they are.
+    """Convert a networkx graph with node attributes to a topology.
 
     Parameters
     ----------
     graph : networkx graph
-        Directions, parallel edges and self-loops make no difference: a link joins two nodes both
-        ways. Nodes keep their order, and neighbours come in that order. Node attributes:
+        Directions, parallel edges and self-loops have no effect: a link joins two nodes both ways.
+        Nodes keep their order, and neighbours are in that order. Node attributes:
 
         - ``speed``: instructions per second, above 0.
         - ``capacity``: tasks that the node holds at most, a whole number, at least 1.
@@ -278,7 +277,7 @@ def from_networkx(graph: "nx.Graph", defaults: Mapping[str, Any] | None = None) 
         - ``agent`` (optional): whether it decides; by default all but ``tx2`` do.
         - ``source`` (optional): whether tasks are born there; by default at every ``rpi``.
     defaults : mapping, optional
-        Attributes of the nodes that do not have them.
+        Attributes of the nodes that lack them.
 
     Returns
     -------
@@ -287,7 +286,7 @@ def from_networkx(graph: "nx.Graph", defaults: Mapping[str, Any] | None = None) 
     Raises
     ------
     ValueError
-        Names the node and the attribute that is missing or cannot be; or as `Topology` does.
+        Names the node and its missing or impossible attribute; or as :class:`Topology` does.
 
     Examples
     --------
@@ -369,7 +368,7 @@ def _flags(
 
 
 def _array(field: str, value: object, kind: type) -> np.ndarray:
-    """The entries of a field as an array of floats or of truth values."""
+    """Convert the entries of a field to an array of floats or of booleans."""
     try:
         array = np.asarray(value)
         if np.can_cast(array.dtype, kind, "same_kind"):
@@ -381,7 +380,7 @@ def _array(field: str, value: object, kind: type) -> np.ndarray:
 
 
 def _numbers(name: str, row: Sequence[int]) -> np.ndarray:
-    """A row of the neighbours as an array."""
+    """Convert a row of neighbours to an array."""
     try:
         numbers = np.array(row)
         if numbers.ndim == 1 and (numbers.dtype.kind in "iu" or not len(numbers)):
@@ -392,5 +391,5 @@ def _numbers(name: str, row: Sequence[int]) -> np.ndarray:
 
 
 def _first(wrong: np.ndarray) -> np.ndarray:
-    """Index of the first wrong entry, if there is one."""
+    """Return the index of the first wrong entry, if there is one."""
     return np.flatnonzero(wrong)[:1]

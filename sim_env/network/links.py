@@ -1,14 +1,14 @@
-"""How fast a wireless link is."""
+"""Rate of a wireless link."""
 
 import numpy as np
 
 SPEED_OF_LIGHT = 299_792_458.0
 THERMAL_NOISE = -174.0  # dBm per Hz at 290 K
-NEAREST = 1.0  # metres; closer than this the free-space formula means nothing
+NEAREST = 1.0  # metres; the free-space formula is invalid below
 
 
 def received_power(distance: np.ndarray, power: float, frequency: float) -> np.ndarray:
-    """Power that arrives under free-space path loss, in dBm.
+    """Compute the received power under free-space path loss, in dBm.
 
     ``P - (20 log10 d + 20 log10 f + 20 log10(4 pi / c))``
 
@@ -27,7 +27,7 @@ def received_power(distance: np.ndarray, power: float, frequency: float) -> np.n
 
 
 def shannon_rate(signal: np.ndarray, bandwidth: float) -> np.ndarray:
-    """Shannon capacity ``W log2(1 + SNR)`` in bits per second.
+    """Compute the Shannon capacity ``W log2(1 + SNR)`` in bits per second.
 
     ``SNR_dB = signal - (-174 + 10 log10 W)``
 

@@ -1,7 +1,7 @@
 """Scenarios from the original simulator's configuration dictionaries.
 
-What its ``generate_config_dict`` writes is read: manual networks and layered ones, task types and
-traces, rates and schedules. What changes the physics and is not known here is refused.
+The reader takes the output of its ``generate_config_dict``: manual networks and layered ones, task
+types and traces, rates and schedules. It rejects what changes the physics and is not known here.
 """
 
 import warnings
@@ -23,7 +23,6 @@ from sim_env.workload.workload import WorkloadSpec
 SIMULATIONS = ("basic", "basic-workload")
 TASKS = "protocol.clt"
 NO_TRACE = ("", "null", "none")
-# A word list reads better than one key per line.
 READ = """
     SIZE SCALE CYCLE CYCLES MINDELAY MAXDELAY CONTROLLERS CLOUD_EXISTS CLOUD_ACCESS NO_LAYERS
     NO_NODES_PER_LAYERS FREQS NO_CORES Q_MAX VARIATIONS MANUAL_CONFIG MANUAL_FREQS MANUAL_CORES
@@ -35,7 +34,7 @@ READ = """
     protocol.props.B protocol.props.P_ti protocol.urt.channelTypes
     protocol.urt.channelTypesBetweenLayers protocol.urt.SNR
 """.split()  # noqa: SIM905
-# Rewards, energy, what only a cloud or a DAG uses, and what the original reads and does not use.
+# Keys of rewards, energy, clouds and DAGs, and those that the original reads and does not use.
 WITHOUT_EFFECT = """
     DROP CLOUD_POS protocol.cld.no_vms protocol.cld.VMProcessingPower protocol.mng.cycle
     protocol.mng.r_u protocol.mng.X_d protocol.mng.X_o utility_reward delay_weight overload_weight
@@ -46,7 +45,7 @@ WITHOUT_EFFECT = """
 
 
 class Configured(NamedTuple):
-    """What a configuration dictionary asks for: a scenario, and how many ticks to run it."""
+    """A scenario of a configuration dictionary, and the ticks to run it."""
 
     scenario: Scenario
     ticks: int
@@ -63,7 +62,7 @@ def read_config(
         JSON with the original's own keys (``SIZE``, ``init.Net1.TOPOLOGY``, ...); the values are
         text as there, or numbers, booleans and arrays.
     physics : PhysicsSpec
-        Whose ``tick``, ``bandwidth``, ``power`` and kind of link the dictionary replaces.
+        The dictionary replaces its ``tick``, ``bandwidth``, ``power`` and kind of link.
     undivided_frequencies : bool, default True
         Whether the ``MANUAL_FREQS`` of a manual network are instructions per tick, as in the
         original, which divides only ``FREQS`` by ``SCALE``; else per second like these.
@@ -71,19 +70,19 @@ def read_config(
     Returns
     -------
     Configured
-        The network is drawn from ``random.seed`` where the original draws it.
+        Where the original draws the network at random, it is drawn from ``random.seed``.
 
     Warns
     -----
     UserWarning
-        Names all keys that the original does not have; they have no effect.
+        About keys that the original does not have; they have no effect.
 
     Raises
     ------
     ValueError
-        One sentence for a file that is no such dictionary, a key that is missing, a value that
-        cannot be, and for what this simulator does not have: clouds, DAGs, batches of decisions,
-        delays on top, several kinds of channel, clients that are not where the tasks go.
+        For a file that is no such dictionary, a missing key, an impossible value, and features that
+        this simulator lacks: clouds, DAGs, batches of decisions, additional delays, several kinds
+        of channel, clients at other nodes than those that get their tasks.
     """
     values = read_dictionary(path)
     unknown = sorted(set(values.content) - {*READ, *WITHOUT_EFFECT})
@@ -103,7 +102,7 @@ def read_config(
 
 
 def _refuse(values: Values) -> None:
-    """Raise ``ValueError`` for what changes the physics in a way that is not known here."""
+    """Raise ``ValueError`` for keys that change the physics in a way that is not known here."""
     if values.text("simtype", SIMULATIONS[0]) not in SIMULATIONS:
         raise values.error("simtype", f"{' or '.join(SIMULATIONS)} (no batches, no DAGs)")
     if values.flag("CLOUD_EXISTS", False) and any(values.numbers("CLOUD_ACCESS")):
@@ -121,7 +120,7 @@ def _refuse(values: Values) -> None:
 
 
 def _workload(values: Values, topology: Topology, layer: np.ndarray) -> WorkloadSpec:
-    """Rates, schedule and deadlines."""
+    """Build rates, schedule and deadlines."""
     least = float(max(values.whole(f"{TASKS}.minDeadline"), 0))
     plans = _plans(values)
     first = next(iter(plans.values()))
@@ -147,7 +146,7 @@ def _workload(values: Values, topology: Topology, layer: np.ndarray) -> Workload
 
 
 def _plans(values: Values) -> dict[int, list[tuple[float, float]]]:
-    """Rate and seconds of each step, for each layer that gets tasks."""
+    """Read rate and seconds of each step, for each layer that gets tasks."""
     layers = values.wholes("layersThatGetTasks")
     if "schedules" not in values:
         rate = values.number(f"{TASKS}.taskArrivalRate", above=0)
@@ -173,7 +172,7 @@ def _steps(text: str) -> list[tuple[float, float]]:
 
 
 def _jobs(values: Values) -> JobTable:
-    """Task types with the probabilities of the original, or the jobs of a trace, all alike."""
+    """Build task types with the original's probabilities, or equally likely jobs of a trace."""
     work = values.numbers(f"{TASKS}.I", at_least=0)
     count = values.whole(f"{TASKS}.numberOfTasks", len(work), at_least=1)
     columns = {"I": work, "T": values.numbers(f"{TASKS}.T", at_least=0)}
@@ -207,11 +206,11 @@ def _is_trace(values: Values, weight: np.ndarray) -> bool:
 
 
 def picked_shares(weights: np.ndarray) -> np.ndarray:
-    """Probabilities with which the original draws its task types.
+    """Compute the probabilities with which the original draws its task types.
 
-    It draws from [0, n), n being the number of types, and looks that up among cumulative
-    probabilities, which end at 1: the last type has what is left. Its binary search moreover
-    returns the place where it looked last, not always the first that is larger.
+    It draws from [0, n), where n is the number of types, and searches for the value among the
+    cumulative probabilities, which end at 1: the last type gets the rest. Moreover its binary
+    search returns the place of its last comparison, not always the first that is larger.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ DEFAULT_SEED = 1234567890
 
 
 def build_network(values: Values, scale: int, *, undivided: bool) -> tuple[Topology, np.ndarray]:
-    """Nodes and links.
+    """Build nodes and links.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def build_network(values: Values, scale: int, *, undivided: bool) -> tuple[Topol
     Returns
     -------
     topology : Topology
-        What the original draws at random is drawn from ``random.seed``.
+        Random values of the original are drawn from ``random.seed``.
     layer : array of int, shape (N,)
         Layer of each node.
     """
@@ -95,7 +95,7 @@ def _machines(
     manual: bool,
     undivided: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions per tick and queue capacity of each node."""
+    """Read instructions per tick and queue capacity of each node."""
     prefix = ("MANUAL_FREQS", "MANUAL_CORES", "MANUAL_QMAX")
     speeds, cores, room = prefix if manual else ("FREQS", "NO_CORES", "Q_MAX")
     speed = _per_node(values, speeds, values.numbers(speeds, above=0), layer)
@@ -113,7 +113,7 @@ def _machines(
 
 
 def _per_node(values: Values, key: str, entries: list, layer: np.ndarray) -> np.ndarray:
-    """Entries of layers (or of nodes, where each is one of its own) given to the nodes."""
+    """Assign the entries of layers (or of nodes) to the nodes."""
     layers = _num_layers(values)
     if len(entries) == len(layer):
         return np.asarray(entries, float)
@@ -145,7 +145,7 @@ def _written_links(values: Values, size: int) -> Iterable[tuple[int, int]]:
 
 
 def _within(place: np.ndarray, layer: np.ndarray, reach: float) -> Iterable[tuple[int, int]]:
-    """Pairs closer than `reach` in the same layer or in two that are next to each other."""
+    """Yield the pairs closer than `reach` in the same layer or in adjacent ones."""
     nodes, share = len(layer), min(np.pi * reach**2 / SIDE**2, 1.0)
     require_memory(
         f"a network of {nodes:,} nodes with links within {reach:g} m",
@@ -158,9 +158,9 @@ def _within(place: np.ndarray, layer: np.ndarray, reach: float) -> Iterable[tupl
 
 
 def _sources(values: Values, layer: np.ndarray, rows: list[list[int]]) -> np.ndarray:
-    """Nodes with a client that makes tasks for the node itself.
+    """Find the nodes with a client that creates tasks for the node itself.
 
-    Of the original's clients only those can be told here: a client makes tasks for its own node
+    Of the original's clients only those can be represented: a client creates tasks for its own node
     and, when those are not due, for its neighbours that are sources too.
     """
     last = _num_layers(values) - 1
@@ -186,7 +186,7 @@ def _sources(values: Values, layer: np.ndarray, rows: list[list[int]]) -> np.nda
 def add_links(
     values: Values, topology: Topology, layer: np.ndarray, physics: PhysicsSpec
 ) -> PhysicsSpec:
-    """The physics with the links of the dictionary: bandwidth, power, and the kind of channel."""
+    """Return the physics with the links of the dictionary: bandwidth, power, kind of channel."""
     bandwidth = values.number("protocol.props.B", 2.0, above=0) * 1e6
     power = values.number("protocol.props.P_ti", 20.0)
     physics = replace(physics, bandwidth=bandwidth, power=power)
@@ -200,13 +200,13 @@ def add_links(
 
 
 def _channel(values: Values, topology: Topology, layer: np.ndarray) -> str:
-    """The kind of channel of all links."""
+    """Return the kind of channel of all links."""
     key, matrix_key = "protocol.urt.channelTypes", "protocol.urt.channelTypesBetweenLayers"
     types = [part.strip().rsplit(".", 1)[-1] for part in values.text(key, CHANNELS[0]).split(";")]
     for name in types:
         require_choice(f"{values.where}: {key}", name, CHANNELS)
     if matrix_key not in values or values.flag("RANDOMIZETOPOLOGY", False):
-        return types[0]  # what the original uses for all links when it draws them
+        return types[0]  # as the original does for links that it draws
     layers = _num_layers(values)
     matrix = values.rows(matrix_key)
     if len(matrix) != layers or any(len(row) != layers for row in matrix):

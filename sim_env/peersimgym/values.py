@@ -1,7 +1,7 @@
-"""Configuration dictionaries of the original simulator as they are written: values out of text.
+"""Typed values of the original simulator's configuration dictionaries.
 
-The dictionaries hold text throughout: ``"4,8"`` for the cores of two layers, ``"0,0;10,5"`` for two
-places. Numbers, booleans and arrays of JSON are taken as well.
+The dictionaries hold only text: ``"4,8"`` for the cores of two layers, ``"0,0;10,5"`` for two
+places. Numbers, booleans and arrays of JSON are accepted as well.
 """
 
 import ast
@@ -23,17 +23,17 @@ def read_dictionary(path: str | Path) -> "Values":
     Parameters
     ----------
     path : str or Path
-        JSON, or what Python prints of a dictionary.
+        JSON, or a printed Python dictionary.
 
     Warns
     -----
     UserWarning
-        If the file is what Python prints, not JSON.
+        If the file is a printed Python dictionary, not JSON.
 
     Raises
     ------
     ValueError
-        For a file that cannot be read, or is neither.
+        For a file that cannot be read, or is neither of both.
     """
     where = f"configuration {str(path)!r}"
     try:
@@ -47,7 +47,7 @@ def read_dictionary(path: str | Path) -> "Values":
         content = _printed_dictionary(text)
         if content is None:
             raise ValueError(f"{where} is not JSON ({error}): {WRONG_FILE}") from error
-        warnings.warn(f"{where} is a printed Python dictionary, not JSON: taken", stacklevel=2)
+        warnings.warn(f"{where} is a printed Python dictionary, not JSON: accepted", stacklevel=2)
     if not isinstance(content, Mapping):
         raise ValueError(f"{where} holds a {type(content).__name__}: {WRONG_FILE}")
     return Values({str(key): value for key, value in content.items()}, where)
@@ -72,7 +72,7 @@ class Values:
     ----------
     content : mapping of str to object
     where : str
-        What error messages begin with.
+        Start of error messages.
     """
 
     def __init__(self, content: Mapping[str, Any], where: str) -> None:
@@ -82,22 +82,22 @@ class Values:
         return key in self.content
 
     def error(self, key: str, allowed: str) -> ValueError:
-        """The error for a value that is not allowed."""
+        """Return the error for a value that is not allowed."""
         value = self.content[key]
         return ValueError(f"{self.where}: {key} is {value!r:.60}: must be {allowed}")
 
     def raw(self, key: str) -> Any:
-        """The value as it stands there; ``ValueError`` if it does not."""
+        """Return the value as written; raise ``ValueError`` if the key is missing."""
         if key not in self.content:
             raise ValueError(f"{self.where} has no key {key!r}: {WRONG_FILE}, with that key")
         return self.content[key]
 
     def text(self, key: str, default: str) -> str:
-        """A text, without the spaces around it."""
+        """Return a text without surrounding spaces."""
         return str(self.content.get(key, default)).strip()
 
     def flag(self, key: str, default: bool) -> bool:
-        """``True`` or ``False`` in any case, or 1 or 0."""
+        """Return a boolean, written as true or false in any case, 1 or 0."""
         known = {"true": True, "1": True, "false": False, "0": False}
         text = self.text(key, str(default)).lower()
         if text not in known:
@@ -105,7 +105,7 @@ class Values:
         return known[text]
 
     def number(self, key: str, default: float | None = None, **bounds: float) -> float:
-        """A finite number within the bounds of :func:`sim_env.errors.require_number`."""
+        """Return a finite number within the bounds of :func:`sim_env.errors.require_number`."""
         if key not in self.content and default is not None:
             return default
         values = self.numbers(key, **bounds)
@@ -114,25 +114,25 @@ class Values:
         return values[0]
 
     def whole(self, key: str, default: int | None = None, **bounds: float) -> int:
-        """A whole number."""
+        """Return a whole number."""
         value = self.number(key, default, **bounds)
         if value != int(value):
             raise self.error(key, "a whole number")
         return int(value)
 
     def numbers(self, key: str, **bounds: float) -> list[float]:
-        """Numbers with commas or semicolons between them, or an array."""
+        """Return numbers separated by commas or semicolons, or of an array."""
         return self._numbers(key, self._items(self.raw(key), "[,;]"), bounds)
 
     def wholes(self, key: str, **bounds: float) -> list[int]:
-        """Whole numbers."""
+        """Return whole numbers, written as for :meth:`numbers`."""
         values = self.numbers(key, **bounds)
         if any(value != int(value) for value in values):
             raise self.error(key, "whole numbers")
         return [int(value) for value in values]
 
     def rows(self, key: str) -> list[list[float]]:
-        """Rows with semicolons between them, of numbers with commas between them; or arrays."""
+        """Return rows separated by semicolons, of numbers separated by commas; or of arrays."""
         rows = self._items(self.raw(key), ";")
         return [self._numbers(key, self._items(row, ","), {}) for row in rows]
 
@@ -142,7 +142,7 @@ class Values:
         if not isinstance(value, str):
             return [value]
         items = [item.strip() for item in re.split(separator, value.strip())]
-        return items[:-1] if items[-1] == "" else items  # one too many at the end does no harm
+        return items[:-1] if items[-1] == "" else items  # a trailing separator is allowed
 
     def _numbers(self, key: str, items: list[Any], bounds: dict[str, float]) -> list[float]:
         values: list[float] = []

@@ -1,25 +1,24 @@
-"""What a decision earns at once: the specification of :mod:`sim_env.engine.reward`."""
+"""Rewards of decisions: the specification of :mod:`sim_env.engine.reward`."""
 
 import math
 
 from sim_env.engine.net import Net
-from sim_env.engine.reward import REWARDS
+from sim_env.engine.reward import DELAY, PEERSIMGYM_DENSE
 
 Slot = dict[str, float]  # queue, wait, execute, send, back; of a slot as a node knows it
 
 
 def decision_reward(net: Net, n: int, k: int, slots: list[Slot]) -> float:
-    """What node n earns for a decision for its slot k."""
-    kind = REWARDS[net.reward.kind]
-    if kind == "delay":
+    """Compute what node n earns for a decision for its slot k."""
+    if net.reward.kind == DELAY:
         return delay_reward(net, n, k, slots[k])
-    if kind == "peersimgym_dense":
+    if net.reward.kind == PEERSIMGYM_DENSE:
         return peersimgym_dense(net, n, k, slots)
     return 0.0
 
 
 def delay_reward(net: Net, n: int, k: int, slot: Slot) -> float:
-    """Utility - delay - overload once the task is there."""
+    """Compute utility - delay - overload once the task has arrived."""
     reward, capacity = net.reward, net.capacity[net.neighbour[net.first[n] + k]]
     delay = slot["wait"] + slot["execute"] + slot["send"] + slot["back"]
     cost = min(delay, reward.delay_cap) / reward.scale
@@ -27,7 +26,7 @@ def delay_reward(net: Net, n: int, k: int, slot: Slot) -> float:
 
 
 def peersimgym_dense(net: Net, n: int, k: int, slots: list[Slot]) -> float:
-    """Utility - (wait + transfer + difference in execution) - overload one tick later."""
+    """Compute utility - (wait + transfer + difference in execution) - overload one tick later."""
     reward, queue, known = net.reward, slots[0]["queue"], slots[k]["queue"]
     m, link, away = net.neighbour[net.first[n] + k], net.first[n] + k, k > 0
     mine, theirs = (float(net.mean_work / net.speed[node]) for node in (n, m))
@@ -47,5 +46,5 @@ def peersimgym_dense(net: Net, n: int, k: int, slots: list[Slot]) -> float:
 
 
 def overload(net: Net, free: float) -> float:
-    """Cost of a queue of which the fraction `free` is left."""
+    """Compute the cost of a queue of which the fraction `free` is left."""
     return net.reward.overload_weight * -math.log10(max(free, 0.001))

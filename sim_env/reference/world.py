@@ -1,7 +1,7 @@
 """The tick in plain Python, one object per task: the specification of the kernel.
 
-Nothing here is shared with :mod:`sim_env.engine.kernel` but the arrays of the scenario. A test
-steps both with the same actions and compares every task, queue and counter after every tick.
+It shares only the arrays of the scenario with :mod:`sim_env.engine.kernel`. A test steps both with
+the same actions and compares every task, queue and counter after every tick.
 """
 
 import math
@@ -13,18 +13,18 @@ from sim_env.scenario import Scenario
 from sim_env.workload.schedule import multipliers
 
 WORD = 2**64 - 1
-DECIDERS = 16  # decisions about a task that may still earn when it ends
+DECIDERS = 16  # newest decisions about a task, which earn when it ends
 
 
 def mix(z: int) -> int:
-    """Finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
+    """Apply the finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & WORD
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & WORD
     return z ^ (z >> 31)
 
 
 class Stream:
-    """Random numbers of one node; they depend on the seed of its world and on the node only."""
+    """Random numbers of one node; they depend only on the seed of its world and on the node."""
 
     GOLDEN = 0x9E3779B97F4A7C15
 
@@ -32,16 +32,16 @@ class Stream:
         self.state = mix((mix(seed) + self.GOLDEN * (node + 1)) & WORD)
 
     def word(self) -> int:
-        """Next 64 random bits."""
+        """Draw 64 random bits."""
         self.state = (self.state + self.GOLDEN) & WORD
         return mix(self.state)
 
     def uniform(self) -> float:
-        """Next number in (0, 1]."""
+        """Draw a number in (0, 1]."""
         return ((self.word() >> 11) + 1) / 2**53
 
     def below(self, bound: int) -> int:
-        """Next integer in [0, bound)."""
+        """Draw an integer in [0, bound)."""
         return min(int(self.uniform() * bound), bound - 1)
 
 
@@ -66,10 +66,10 @@ class Task:
 
 @dataclass(eq=False)
 class Node:
-    """A node: its queue in the order of service, and what is around it.
+    """A node: its queue in the order of service, its client and its counters.
 
     ``intake`` holds tasks of the client that have not entered the queue yet; ``gaps`` maps a slot
-    to what is left until the client's next birth for the node in that slot.
+    to the remaining gap until the client's next birth for the node in that slot.
     """
 
     stream: Stream
@@ -103,7 +103,7 @@ class Node:
 
 @dataclass(eq=False)
 class Journey:
-    """A message on the way: ``birth`` (client to worker), ``offload`` or ``result``."""
+    """A message in flight: ``birth`` (client to worker), ``offload`` or ``result``."""
 
     kind: str
     task: Task
@@ -124,7 +124,7 @@ class ReferenceWorld:
         self.order.state = mix(self.order.state ^ Stream.GOLDEN)
         self.journeys: list[Journey] = []
         self.counts: Counter[str] = Counter()
-        # Queue lengths told, by tick; the first entry is from before the first tick.
+        # Published queue lengths by tick; the first entry is from before the first tick.
         self.published = [[0] * len(self.nodes)]
         self.after_action: list[Event] = []
         self.action_at = (0, 1)
@@ -149,7 +149,7 @@ class ReferenceWorld:
         return int(self.net.neighbour[self.net.first[n] + slot])
 
     def _factor(self) -> float:
-        """Multiplier of the rates of arrival in this tick."""
+        """Return the multiplier of the arrival rates in this tick."""
         return float(multipliers(self.schedule, self.now + 1, self.physics.tick)[-1])
 
     def step(self, actions: list[int]) -> None:
@@ -178,7 +178,7 @@ class ReferenceWorld:
         self._change()
 
     def _change(self) -> None:
-        """Nodes and links fail and return."""
+        """Apply the failures and repairs of nodes and links."""
         for change in self.outages.due(self.now):
             if change.kind == "link":
                 a, b = (int(n) for n in self.outages.links[change.index])
@@ -228,7 +228,7 @@ class ReferenceWorld:
     # ---- messages ------------------------------------------------------------------------------
 
     def travel(self, n: int, slot: int, bits: float) -> int:
-        """Whole ticks that a message takes, at least one."""
+        """Compute the whole ticks that a message takes, at least one."""
         net, physics = self.net, self.physics
         link = net.first[n] + slot
         ticks = bits / net.rate[link] + net.latency[link]
@@ -281,7 +281,7 @@ class ReferenceWorld:
     # ---- client, worker, agent -----------------------------------------------------------------
 
     def _client(self, n: int) -> None:
-        """The own stream and, in a tick in which that is not due, those of the neighbours."""
+        """Run the client's own stream and, in a tick in which that is not due, its neighbours'."""
         node = self.nodes[n]
         if not node.up:
             return
@@ -296,7 +296,7 @@ class ReferenceWorld:
                     self._serve_stream(node, n, k)
 
     def _serve_stream(self, node: Node, n: int, k: int) -> int:
-        """Births for the node in slot k that are due; returns how many."""
+        """Create the due tasks for the node in slot k; return their number."""
         if self.quirks.arrivals == "one_per_tick":
             if node.gaps[k] > self.now or self._factor() == 0:
                 return 0
@@ -363,13 +363,13 @@ class ReferenceWorld:
             self._complete(n, task)
 
     def _take_in(self, node: Node) -> None:
-        """The tasks of the client enter the queue."""
+        """Move the waiting tasks of the client into the queue."""
         for task in node.intake:
             self._join(node, task)
         node.intake = []
 
     def _complete(self, n: int, task: Task) -> None:
-        """The output sets out; without hops of a message to itself it is home at the tick's end."""
+        """Send the output; without transfer it is home at the end of the tick."""
         hop, back, elsewhere = self.quirks.self_hop, task.back, task.hops > 0
         if self.quirks.home_shortcut and task.receiver == n:
             back, elsewhere = task.from_receiver, False
@@ -433,7 +433,7 @@ class ReferenceWorld:
         return task.hops < self.net.hop_cap and self._may_send(n, self._neighbour(n, slot))
 
     def _end(self, task: Task, outcome: str, now: int, n: int) -> None:
-        """A task ends at node n; credit those who earn by it."""
+        """End a task at node n; credit the nodes that it pays."""
         self.counts[outcome] += 1
         if outcome == "finished":
             self.nodes[task.origin].own_ends += 1
@@ -448,18 +448,18 @@ class ReferenceWorld:
     # ---- what an agent knows -------------------------------------------------------------------
 
     def known_queue(self, n: int, m: int) -> int:
-        """Queue length of node m as node n knows it."""
-        told = self.now - self.net.information_delay
+        """Return the queue length of node m as node n knows it."""
+        tick = self.now - self.net.information_delay
         if self.quirks.tick_order == "random":
             # A message of the last tick is as likely to be here as the action is late in its tick.
             key = self.order.state ^ (n << 40) ^ (m << 20)
             place, events = self.action_at
             if (mix((key + self.now) & WORD) >> 11) / 2**53 * events < place:
-                told += 1
-        return self.published[max(told, 0)][m]
+                tick += 1
+        return self.published[max(tick, 0)][m]
 
     def observe(self) -> dict[int, list[dict[str, float]]]:
-        """For each agent with an undecided task, what it knows about each of its slots."""
+        """Return the slots of each agent with an undecided task, as the agent knows them."""
         net, seen = self.net, {}
         for n, node in enumerate(self.nodes):
             task = node.undecided

@@ -1,7 +1,6 @@
 """Job tables from files: pairs of instructions and megabytes, or Alibaba's ``batch_task.csv``.
 
-Files are read line by line. A row that cannot be used is left out, counted and, if it is one of
-the first few, named with its line and the reason.
+Bad rows are skipped and counted; the first few are reported with line and reason.
 """
 
 import math
@@ -25,7 +24,7 @@ NAMED = 5
 
 @dataclass
 class ReadReport:
-    """What became of the rows of a file.
+    """Counts of the good, skipped and bad rows of a file.
 
     Attributes
     ----------
@@ -51,7 +50,7 @@ class ReadReport:
     cut: bool = False
 
     def add_bad(self, line: int, reason: str) -> None:
-        """Count a bad row, and name it if it is one of the first."""
+        """Count a bad row, and keep its reason if it is one of the first."""
         self.bad += 1
         if len(self.reasons) < NAMED:
             self.reasons.append(f"line {line}: {reason}")
@@ -66,7 +65,7 @@ class ReadReport:
 
 
 def read_jobs(path: str | Path) -> tuple[JobTable, ReadReport]:
-    """Read a table of jobs; the first line tells which kind of file it is.
+    """Read a table of jobs; the first line determines the kind of file.
 
     Parameters
     ----------
@@ -122,7 +121,7 @@ def _columns(line: str) -> list[str]:
 def _rows(
     lines: Iterable[str], first: int, report: ReadReport
 ) -> Iterator[tuple[int, list[str], bool]]:
-    """Line number, columns and whether the line is a whole one, for each row."""
+    """Yield line number, columns and whether the line is complete, for each row."""
     for number, line in enumerate(lines, first):
         if line.strip():
             report.rows += 1
@@ -132,7 +131,7 @@ def _rows(
 def _read_pairs(
     rows: Iterable[tuple[int, list[str], bool]], report: ReadReport
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions and megabytes of each job."""
+    """Read instructions and megabytes of each job."""
     work, size = [], []
     for line, columns, whole in rows:
         try:
@@ -150,7 +149,7 @@ def _read_pairs(
 def _read_trace(
     rows: Iterable[tuple[int, list[str], bool]], report: ReadReport
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Instructions and megabytes of each job, in the order in which the jobs are met."""
+    """Read instructions and megabytes of each job, in order of first appearance."""
     jobs: dict[str, tuple[float, float, float]] = {}
     for line, columns, whole in rows:
         try:
@@ -194,7 +193,7 @@ def _memory(text: str) -> float:
 
 
 def _seconds(start: str, end: str) -> float:
-    """Duration of a task; time 0 stands for a time outside the trace."""
+    """Compute the duration of a task; time 0 stands for a time outside the trace."""
     first, last = _number("start_time", start), _number("end_time", end)
     if first == 0 or last < first:
         raise ValueError(f"start_time is {start} and end_time {end}, not one after the other")

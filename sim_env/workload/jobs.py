@@ -34,11 +34,11 @@ class TaskType:
     instructions : float
         Work of one task.
     megabytes : float
-        Sent with the task.
+        Size of the input.
     output_megabytes : float, optional
-        Sent back; as much as was sent with the task by default.
+        Size of the output; that of the input by default.
     weight : float
-        Of this type among the types; a task is of it with probability weight / sum of weights.
+        A task is of this type with probability weight / sum of the weights.
     """
 
     instructions: float = 4e7
@@ -62,7 +62,7 @@ class JobTable:
     ----------
     instructions : array of float, shape (J,)
     input_bits, output_bits : array of float, shape (J,)
-        Size of what is sent with the task, and of what comes back.
+        Sizes of input and output.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class JobTable:
 
     @classmethod
     def from_types(cls, types: Sequence[TaskType]) -> Self:
-        """Table with each type in as many rows as its weight asks for.
+        """Build a table with rows of each type in proportion to its weight.
 
         Parameters
         ----------
@@ -111,8 +111,7 @@ class JobTable:
         Raises
         ------
         ValueError
-            Without types or with too many, or for a weight so small that its type would have no
-            row.
+            For no types or too many, or a weight so small that its type would have no row.
         """
         require_kind("task types", types, Sequence, "a list of TaskType")
         if not 1 <= len(types) <= MOST_TYPES:
@@ -141,12 +140,12 @@ class JobTable:
         )
 
     def scaled(self, factor: float) -> "JobTable":
-        """The same jobs with `factor` times the instructions."""
+        """Return the same jobs with `factor` times the instructions."""
         return JobTable(self.instructions * factor, self.input_bits, self.output_bits)
 
 
 def _rows_by_share(share: np.ndarray) -> np.ndarray:
-    """Rows for each share: exact in the smallest table that allows it, else the nearest."""
+    """Compute the rows of each share: exact in the smallest possible table, else rounded."""
     tables = np.arange(1, LARGEST_TYPE_TABLE + 1)[:, None]
     exact = np.all(np.abs(tables * share - np.round(tables * share)) < 1e-9 * tables, axis=1)
     if exact.any():
@@ -158,14 +157,14 @@ def _rows_by_share(share: np.ndarray) -> np.ndarray:
 
 
 def light_jobs() -> JobTable:
-    """The feasibility study's mix: mean 4e7 instructions and 28 MB."""
+    """Build the feasibility study's mix: mean 4e7 instructions and 28 MB."""
     size = np.array([10.0, 10, 30, 30, 60]) * MEGABYTE
     work = np.array([2.0, 2, 4, 4, 8]) * 1e7
     return JobTable(np.repeat(work, 5), np.tile(size, 5), np.tile(size, 5))
 
 
 def alibaba_jobs() -> JobTable:
-    """Jobs with the marginal quantiles and rank correlation of the Alibaba trace."""
+    """Generate jobs with the marginal quantiles and rank correlation of the Alibaba trace."""
     u = (np.arange(ALIBABA_JOBS) + 0.5) / ALIBABA_JOBS
     work = _inverse_cdf(
         u, ALIBABA_INSTRUCTIONS, ALIBABA_INSTRUCTIONS_MEAN, ALIBABA_INSTRUCTIONS_MAX
@@ -186,7 +185,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 def _inverse_cdf(
     u: np.ndarray, values: tuple[float, ...], mean: float, largest: float
 ) -> np.ndarray:
-    """Quantiles `u`; the exponent of the Pareto tail is solved by bisection for the mean."""
+    """Compute quantiles `u`; bisection solves for the exponent of the Pareto tail, by the mean."""
     body = np.exp(np.interp(u, KNOTS, np.log(values)))
     tail = u > KNOTS[-1]
     excess = (1 - KNOTS[-1]) / (1 - u[tail])

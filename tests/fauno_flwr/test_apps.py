@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from safetensors.numpy import load_file
 
 from fauno_flwr import client_app
+from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
@@ -123,8 +124,8 @@ def test_a_node_keeps_its_critic_until_there_is_a_newer_one(config: RunConfig) -
 def test_what_compression_leaves_out_is_kept_by_the_node(compression: str) -> None:
     """What the server has read and what the node keeps are all that the critic has learned."""
     config = load_config("ether2", [*TINY, f"federation.compression={compression}"])
-    grid, method = InMemoryGrid(client_app.app, AGENTS), config.federation.build_compression()
-    assert method is not None
+    grid = InMemoryGrid(client_app.app, AGENTS)
+    method = rules.build(rules.COMPRESSION, config.federation.compression)
     agent = Population(1, config.agent, config.seed)
     base, layout = agent.get_critic(), Layout(agent.get_critic())
     learned, read = np.zeros(layout.size), np.zeros(layout.size)

@@ -1,4 +1,4 @@
-"""Rules of a user's own, which tests name by import path: built-in ones written in numpy."""
+"""Rules that tests name by import path: built-in ones re-implemented in numpy, and wrong ones."""
 
 import networkx as nx
 import numba
@@ -127,12 +127,12 @@ wrong_shape = gives(np.zeros(3))
 
 
 def not_finite(observation: Observation) -> np.ndarray:
-    """Reward with an infinite number."""
+    """Return infinite rewards."""
     return np.full(observation.mask.shape, np.inf)
 
 
 def texts(observation: Observation) -> np.ndarray:
-    """Reward with texts."""
+    """Return text."""
     return np.full(observation.mask.shape, "much")
 
 

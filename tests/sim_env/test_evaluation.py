@@ -1,4 +1,4 @@
-"""The numbers of the table, from counts that are known."""
+"""The metrics of a comparison, from known counts."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from sim_env.world import Metrics, World
 
 
 def metrics(finished: list[int], response: list[int], created: int = 100) -> Metrics:
-    """Worlds of 100 tasks; those not finished were lost, the first of them by overflow."""
+    """Return the metrics of worlds of 100 tasks; those not finished were lost."""
     count = np.array(finished)
     lost = created - count
     histogram = np.zeros((len(finished), BINS), np.int64)
@@ -120,9 +120,9 @@ def test_the_order_of_the_heuristics_is_that_of_the_feasibility_study() -> None:
     ],
 )
 def test_runs_that_cannot_be(changes: dict, sentence: str) -> None:
-    asked = {"policy": POLICIES["lq"], "seeds": [0], "warmup": 600, "window": 100, **changes}
+    arguments = {"policy": POLICIES["lq"], "seeds": [0], "warmup": 600, "window": 100, **changes}
     with pytest.raises(ValueError, match=sentence):
-        run_policy(load_scenario("ether2"), **asked)
+        run_policy(load_scenario("ether2"), **arguments)
 
 
 def test_rows_by_world_add_up_to_the_row_of_a_policy() -> None:

@@ -1,4 +1,4 @@
-"""What is refused because it would not fit, and how near the estimates are."""
+"""Requests that do not fit into the memory, and the accuracy of the estimates."""
 
 import numpy as np
 import pytest

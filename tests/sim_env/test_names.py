@@ -1,4 +1,4 @@
-"""The public names of the package, most of which are imported when they are first used."""
+"""The public names of the package."""
 
 import importlib.metadata
 import subprocess

@@ -1,6 +1,7 @@
-"""Policies, rewards, observations, topologies and workloads of one's own, by import path."""
+"""Policies, rewards, observations, topologies and workloads by import path."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -252,3 +253,47 @@ def test_what_cannot_be_used_gets_one_sentence_when_the_scenario_is_compiled(
 def test_a_mistyped_name_is_refused_before_anything_is_imported(make, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+# ---- entry points ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a distribution that registers rules of every group under names."""
+    info = tmp_path / "own_rules-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-rules\nVersion: 1.0\n")
+    entries = {
+        "policies": "own-sed = tests.sim_env.own:Sed",
+        "rewards": "own-delay = tests.sim_env.own:delay",
+        "observations": "own-paper = tests.sim_env.own:PAPER",
+        "topologies": "own-star = tests.sim_env.own:star",
+        "workloads": "own-jobs = tests.sim_env.own:equal_jobs",
+    }
+    lines = [f"[fauno.{group}]\n{entry}\n" for group, entry in entries.items()]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("installed")
+def test_rules_of_an_installed_package_are_named_by_their_entry_points() -> None:
+    made = Scenario(
+        ScenarioSpec(
+            topology=TopologySpec("own-star", nodes=4),
+            workload=WorkloadSpec("own-jobs"),
+            reward=RewardSpec("own-delay"),
+            observation="own-paper",
+        )
+    )
+    assert (made.encoding.local, made.jobs.instructions.tolist()) == (7, [1e7])
+    env = EdgeEnv(made, 1, peers="own-sed")  # a source of tasks
+    env.reset(seed=1)
+    assert any(env.step(0)[1] for _ in range(100))
+    assert isinstance(get_policy("own-sed"), own.Sed)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_mistyped_entry_point_names_the_installed_ones() -> None:
+    with pytest.raises(ValueError, match=r"policy is 'own-sedd': .*did you mean own-sed\?"):
+        get_policy("own-sedd")

@@ -33,7 +33,7 @@ SMALL = [
 
 
 def settings(*overrides: str) -> RunConfig:
-    """A federation of one Ether cluster that is trained in a second."""
+    """Return settings of one Ether cluster that is trained in a second."""
     return load_config("ether2", [*SMALL, *overrides])
 
 

@@ -50,9 +50,12 @@ def test_an_actor_that_comes_with_a_message_acts_from_then_on(tmp_path: Path) ->
     def watched(agent: int, since: int = 0):
         batch = take(agent, since)
         if len(batch):
-            acting, newest = grid._weights, grid.population.weights(grid._agent_of_node, False)
+            acting, newest = (
+                grid._weights,
+                grid.population.weights(grid.scenario.agent_of_node, False),
+            )
             seen.append(float(np.abs(acting.middle[agent] - newest.middle[agent]).max()))
-            assert grid._since[agent] <= since
+            assert grid._agents[agent].since <= since
         return batch
 
     grid._recorder.take = watched

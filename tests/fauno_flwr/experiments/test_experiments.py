@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from fauno_flwr.experiments.runner import (
     Results,
     compute,
     in_process,
+    stored,
     through_ray,
 )
 from fauno_flwr.experiments.summary import differences, summarise
@@ -170,6 +172,24 @@ def test_failed_cells_are_told_after_the_others_and_tried_again(done, tmp_path: 
     with pytest.raises(CellsFailedError, match=r"1 of 3 cells failed.*small.fauno.1: no luck\)"):
         compute(made, Results(tmp_path), pool, lambda text: None)
     assert [Results(tmp_path).read(cell) is None for cell in made] == [False, True, False]
+
+
+def test_tables_can_be_made_again_of_the_cells_alone(done, tmp_path: Path) -> None:
+    """Whatever the settings of the cells were, and in whatever order they are read."""
+    out, found = done
+    shutil.copytree(out / "cells", tmp_path / "cells")
+    for path in (tmp_path / "cells").glob("*.json"):
+        path.write_text(path.read_text().replace('"settings": "', '"settings": "other-'))
+    again = stored(tmp_path, TINY, True)
+    assert [cell["key"] for cell in again] == [cell["key"] for cell in found]
+    assert write(TINY, True, again, tmp_path) == write(TINY, True, found, out)
+    for name in ("summary.json", "table.csv"):
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+    (tmp_path / "cells" / "small.fauno.1.json").unlink()
+    with pytest.raises(ConfigError, match=r"1 of 5 cells are missing, such as small.fauno.1"):
+        stored(tmp_path, TINY, True)
+    with pytest.raises(ConfigError, match="holds no cells"):
+        stored(tmp_path / "figures", TINY, True)
 
 
 def test_cells_of_other_settings_are_not_mixed_in(done) -> None:

@@ -43,7 +43,7 @@ class Node:
         return ask(self.grid, Message(content, 1000, kind, ttl=60))
 
     def train(self, training: str = "a", version: int = 0) -> tuple[int, dict[str, np.ndarray]]:
-        """Number of the message as the node counts, and the critic it reports."""
+        """Train; return the number of messages that the node counts, and its critic."""
         reply = self.send(MessageType.TRAIN, training, version)
         metrics = reply.content.metric_records[METRICS]
         return int(metrics["messages"]), to_arrays(reply.content.array_records[ARRAYS])

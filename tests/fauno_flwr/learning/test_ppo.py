@@ -165,7 +165,7 @@ class ScriptedEnv:
         }
 
     def step(self, actions: np.ndarray) -> tuple:
-        """The next line of the script."""
+        """Return the next line of the script."""
         reward = np.array(self.rewards[self.tick])
         self.tick += 1
         return self.view(), reward, None, None, {}

@@ -16,8 +16,9 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.policy import ActorPolicy
+from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from fauno_flwr.learning.rollout import Recorder, Weights
+from fauno_flwr.learning.rollout import Weights
 from fauno_flwr.learning.transitions import Decisions
 from sim_env.policies.compiled import LQRAND
 from sim_env.scenario import Scenario
@@ -28,7 +29,7 @@ KINDS = [(network, seen) for network in ("equivariant", "padded") for seen in ("
 
 
 class Setting(NamedTuple):
-    """One Ether cluster under high load, with actors that have opinions."""
+    """One Ether cluster under high load, with actors of random weights."""
 
     config: RunConfig
     scenario: Scenario
@@ -36,11 +37,11 @@ class Setting(NamedTuple):
     nodes: np.ndarray
 
     def weights(self, greedy: bool) -> Weights:
-        """The actors as the recorder takes them."""
+        """Return the parameters of the actors."""
         return self.population.weights(self.nodes, greedy)
 
     def recorder(self, keep: int) -> Recorder:
-        """Of new worlds."""
+        """Return the recorder of new worlds."""
         agents, hidden = len(self.scenario.agents), self.config.agent.hidden
         return Recorder(World(self.scenario, SEEDS), agents, hidden, keep)
 
@@ -125,7 +126,7 @@ class RowWisePolicy(ActorPolicy):
     def scores(
         self, agent: int, local: np.ndarray, destination: np.ndarray, mask: np.ndarray
     ) -> np.ndarray:
-        """Scores of one agent, shape (R, K); minus infinity where illegal."""
+        """Compute the scores of one agent, shape (R, K); minus infinity where illegal."""
         w = self.weights
         best = np.where(mask[:, :, None], destination, np.float32(np.inf)).min(axis=1)
         base = np.einsum("rf,fh->rh", local, w.local[agent]) + w.bias[agent]
@@ -137,7 +138,7 @@ class RowWisePolicy(ActorPolicy):
 
 
 class Book:
-    """What the recorder should hold, kept tick by tick in plain Python."""
+    """The expected record, kept tick by tick in plain Python."""
 
     def __init__(self, made: Setting) -> None:
         self.made, self.world = made, World(made.scenario, SEEDS)
@@ -146,7 +147,7 @@ class Book:
         self.newest: dict[tuple[int, int], dict] = {}
 
     def run(self, ticks: int) -> None:
-        """Let the worlds run, and write down."""
+        """Advance the worlds, and record the decisions."""
         no_op = self.made.config.reward.no_op
         for _ in range(ticks):
             seen = self.world.observe()
@@ -182,7 +183,7 @@ class Book:
                 entry["reward"] += earned[world, self.made.scenario.agents[agent]]
 
     def take(self, agent: int, since: int) -> list[dict]:
-        """The rows of an agent, world after world."""
+        """Take the rows of an agent, ordered by world."""
         mine = [entry for entry in self.rows.pop(agent, []) if entry["tick"] >= since]
         self.newest = {place: e for place, e in self.newest.items() if place[1] != agent}
         return sorted(mine, key=lambda entry: entry["world"])
@@ -215,7 +216,7 @@ def assert_same(taken: Decisions, rows: list[dict]) -> None:
     ids=["decisions", "outcome", "failures", "events"],
 )
 def test_the_recorder_returns_what_plain_bookkeeping_does(overrides: tuple[str, ...]) -> None:
-    """Agents are asked at different times, some with a filter, the last one never but at the end.
+    """Decisions of agents are taken at different times, some with a filter, of the last at the end.
 
     The rows of 300 ticks are more than the first room, and most of them are taken again, so that
     the room both grows and is cleared.
@@ -241,7 +242,7 @@ def test_the_recorder_returns_what_plain_bookkeeping_does(overrides: tuple[str, 
     assert decisions > 300
 
 
-def test_an_agent_that_is_never_asked_does_not_fill_the_memory() -> None:
+def test_decisions_that_are_never_taken_do_not_fill_the_memory() -> None:
     made = setting()
     recorder, book = made.recorder(keep=50), Book(made)
     recorder.roll(made.weights(greedy=True), 50)

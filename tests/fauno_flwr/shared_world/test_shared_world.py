@@ -24,8 +24,8 @@ from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.learning.ppo import Population
+from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from fauno_flwr.learning.rollout import Recorder
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.shared_world import host as host_module

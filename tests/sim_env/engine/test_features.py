@@ -1,4 +1,4 @@
-"""What networks are fed with, by name, and that every face of the world follows it."""
+"""Encodings by name, and that every environment follows them."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from sim_env.world import World
 
 
 def scenario_of(observation: str, reward: str = "delay", name: str = "balanced") -> Scenario:
-    """A registered scenario with another observation and reward."""
+    """Compile a registered scenario with another observation and reward."""
     spec = SCENARIOS[name]()
     spec.observation = observation
     spec.reward = dataclasses.replace(spec.reward, kind=reward)
@@ -45,7 +45,7 @@ def test_paper_by_hand() -> None:
 
 @pytest.mark.parametrize("name", OBSERVATIONS)
 def test_the_first_feature_marks_a_decision_and_the_mask_blanks_the_rest(name: str) -> None:
-    """Wider networks pad with zeros; what is illegal is blank, too."""
+    """Illegal slots are zero, and only they."""
     world, rng = World(scenario_of(name), [1, 2]), np.random.default_rng(0)
     rows = 0
     for _ in range(150):
@@ -83,7 +83,7 @@ def test_every_combination_passes_the_checkers(observation: str, reward: str) ->
 
 
 @pytest.mark.parametrize("reward", REWARDS)
-def test_one_node_earns_the_same_in_both_faces(reward: str) -> None:
+def test_one_node_earns_the_same_in_both_environments(reward: str) -> None:
     """Peers that follow the same heuristic: the same bytes and the same rewards."""
     scenario = scenario_of("paper", reward)
     one, many = EdgeEnv(scenario, 0, peers="local"), EdgeParallelEnv(scenario)

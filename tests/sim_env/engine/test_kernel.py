@@ -26,7 +26,7 @@ NAMES = {
 
 
 def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
-    """Every queue, every task on the way and every counter is the same."""
+    """Assert that every queue, every task in flight and every counter is the same."""
     state = world.state
 
     def fields(task: int) -> tuple:
@@ -74,7 +74,7 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
 
 
 def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
-    """Every agent sees the same in both."""
+    """Assert that every agent observes the same in both."""
     seen = world.observe()
     columns = {
         "queue": features.QUEUE,

@@ -1,4 +1,4 @@
-"""What agents earn, against numbers worked out by hand and against the world's own counters."""
+"""Rewards against numbers computed by hand and against the counters of the world."""
 
 import math
 
@@ -29,7 +29,7 @@ def chain(
     hop_cap: int = 8,
     speed: tuple[float, ...] = (2e6, 4e6, 8e6),
 ) -> Scenario:
-    """Three nodes in a row; births at the first."""
+    """Compile three nodes in a row; tasks are born at the first."""
     topology = Topology(
         names=["a", "b", "c"],
         roles=["rpi"] * 3,
@@ -50,7 +50,7 @@ def chain(
 
 
 def decision(scenario: Scenario, queue: int = 3) -> Observation:
-    """The first decision of a world that keeps everything with so many tasks at the node."""
+    """Return the first decision with `queue` tasks at the node; the world keeps everything."""
     world = World(scenario, [0])
     while not (len(seen := world.observe()) and seen.destination[0, 0, QUEUE] == queue):
         world.step(np.zeros((1, 3), np.int32))
@@ -101,7 +101,7 @@ def test_births_that_neighbours_make_for_a_node_count_in_peersimgym_dense() -> N
 @settings(max_examples=60)
 @given(small_scenarios(st.just({})), st.integers(0, 2**32 - 1))
 def test_sparse_rewards_add_up_to_the_counters(scenario: Scenario, seed: int) -> None:
-    """All nodes together earn U (finished - overflow - deadline), whoever does what."""
+    """All nodes together earn U (finished - overflow - deadline) under any policy."""
     spec = scenario.spec
     spec.reward = RewardSpec("sparse", utility=2.5)
     world = World(Scenario(spec, scenario.topology, scenario.jobs), [seed])
@@ -162,7 +162,7 @@ def test_of_a_long_journey_only_the_newest_decisions_earn() -> None:
 
 
 def reward_of(kind: str, **options: float) -> Scenario:
-    """The balanced scenario with another reward."""
+    """Compile the balanced scenario with another reward."""
     spec = balanced()
     spec.reward = RewardSpec(kind, **options)
     return Scenario(spec)

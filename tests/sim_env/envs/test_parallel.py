@@ -1,4 +1,4 @@
-"""The PettingZoo face of the world, and that it shows the same world as gymnasium's."""
+"""The PettingZoo environment, and that it shows the same world as gymnasium's."""
 
 from typing import Any
 
@@ -69,12 +69,12 @@ class OneOfAll(gym.Env):
         self.action_space = self._all.action_space(name)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Of the one agent."""
+        """Reset, and return the view of one agent."""
         views, infos = self._all.reset(seed=seed)
         return views[self._name], infos[self._name]
 
     def step(self, action: int) -> Any:
-        """Of the one agent, after the others have been asked."""
+        """Step one agent, while the others follow the policy."""
         assert self._all.world is not None
         seen = self._all.world.observe()
         names = self._all.scenario.topology.names

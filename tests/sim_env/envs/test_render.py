@@ -36,7 +36,7 @@ def run(world: World, ticks: int) -> World:
 
 
 def lattice(position: np.ndarray) -> Topology:
-    """A path of nodes with roles that nobody knows."""
+    """Build a path of nodes with unknown roles."""
     nodes = len(position)
     return Topology(
         names=[f"node_{i}" for i in range(nodes)],
@@ -95,7 +95,7 @@ def test_marks_do_not_cover_each_other(position: np.ndarray, to_scale: bool) -> 
     assert (metre is not None) == to_scale
 
 
-def test_roles_that_nobody_knows_are_drawn() -> None:
+def test_unknown_roles_are_drawn() -> None:
     world = World(Scenario(ScenarioSpec(), topology=lattice(np.eye(9, 2))), [0])
     assert draw_world(world).shape == SHAPE
 

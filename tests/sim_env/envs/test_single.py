@@ -1,4 +1,4 @@
-"""The gymnasium faces of the world."""
+"""The gymnasium environments of one node."""
 
 import gymnasium as gym
 import numpy as np

@@ -90,7 +90,7 @@ def test_a_failing_node_loses_what_it_holds_and_what_reaches_it() -> None:
     assert failing.state.total[:, FAILURE].sum() > held.sum()  # those on the way there
 
 
-def test_nobody_may_send_over_a_lost_link_or_to_a_node_that_is_down() -> None:
+def test_sending_over_a_lost_link_or_to_a_node_that_is_down_is_illegal() -> None:
     names = network().topology.names
     span = [Outage(5, 20)]
     scenario = network(nodes={names[3]: span}, links={f"{names[0]}/{names[1]}": span})

@@ -1,4 +1,4 @@
-"""Networks: the published sizes, what holds for all of them, and what is refused."""
+"""Networks: the published sizes, common invariants, and rejected ones."""
 
 import json
 import tracemalloc
@@ -145,7 +145,7 @@ def test_published_random_files(nodes: int, mean_degree: float) -> None:
 
 
 def ether_file(**changes: object) -> dict:
-    """Four nodes; links listed in an order that is not that of the nodes."""
+    """Write a file of four nodes with links in another order than the nodes."""
     names = {"rpi4_0": 11, "nuc_0": 12, "tx2_0": 13, "server_0": 14}
     places = [[0.0, 5.0], [2.0, 5.0], [2.0, 5.0], [4.0, 25.0]]
     nodes = {
@@ -196,7 +196,7 @@ def test_roles_come_from_names(name: str, role: str) -> None:
 
 
 def broken(where: str, value: object) -> dict:
-    """The file with the value at a path of keys; ``del`` as value removes the key."""
+    """Write the file with another value at a path of keys; ``del`` removes the key."""
     content = ether_file()
     *path, last = where.split("/")
     inner = content
@@ -255,7 +255,7 @@ def test_a_file_that_cannot_be_read() -> None:
 
 
 def line(**changes: object) -> Topology:
-    """Three Raspberry Pis in a line, with changes."""
+    """Build three Raspberry Pis in a line, with changes."""
     fields: dict = {
         "names": ["a", "b", "c"],
         "roles": ["rpi"] * 3,

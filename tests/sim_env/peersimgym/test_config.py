@@ -25,7 +25,7 @@ TOPOLOGIES = (
 
 
 def pair(**changes: Any) -> dict[str, Any]:
-    """Two nodes 30 m apart, of which node 0 makes tasks; both decide. None leaves a key out."""
+    """Return a dictionary of two nodes 30 m apart; node 0 creates tasks. None removes a key."""
     values = {
         "SIZE": "2",
         "SCALE": "10",
@@ -73,7 +73,7 @@ def pair(**changes: Any) -> dict[str, Any]:
 
 
 def layered(**changes: Any) -> dict[str, Any]:
-    """Three layers of 5, 3 and 1 nodes in random places; tasks arrive in layer 0."""
+    """Return a dictionary of three layers of 5, 3 and 1 nodes in random places."""
     return pair(
         **{
             "SIZE": "9",
@@ -416,7 +416,7 @@ def test_what_is_no_dictionary_is_told(tmp_path: Path, text: str) -> None:
 
 
 def from_files(topology: Path, jobs: Path, rate: float) -> dict[str, Any]:
-    """What the original's ConfigHelper and EtherTopologyReader make of the files."""
+    """Return the dictionary that the original's ConfigHelper and EtherTopologyReader build."""
     content = json.loads(topology.read_text())
     nodes, size = content["nodes"], len(content["nodes"])
     index = {str(node["id"]): i for i, node in enumerate(nodes.values())}

@@ -1,4 +1,4 @@
-"""The original simulator's physics against what was measured on it."""
+"""The original simulator's physics against its measured results."""
 
 import csv
 import json

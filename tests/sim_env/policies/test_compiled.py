@@ -1,4 +1,4 @@
-"""The compiled heuristics choose as the numpy functions do."""
+"""The compiled heuristics against the numpy functions."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ EXACT = ["sed", "threshold", "lq", "local"]
 
 
 def uncompiled(policy: Policy) -> Policy:
-    """The same policy, unknown to the world."""
+    """Wrap a policy, so that the world does not know its compiled twin."""
     return lambda seen, rng: policy(seen, rng)
 
 
 def run_pair(scenario: Scenario, name: str, seeds: list[int], ticks: int) -> tuple[World, World]:
-    """The same worlds under the compiled and under the numpy policy."""
+    """Run the same worlds under the compiled and under the numpy policy."""
     compiled, plain = World(scenario, seeds), World(scenario, seeds)
     rng = np.random.default_rng(0)
     for part in (1, ticks // 3, ticks - 1 - ticks // 3):

@@ -1,4 +1,4 @@
-"""The heuristics against decisions worked out by hand."""
+"""The heuristics against decisions computed by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sim_env.policies.heuristics import POLICIES, get_policy
 
 @pytest.fixture
 def three() -> Observation:
-    """Three decisions with four slots; the last slot of the first row is illegal."""
+    """Return three decisions with four slots; the last slot of the first row is illegal."""
     seen = empty_observation(3, 4, OBSERVATIONS["full"])
     seen.mask[:] = True
     seen.mask[0, 3] = False

@@ -1,4 +1,4 @@
-"""What arrives: tables of jobs, files, rates that change with time and from source to source."""
+"""Arrivals: tables of jobs, files, rates that change with time and between sources."""
 
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def task(
     cpu: str = "100",
     memory: str = "0.5",
 ) -> str:
-    """A row of batch_task.csv."""
+    """Return a row of batch_task.csv."""
     return f"M1,1,{job},1,{status},{start},{end},{cpu},{memory}\n"
 
 
@@ -249,7 +249,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def at_slots(schedule: Schedule, slots: int) -> list[float]:
-    """Multiplier in the middle of each slot."""
+    """Return the multiplier in the middle of each slot."""
     return multipliers(schedule, slots * 10, schedule.slot / 10)[5::10].tolist()
 
 
