@@ -49,7 +49,11 @@ class PlainDocstrings(Extension):
     """Turn the roles and literal blocks of reStructuredText in docstrings into Markdown."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Rewrite the docstring of a module, class, function or attribute."""
+        """Rewrite the docstring of a module below the package, class, function or attribute."""
         if obj.docstring:
             text = _ROLE.sub(r"`\1`", obj.docstring.value)
             obj.docstring.value = _LITERAL_BLOCK.sub(":", text)
+
+    def on_package(self, *, pkg: Object, **_: Any) -> None:
+        """Rewrite the docstring of a package."""
+        self.on_object(obj=pkg)
