@@ -1,7 +1,7 @@
 # make demo       train a federation through Flower, print the comparison with the heuristics
 # make test       ruff, mypy, import-linter, pytest
 # make test-slow  the tests that take minutes
-# make benchmark  speed of the world and of the strategy, as ratios in one run
+# make benchmark  speed of the world, of learning and of the strategies
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,7 +30,7 @@ benchmark: $(VENV)/.installed-dev
 
 install: $(VENV)/.installed
 
-# The kernel is compiled here, once for this machine, and not in the first run.
+# Compiles the kernels for this machine, so that the first run need not.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
