@@ -2,7 +2,7 @@
 # make test       ruff, mypy, import-linter, pytest
 # make test-slow  the tests that take minutes
 # make coverage   the tests of make test, with their coverage and its floor; twice the time
-# make benchmark  speed of the world and of the strategy, as ratios in one run
+# make benchmark  speed of the world, of learning and of the strategies
 # make docs       the pages of docs/ and the API reference as one site, build/site/index.html
 
 PYTHON ?= python3
@@ -39,7 +39,7 @@ docs: $(VENV)/.installed-dev
 
 install: $(VENV)/.installed
 
-# The kernel is compiled here, once for this machine, and not in the first run.
+# Compiles the kernels for this machine, so that the first run need not.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

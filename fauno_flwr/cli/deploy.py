@@ -5,14 +5,17 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import SHARED, require_address
+from fauno_flwr.config.settings import SHARED, RunConfig, require_address
+
+if TYPE_CHECKING:
+    from fauno_flwr.deployment.local import Deployment
 
 
 def local(
@@ -50,8 +53,8 @@ def local(
     settings += overrides or []
     config = load_config(conf, settings)
     # After the settings are checked: importing torch takes seconds.
-    from fauno_flwr.cli.flower_run import print_results, run_config, stop_on_signals, wait_for_run
-    from fauno_flwr.deployment.engine import EngineError, free_addresses, stage_app
+    from fauno_flwr.cli.flower_run import print_results, run_config, stop_on_signals
+    from fauno_flwr.deployment.engine import EngineError, free_addresses
     from fauno_flwr.deployment.local import Deployment
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.shared_world.table import format_status
@@ -77,21 +80,31 @@ def local(
         with Deployment(
             agents, tls=tls, auth=auth, world=world, warm=warm, report=_print_line
         ) as deployment:
-            secured = ("TLS" if tls else "no TLS") + (", registered keys only" if auth else "")
-            _print_line(f"SuperLink on {deployment.address} ({secured}), logs in {deployment.home}")
-            for service in deployment.services.values():
-                _print_line(f"  {service.name}: process {service.process.pid}")
-            run_id = deployment.submit_run(stage_app(deployment.home / "app"), submitted)
-            _print_line(
-                f"run {run_id}, results in {path}; see also fauno status {shlex.quote(str(path))}"
-            )
-            wait_for_run(deployment, run_id, path, agents, config)
+            _run(deployment, submitted, path, config)
     except EngineError as error:
         _print_line(f"fauno: {error}")
         raise typer.Exit(FAILED) from None
     print_results(path, config)
     if joint.exists():
         typer.echo(f"\nthe shared world:\n{format_status(json.loads(joint.read_text()))}")
+
+
+def _run(
+    deployment: "Deployment", submitted: dict[str, str], path: Path, config: RunConfig
+) -> None:
+    """Submit a run to a deployment and wait until it is complete."""
+    from fauno_flwr.cli.flower_run import wait_for_run
+    from fauno_flwr.deployment.engine import stage_app
+
+    secured = "TLS" if deployment.tls else "no TLS"
+    if deployment.auth:
+        secured += ", registered keys only"
+    _print_line(f"SuperLink on {deployment.address} ({secured}), logs in {deployment.home}")
+    for service in deployment.services.values():
+        _print_line(f"  {service.name}: process {service.process.pid}")
+    run_id = deployment.submit_run(stage_app(deployment.home / "app"), submitted)
+    _print_line(f"run {run_id}, results in {path}; see also fauno status {shlex.quote(str(path))}")
+    wait_for_run(deployment, run_id, path, deployment.nodes, config)
 
 
 def _print_line(line: str) -> None:

@@ -1,4 +1,4 @@
-"""The command ``fauno peersimgym``: the original simulator's settings, run here."""
+"""The command ``fauno peersimgym``: run settings of the original simulator."""
 
 import json
 import warnings
@@ -32,14 +32,14 @@ def peersimgym(
     scale: Annotated[int | None, typer.Option(help="Ticks per second; default: 10.")] = None,
     cycles: Annotated[int | None, typer.Option(help="Seconds to simulate; default: 1000.")] = None,
     queue_order: Annotated[
-        str, typer.Option(help="lifo, as it is, or fifo, as it is said to be.")
+        str, typer.Option(help="lifo, as in its code, or fifo, as in its documentation.")
     ] = "lifo",
     undivided_frequencies: Annotated[
         bool,
         typer.Option(
             "--undivided-frequencies/--divided-frequencies",
-            help="Whether the speeds of nodes are per tick, as they are, or per second, as they "
-            "are said to be.",
+            help="Whether the speeds of nodes are per tick, as in its code, or per second, as in "
+            "its documentation.",
         ),
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -61,7 +61,7 @@ def peersimgym(
             quirks = replace(original.PHYSICS.quirks, queue_order=queue_order)
             physics = replace(original.PHYSICS, quirks=quirks)
             if config:
-                scenario, usual = original.read_config(
+                scenario, default_ticks = original.read_config(
                     config, physics, undivided_frequencies=undivided_frequencies
                 )
             else:
@@ -74,10 +74,11 @@ def peersimgym(
                     physics=physics,
                     undivided_frequencies=undivided_frequencies,
                 )
-                usual = per_second * (1000 if cycles is None else cycles)
-        for each in caught:
-            typer.echo(f"fauno: {each.message}", err=True)
-        found = original.measure(scenario, decide, seed, usual if ticks is None else ticks)
+                default_ticks = per_second * (1000 if cycles is None else cycles)
+        for warning in caught:
+            typer.echo(f"fauno: {warning.message}", err=True)
+        ticks = default_ticks if ticks is None else ticks
+        found = original.measure(scenario, decide, seed, ticks)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     typer.echo(json.dumps(found) if as_json else _readable(found))

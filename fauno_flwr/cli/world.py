@@ -15,29 +15,29 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import OWN, require_address
 
 STATUS_PATIENCE = 5.0
-TokenFile = Annotated[
-    Path | None, typer.Option(help="File that holds the token which callers must know.")
-]
+TokenFile = Annotated[Path | None, typer.Option(help="File with the token that clients must send.")]
 
 
 def serve(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, as those of the run."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, as in the run."),
     ] = None,
     conf: Annotated[str, typer.Option(help="Preset of conf/, or path of a YAML file.")] = "ether2",
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: a free one.", min=0, max=65535)] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)
+    ] = 0,
     token_file: TokenFile = None,
     certificates: Annotated[
         Path | None,
         typer.Option(help="Folder with server.pem and server.key, of fauno deploy certificates."),
     ] = None,
     pace: Annotated[
-        float, typer.Option(help="Ticks per second; 0: as many as the machine makes.", min=0)
+        float, typer.Option(help="Ticks per second; 0: as many as possible.", min=0)
     ] = 0.0,
     out: Annotated[
-        Path | None, typer.Option(help="File for the joint table, written (JSON) in the end.")
+        Path | None, typer.Option(help="File for the joint table (JSON), written at the end.")
     ] = None,
 ) -> None:
     """Host one world that the nodes of a federation share, until SIGTERM or SIGINT.
@@ -58,17 +58,17 @@ def serve(
     credentials = Credentials.read(token_file, certificates)
     stop = threading.Event()
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    before = [(each, signal.signal(each, end)) for each in (signal.SIGTERM, signal.SIGINT)]
+    before = [(each, signal.signal(each, request_stop)) for each in (signal.SIGTERM, signal.SIGINT)]
     world = WorldHost(config, scenario, pace)
     try:
         with WorldService(world, f"{host}:{port}", credentials) as service:
-            how = ("TLS" if certificates else "no TLS") + (", token" if token_file else "")
+            secured = ("TLS" if certificates else "no TLS") + (", token" if token_file else "")
             typer.echo(
                 f"world of {scenario.topology.num_nodes} nodes, {len(scenario.agents)} of which "
-                f"decide, on {service.address} ({how})"
+                f"decide, on {service.address} ({secured})"
             )
             while not stop.wait(0.2) and not world.wait(0):
                 pass
@@ -87,7 +87,7 @@ def status(
     ca: Annotated[Path | None, typer.Option(help="ca.crt of a service with certificates.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
 ) -> None:
-    """Print how the tasks of a shared world ended, who served whose, and each node's work."""
+    """Show how the tasks of a shared world ended, who served them, and each node's record."""
     from fauno_flwr.shared_world.client import Access, WorldClient
     from fauno_flwr.shared_world.table import format_status
     from fauno_flwr.shared_world.wire import STATUS
@@ -98,7 +98,7 @@ def status(
     try:
         require_address("address", address)
         with WorldClient(Access.read(address, *files), STATUS_PATIENCE) as client:
-            status, _ = client.call(STATUS, {})
+            answer, _ = client.call(STATUS, {})
     except (ValueError, ConnectionError) as error:
         raise ConfigError(str(error)) from error
-    typer.echo(json.dumps(status, indent=2) if as_json else format_status(status))
+    typer.echo(json.dumps(answer, indent=2) if as_json else format_status(answer))

@@ -16,6 +16,13 @@ from fauno_flwr.config.errors import ConfigError
 
 DAYS = 825  # the longest that common verifiers accept
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
+NO_USAGE = dict.fromkeys(
+    (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+        "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+    ),
+    False,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,14 +92,28 @@ def write_certificates(hosts: Sequence[str], folder: Path, days: int = DAYS) -> 
         names = x509.SubjectAlternativeName([_alternative_name(host) for host in hosts])
     except ValueError as error:
         raise ConfigError(f"hosts is {list(hosts)}: {error}") from error
+    authority_key, key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+    authority, certificate = _authority_and_certificate(authority_key, key, names, days)
+    make_private_folder(folder)
+    files = Certificates(folder / "ca.crt", folder / "server.pem", folder / "server.key")
+    private = _private_bytes(key, serialization.PrivateFormat.PKCS8)
+    write_new(files.key, private, PRIVATE_FILE)
+    write_new(files.certificate, certificate, 0o644)
+    write_new(files.authority, authority, 0o644)
+    return files
+
+
+def _authority_and_certificate(
+    authority_key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey,
+    names: x509.SubjectAlternativeName,
+    days: int,
+) -> tuple[bytes, bytes]:
+    """Sign the authority's own certificate and that of the server; return both as PEM."""
     # Machines whose clocks are slow must accept the certificate too.
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     end = start + datetime.timedelta(days=days)
     authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fauno authority")])
-    authority_key, key = (
-        ec.generate_private_key(ec.SECP384R1()),
-        ec.generate_private_key(ec.SECP384R1()),
-    )
     signer = x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key())
 
     def signed(builder: x509.CertificateBuilder) -> bytes:
@@ -105,19 +126,12 @@ def write_certificates(hosts: Sequence[str], folder: Path, days: int = DAYS) -> 
             .public_bytes(serialization.Encoding.PEM)
         )
 
-    usage = dict.fromkeys(
-        (
-            "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
-            "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
-        ),
-        False,
-    )  # fmt: skip
     authority = signed(
         x509.CertificateBuilder()
         .subject_name(authority_name)
         .public_key(authority_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.KeyUsage(**{**usage, "key_cert_sign": True}), critical=True)
+        .add_extension(x509.KeyUsage(**{**NO_USAGE, "key_cert_sign": True}), critical=True)
         .add_extension(signer, critical=False)
     )
     certificate = signed(
@@ -131,13 +145,7 @@ def write_certificates(hosts: Sequence[str], folder: Path, days: int = DAYS) -> 
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(signer), critical=False
         )
     )
-    make_private_folder(folder)
-    files = Certificates(folder / "ca.crt", folder / "server.pem", folder / "server.key")
-    private = _private_bytes(key, serialization.PrivateFormat.PKCS8)
-    write_new(files.key, private, PRIVATE_FILE)
-    write_new(files.certificate, certificate, 0o644)
-    write_new(files.authority, authority, 0o644)
-    return files
+    return authority, certificate
 
 
 def write_node_key(path: Path) -> Path:

@@ -94,7 +94,7 @@ def test_without_json_a_line_is_printed(forms: dict[str, list[str]]) -> None:
     assert done.stdout.count("\n") == 1
 
 
-def test_keys_without_effect_are_told_beside_the_object(tmp_path: Path) -> None:
+def test_keys_without_effect_are_warnings_on_standard_error(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(json.dumps(CONFIG | {"SIZ": "3"}))
     done = run(str(path), "--policy", "lq", "--json")

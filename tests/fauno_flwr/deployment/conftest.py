@@ -1,4 +1,4 @@
-"""Deployments on loopback with little to learn, and what their runs wrote."""
+"""Deployments on loopback with short trainings, and the results of their runs."""
 
 import json
 import time
@@ -43,19 +43,19 @@ class Started:
         ]
 
     def wait(self, until: Callable[[], Any], patience: float = 240.0) -> Any:
-        """Wait for something to be so; a run that ends before is a failure."""
-        end, asked = time.monotonic() + patience, time.monotonic()
+        """Wait for a condition; fail if the run ends before."""
+        end, polled = time.monotonic() + patience, time.monotonic()
         while not (found := until()):
             assert time.monotonic() < end, self.said()
-            if time.monotonic() - asked > 10:  # it is a process that takes a second
+            if time.monotonic() - polled > 10:  # polling takes a second
                 status, details = self.deployment.status(self.run_id)
-                asked, found = time.monotonic(), until()
+                polled, found = time.monotonic(), until()
                 assert found or not status.startswith("finished"), f"{details}\n{self.said()}"
             time.sleep(0.2)
         return found
 
     def end(self, patience: float = 240.0) -> None:
-        """Wait for the end of the run, which must be a good one."""
+        """Wait until the run is complete."""
 
         def done() -> bool:
             return [event["stage"] for event in self.events("stage")][-1:] == ["done"]
@@ -79,7 +79,7 @@ class Started:
 
 
 def names_of(run: Started) -> dict[int, str]:
-    """Name of each agent, once the run has written its settings."""
+    """Return the name of each agent, once the run has written its settings."""
     settings = run.out / "config.yaml"
     run.wait(settings.exists)
     scenario = load_config(str(settings)).build_scenario()

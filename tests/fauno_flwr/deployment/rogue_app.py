@@ -1,6 +1,6 @@
-"""The app's client, and what nodes do instead that say so in their ``--node-config``.
+"""The client app, with hostile behaviour on request of a node's ``--node-config``.
 
-All SuperNodes of a run have the same app; what a hostile owner makes of it is up to the node.
+All SuperNodes of a run get the same app, so the node config tells hostile ones apart.
 """
 
 import time
@@ -18,7 +18,7 @@ app = ClientApp()
 
 
 class Junk(ConfigRecord):
-    """A record that nobody can read."""
+    """A record that cannot be decoded."""
 
     def deflate(self) -> bytes:
         """Bytes under the right name that are no record."""

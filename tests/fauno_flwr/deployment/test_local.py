@@ -138,7 +138,7 @@ def test_tls_and_keys_keep_strangers_out_and_secrets_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls-auth"])
-def test_a_killed_node_goes_on_as_it_was(tmp_path: Path, secure: bool) -> None:
+def test_a_killed_node_resumes_with_its_agent(tmp_path: Path, secure: bool) -> None:
     """The others do not wait for it; after its restart its counter continues."""
     with Deployment(3, tls=secure, auth=secure) as deployment:
         settings = ["federation.versions=5000", "federation.buffer_size=2"]
@@ -202,7 +202,7 @@ def turnarounds(run: Started, name: str, since: float, until: float = math.inf) 
 
 
 @pytest.mark.parametrize("victim", ["worker-0", "supernode-0"])
-def test_a_node_with_a_worker_goes_on_after_either_was_killed(tmp_path: Path, victim: str) -> None:
+def test_a_node_with_a_worker_resumes_after_either_was_killed(tmp_path: Path, victim: str) -> None:
     """Its messages run in forks of the worker; TLS and keys work as without it."""
     with Deployment(3, tls=True, auth=True, warm=True) as deployment:
         settings = ["federation.versions=5000", "federation.buffer_size=2"]
@@ -236,7 +236,7 @@ def test_a_run_outlives_its_superlink(tmp_path: Path, secure: bool) -> None:
         assert len(messages) == len(set(messages)), "a reply was counted twice"
 
 
-def test_a_training_goes_on_after_its_server_was_killed(tmp_path: Path) -> None:
+def test_a_training_resumes_after_its_server_was_killed(tmp_path: Path) -> None:
     """A new run with the same checkpoints resumes from the last version, with the same nodes."""
     settings = ["federation.versions=6", f"federation.checkpoints={tmp_path / 'training'}"]
     with Deployment(3) as deployment:

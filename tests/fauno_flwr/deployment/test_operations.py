@@ -1,4 +1,4 @@
-"""What an operator sees of a run: status, Prometheus' text, the log; without an engine."""
+"""What an operator sees of a run: status, metrics for Prometheus, the log; without an engine."""
 
 import json
 import logging
@@ -60,9 +60,9 @@ def out(tmp_path: Path) -> Path:
 
 def test_failures_are_counted_by_node_and_reason() -> None:
     assert failures(EVENTS) == {'b"\\': {"finite": 2, "message-unavailable": 1}}
-    told = format_status(EVENTS, 5)
-    assert told.startswith("training, version 1/5\n")
-    assert "2 x finite, 1 x message-unavailable; the last: time is over" in told
+    text = format_status(EVENTS, 5)
+    assert text.startswith("training, version 1/5\n")
+    assert "2 x finite, 1 x message-unavailable; the last: time is over" in text
 
 
 def exported(out: Path) -> str:

@@ -1,4 +1,4 @@
-"""Nodes that send what they should not, or nothing, on the real engine; some minutes each."""
+"""Nodes that send invalid replies or none, on the real engine; some minutes each."""
 
 import re
 from pathlib import Path
@@ -68,7 +68,7 @@ def start(deployment: WithRogues, out: Path, *settings: str) -> Started:
     )
 
 
-# What the server counts of each: a check of its guard, or an error of Flower's.
+# What the server counts for each: a check of its guard, or an error of Flower.
 SILENCE = {
     "error",
     "message-unavailable",
@@ -95,7 +95,7 @@ COUNTED = {
     ],
     ids=["replies", "processes", "two-gibibytes"],
 )
-def test_a_run_with_rogue_nodes_completes_and_tells_who_and_why(
+def test_a_run_with_rogue_nodes_completes_and_reports_them(
     tmp_path: Path, rogues: tuple[str, ...]
 ) -> None:
     with WithRogues(*rogues) as deployment:
@@ -116,9 +116,9 @@ def test_a_run_with_rogue_nodes_completes_and_tells_who_and_why(
     for name in rogue:
         if rogue[name] == "actor":
             assert f"the actor of {name} is left out" in said
-    told = format_status(run.events(), 8)
+    text = format_status(run.events(), 8)
     for name, reasons in counted.items():
-        (line,) = [line for line in told.splitlines() if line.startswith(f"{name}: ")]
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{name}: ")]
         assert all(reason in line for reason in reasons)
 
 

@@ -77,8 +77,8 @@ def test_a_killed_world_is_joined_again_and_its_token_stays_secret(tmp_path: Pat
         assert sum(node["joined"] for node in status["nodes"].values()) >= 2
         token = deployment.world_token.read_bytes()
         assert stat.S_IMODE(deployment.world_token.stat().st_mode) == 0o600
-        told = run.logs() + [path for path in run.out.rglob("*") if path.is_file()]
-        assert not [path for path in told if token in path.read_bytes()]
+        written = run.logs() + [path for path in run.out.rglob("*") if path.is_file()]
+        assert not [path for path in written if token in path.read_bytes()]
         for service in deployment.services.values():
             assert token.decode() not in " ".join(service.command)
     assert json.loads((tmp_path / "world.json").read_text())["table"]["created"] > 0

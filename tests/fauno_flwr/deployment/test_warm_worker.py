@@ -49,10 +49,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]
 def test_a_message_is_a_process_of_its_own(run: Callable, tmp_path: Path) -> None:
     arguments = list(sys.argv)
     run(lambda: (tmp_path / "said").write_text(f"{os.getpid()} {' '.join(sys.argv)}"))
-    pid, *told = (tmp_path / "said").read_text().split()
+    pid, *command = (tmp_path / "said").read_text().split()
     assert int(pid) != os.getpid()
-    assert told[:3] == ["flwr-clientapp", "--runtime-api-address", "127.0.0.1:1"]
-    assert told[told.index("--token") + 1] == "a-token"
+    assert command[:3] == ["flwr-clientapp", "--runtime-api-address", "127.0.0.1:1"]
+    assert command[command.index("--token") + 1] == "a-token"
     assert sys.argv == arguments
 
 

@@ -1,4 +1,4 @@
-"""Experiments: cells, their resumption, what is said about them."""
+"""Experiments: cells, resuming, tables and verdicts."""
 
 import gc
 import json
@@ -123,10 +123,10 @@ def test_training_seeds_differ_and_worlds_are_common(done) -> None:
     assert by_key["small.fauno.1"]["training"] != by_key["small.fauno.2"]["training"]
 
 
-def test_a_killed_experiment_goes_on_where_it_was(done, tmp_path: Path) -> None:
+def test_a_killed_experiment_resumes(done, tmp_path: Path) -> None:
     made = cells(TINY, True, 2)
     kept = {cell.key: found for cell, found in zip(made, done[1], strict=True)}
-    asked: list[str] = []
+    computed: list[str] = []
 
     def dies(some: Sequence[Cell]) -> Iterator[Outcome]:
         for cell in some[:3]:
@@ -134,34 +134,34 @@ def test_a_killed_experiment_goes_on_where_it_was(done, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     def lives(some: Sequence[Cell]) -> Iterator[Outcome]:
-        asked.extend(cell.key for cell in some)
+        computed.extend(cell.key for cell in some)
         yield from ((cell, kept[cell.key]) for cell in some)
 
     with pytest.raises(KeyboardInterrupt):
         compute(made, Results(tmp_path), dies, lambda text: None)
     # A file that was being written does not count.
     (tmp_path / "cells" / f"{made[3].key}.json.part").write_text("{")
-    said: list[str] = []
-    found = compute(made, Results(tmp_path), lives, said.append)
-    assert asked == [cell.key for cell in made[3:]]
+    lines: list[str] = []
+    found = compute(made, Results(tmp_path), lives, lines.append)
+    assert computed == [cell.key for cell in made[3:]]
     assert found == done[1]
-    assert said[0] == "3 of 5 cells are there"
-    assert "4/5 cells" in said[1]
-    assert "left" in said[1]
+    assert lines[0] == "3 of 5 cells are there"
+    assert "4/5 cells" in lines[1]
+    assert "left" in lines[1]
 
 
-def test_more_seeds_go_on_from_fewer(done) -> None:
-    asked: list[str] = []
+def test_more_seeds_compute_only_the_missing_cells(done) -> None:
+    computed: list[str] = []
 
     def pool(some: Sequence[Cell]) -> Iterator[Outcome]:
-        asked.extend(cell.key for cell in some)
+        computed.extend(cell.key for cell in some)
         return iter(())
 
     compute(cells(TINY, True, 3), Results(done[0]), pool, lambda text: None)
-    assert asked == ["small.fauno.3", "small.sync.3"]
+    assert computed == ["small.fauno.3", "small.sync.3"]
 
 
-def test_failed_cells_are_told_after_the_others_and_tried_again(done, tmp_path: Path) -> None:
+def test_failed_cells_are_reported_after_the_others_and_retried(done, tmp_path: Path) -> None:
     made = cells(TINY, True, 1)
     kept = {found["key"]: found for found in done[1]}
 
@@ -206,7 +206,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         Results(tmp_path)
 
 
-def test_the_report_has_a_row_for_every_policy_and_says_what_is_not_beaten(done) -> None:
+def test_the_report_has_a_row_for_every_policy_and_lists_what_is_not_beaten(done) -> None:
     out, found = done
     text = write(TINY, True, found, out)
     facts = json.loads((out / "summary.json").read_text())
@@ -279,7 +279,7 @@ def test_cells_go_through_ray(done) -> None:
         first = next(each for each in done[1] if each["key"] == cell.key)
         assert isinstance(outcome, dict)
         assert outcome["settings"] == first["settings"]
-    gc.collect()  # what is left is told here
+    gc.collect()  # warnings of unclosed resources come up here
 
 
 def test_an_address_without_a_cluster_is_one_sentence() -> None:

@@ -1,4 +1,4 @@
-"""A world that all nodes share: what it hands to whom, what it refuses, and how it ends."""
+"""A shared world: what each node collects, what is refused, restarts and the end."""
 
 import contextlib
 import os
@@ -99,7 +99,7 @@ def actor_of(population: AgentStack) -> wire.Arrays:
 
 
 def opinionated(config: RunConfig, keeps: bool, agents: int = 1) -> AgentStack:
-    """Agents that keep every task, or none that they may hand on."""
+    """Make agents that keep every task, or offload every one they can."""
     population = make_population(agents, config, config.build_scenario())
     local = population.encoding.local
     for agent in range(agents):
@@ -158,17 +158,17 @@ def test_a_trajectory_and_its_update_are_those_of_the_own_recorder(algorithm: st
         host.deploy(agent, session, actor_of(stack.select([agent])))
     host.recorder.roll(host.weights, 500)
     for agent, session in enumerate(sessions):
-        told, collected = host.collect(agent, session, TICKS)
+        head, collected = host.collect(agent, session, TICKS)
         assert collected is not None
-        data = wire.pack(told, wire.to_arrays(collected))
-        there = wire.to_decisions(
+        data = wire.pack(head, wire.to_arrays(collected))
+        received = wire.to_decisions(
             wire.unpack(data)[1], scenario.encoding.local, scenario.encoding.destinations
         )
-        here = ours.take(agent, 500 - TICKS)
-        assert len(here) > 20
-        assert_equal(there, here)
+        recorded = ours.take(agent, 500 - TICKS)
+        assert len(recorded) > 20
+        assert_equal(received, recorded)
         learned = []
-        for batch in (here, there):
+        for batch in (recorded, received):
             one = stack.select([agent])
             one.update([batch], 1e-3, [np.random.default_rng(0)])
             learned.append(one.save())
@@ -176,7 +176,7 @@ def test_a_trajectory_and_its_update_are_those_of_the_own_recorder(algorithm: st
 
 
 def test_a_node_gets_decisions_of_the_actor_that_it_deployed_only(service: WorldService) -> None:
-    """In turns an actor that keeps all and one that keeps nothing, while the world goes on."""
+    """An actor that keeps all tasks and one that keeps none take turns while the world runs."""
     config = settings()
     choices = {True: 0, False: 0}
     with node(service) as own:
@@ -200,9 +200,9 @@ def test_what_other_nodes_decide_is_not_in_a_trajectory(service: WorldService) -
         assert np.all(taken.action == 0)
         sent = sender.collect(opinionated(config, keeps=False))
         assert np.all(sent.action[sent.mask[:, 1:].any(axis=1)] > 0)
-    told = service.host.call(service.host.status)
-    assert told["table"]["served_for_others"] > 0
-    assert "served by another node" in format_status(told)
+    status = service.host.call(service.host.status)
+    assert status["table"]["served_for_others"] > 0
+    assert "served by another node" in format_status(status)
 
 
 def test_sessions_keep_nodes_apart() -> None:
@@ -225,8 +225,8 @@ def test_sessions_keep_nodes_apart() -> None:
     host.deploy(0, usurper, actor)
     assert host.collect(0, usurper, 1)[1] is None
     host.recorder.roll(host.weights, 10)
-    told, taken = host.collect(0, usurper, 10)
-    assert told["left"] == 0
+    head, taken = host.collect(0, usurper, 10)
+    assert head["left"] == 0
     assert taken is not None
     assert len(taken) <= 10
 
@@ -243,7 +243,7 @@ def test_nodes_without_an_actor_follow_the_heuristic() -> None:
         assert host.recorder._rows.used[0] == 0
 
 
-def test_what_nobody_collects_is_dropped_and_counted() -> None:
+def test_decisions_that_are_not_collected_are_dropped_and_counted() -> None:
     config = settings("world.keep=400")
     host, actor = make_host(config), actor_of(opinionated(config, keeps=True))
     session = host.join(0)["session"]
@@ -280,7 +280,7 @@ def test_a_wrong_token_gets_nowhere() -> None:
             assert len(own.collect(opinionated(config, keeps=True))) > 0
 
 
-def test_different_settings_are_told_in_a_sentence(service: WorldService) -> None:
+def test_different_settings_are_one_sentence(service: WorldService) -> None:
     with (
         node(service, 0, "workload.rate=7", "agent.hidden=16") as own,
         pytest.raises(RefusedError, match=r"agent\.hidden is 16 in the run, 32 in the") as no,
@@ -424,7 +424,7 @@ def test_settings_of_a_shared_world_are_checked(overrides: list[str], sentence: 
         load_config("ether2", overrides).build_scenario()
 
 
-# ---- beginning anew, and the end -----------------------------------------------------------------
+# ---- restarts, and the end -----------------------------------------------------------------------
 
 
 def test_a_node_joins_again_after_a_restart(caplog: pytest.LogCaptureFixture) -> None:
@@ -448,9 +448,9 @@ def test_a_node_joins_again_after_a_restart(caplog: pytest.LogCaptureFixture) ->
         assert second.host.members[0].joined == 1
     choice = taken[0].mask[:, 1:].any(axis=1)
     assert np.all(taken[0].action[choice] > 0)
-    told = [record.getMessage() for record in caplog.records]
-    assert len([line for line in told if "does not answer" in line]) == 1
-    assert len([line for line in told if "has restarted" in line]) == 1
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "does not answer" in line]) == 1
+    assert len([line for line in lines if "has restarted" in line]) == 1
 
 
 def test_patience_ends_in_one_sentence() -> None:
@@ -461,8 +461,8 @@ def test_patience_ends_in_one_sentence() -> None:
         own.collect(opinionated(config, keeps=True))
 
 
-def test_a_world_that_is_too_old_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ticks are 32-bit numbers: nodes join the next world by themselves."""
+def test_a_world_that_is_too_old_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ticks are 32-bit integers: nodes join the next world by themselves."""
     monkeypatch.setattr(host_module, "LONGEST_LIFE", 3000)
     config = settings()
     with serving(config, pace=4000.0) as service, node(service) as own:
@@ -509,7 +509,7 @@ def test_a_world_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_world_keeps_its_pace() -> None:
-    """It makes no more ticks than its pace allows, and goes on without any node."""
+    """It ticks no faster than its pace, and also without any nodes."""
     started = time.monotonic()
     with serving(settings(), pace=500.0) as service:
         end = time.monotonic() + 60
