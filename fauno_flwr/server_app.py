@@ -11,6 +11,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.federation.logs import set_up_logging
 from fauno_flwr.federation.run import Run
 from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.tasks.heuristics import find_heuristics
 from fauno_flwr.tasks.registry import make_task
 from strategies.background import BackgroundGrid
 from strategies.flower_internals import HttpGrid
@@ -29,6 +30,8 @@ def main(grid: Grid, context: Context) -> None:
     if settings["env-id"]:
         overrides = ["world=gym", f"world.env_id={settings['env-id']}", *overrides]
     config = load_config(str(settings["conf"]), overrides)
+    # Heuristics of one's own are imported now, not after the training.
+    find_heuristics("evaluation.policies", config.evaluation.policies)
     if isinstance(grid, HttpGrid):
         grid = BackgroundGrid(grid, LARGEST_REPLY)
     default_out = Path.home() / "fauno-flwr-results" / f"run-{context.run_id}"

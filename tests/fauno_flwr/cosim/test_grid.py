@@ -103,7 +103,7 @@ def test_what_travels(tmp_path: Path, share: str) -> None:
         np.ptp([grid.population.get_critic(agent)[name] for agent in range(6)], axis=0).max()
         for name in grid.population.get_critic()
     ]
-    assert max(spread) < 1e-6  # nobody has learned anything
+    assert max(spread) < 1e-6  # no agent has learned anything
 
 
 def test_independent_learners_keep_their_critics(tmp_path: Path) -> None:

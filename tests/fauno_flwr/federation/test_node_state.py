@@ -113,8 +113,8 @@ def test_counters_are_under_the_checksum(config: RunConfig, tmp_path: Path) -> N
     node.train()
     (file,) = tmp_path.iterdir()
     header, _, rest = file.read_bytes().partition(b"\n")
-    told = json.loads(header) | {"messages": 77}
-    file.write_bytes(json.dumps(told).encode() + b"\n" + rest)
+    changed = json.loads(header) | {"messages": 77}
+    file.write_bytes(json.dumps(changed).encode() + b"\n" + rest)
     node.restart()
     assert node.train()[0] == 1
 

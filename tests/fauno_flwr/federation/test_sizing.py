@@ -37,9 +37,9 @@ def test_a_message_comes_to_take_the_time_that_is_wanted(start: float, rollout: 
 
 
 @given(st.lists(st.floats() | st.sampled_from([None, True, "1", 0, -1, 1e-300, 1e300])))
-def test_whatever_a_node_says_its_messages_stay_within_bounds(told: list) -> None:
+def test_whatever_a_node_reports_its_messages_stay_within_bounds(reports: list) -> None:
     sized = sizer(seconds_per_message=TARGET)
-    for seconds in told:
+    for seconds in reports:
         before = sized.request(0)
         sized.observe_duration(0, seconds)
         assert 1 <= sized.request(0) <= min(before * sized.GROWTH, sized.training.most_rollouts)
@@ -87,12 +87,12 @@ def test_a_lost_message_costs_a_node_little_time() -> None:
         return Message(content, reply_to=message)
 
     sized = Sizer(TrainingConfig(seconds_per_message=5.0), lambda node_id: node_id)
-    told: list[dict] = []
+    reports: list[dict] = []
     grid = InMemoryGrid(app, 1, duration=5.0, faults=lambda i, k: "silent" if k == 1 else None)
-    strategy = SizedAsync(sized, 1, weighted_by_key=STEPS, on_event=told.append)
+    strategy = SizedAsync(sized, 1, weighted_by_key=STEPS, on_event=reports.append)
     strategy.start(grid, to_record({"w": np.zeros(2, np.float32)}), num_rounds=4, timeout=2000)
     assert strategy.version == 4
-    assert sized.SHORTEST_WAIT < told[-1]["t"] < 2 * sized.SHORTEST_WAIT
+    assert sized.SHORTEST_WAIT < reports[-1]["t"] < 2 * sized.SHORTEST_WAIT
 
 
 def test_a_node_trains_as_many_rollouts_as_it_is_asked_for() -> None:
@@ -125,13 +125,13 @@ def test_a_training_learns_how_much_to_ask_of_each_node() -> None:
         return Message(content, reply_to=message)
 
     sized = Sizer(TrainingConfig(seconds_per_message=60), lambda node_id: node_id)
-    told: list[dict] = []
+    reports: list[dict] = []
     strategy = SizedAsync(
-        sized, 3, weighted_by_key=STEPS, guard=SizedGuard(sized), on_event=told.append
+        sized, 3, weighted_by_key=STEPS, guard=SizedGuard(sized), on_event=reports.append
     )
     grid = InMemoryGrid(app, 3)
     strategy.start(grid, to_record({"w": np.zeros(2, np.float32)}), num_rounds=5)
-    last = {event["node"]: event["rollouts"] for event in told if event["event"] == "reply"}
+    last = {event["node"]: event["rollouts"] for event in reports if event["event"] == "reply"}
     assert sorted(last.values()) == [20, 30, 60]
 
 

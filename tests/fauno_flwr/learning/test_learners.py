@@ -208,7 +208,7 @@ def test_double_dqn_equals_a_reference_written_with_torch_alone(network: str) ->
     ours, theirs = (make("ddqn", network, seed=3, **settings) for _ in range(2))
     old = make("ddqn", network, seed=3, **settings)
     batch = some_decisions(1)
-    told = ours.update([batch], 1e-2, rngs(4))[0]
+    metrics = ours.update([batch], 1e-2, rngs(4))[0]
     usable = np.flatnonzero(~batch.last)
     (stream,) = rngs(4)
     adam = torch.optim.Adam(theirs.actor.parameters(), lr=1e-2, eps=1e-5)
@@ -218,7 +218,7 @@ def test_double_dqn_equals_a_reference_written_with_torch_alone(network: str) ->
         reference_step(theirs, old, batch, rows.tolist())
         torch.nn.utils.clip_grad_norm_(theirs.actor.parameters(), 0.5)
         adam.step()
-    assert told["steps"] == len(usable)
+    assert metrics["steps"] == len(usable)
     for mine, reference in zip(ours.actor.parameters(), theirs.actor.parameters(), strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
 

@@ -150,7 +150,7 @@ class ScriptedEnv:
         self.deciding, self.rewards, self.tick = deciding, rewards, 0
 
     def set_actor(self, actor) -> None:
-        """Nobody else is there."""
+        """Ignore the actor: there are no peers."""
 
     def view(self) -> dict[str, np.ndarray]:
         """Zeros but for who decides; a second feature tells the decisions apart."""
@@ -172,7 +172,7 @@ class ScriptedEnv:
 
 
 def test_what_comes_between_two_decisions_belongs_to_the_earlier_one() -> None:
-    """World 0 decides in ticks 1 and 4, world 1 in tick 0; nobody gets what came before."""
+    """World 0 decides in ticks 1 and 4, world 1 in tick 0; the rewards before that are dropped."""
     env = ScriptedEnv(
         [(0, 1), (1, 0), (0, 0), (0, 0), (1, 0), (0, 0), (0, 0)],
         [(64.0, 1.0), (1.0, 0.0), (2.0, 5.0), (0.0, 0.0), (8.0, 0.5), (16.0, 0.0)],
