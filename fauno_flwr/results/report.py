@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fauno_flwr.learning.policy import FAUNO
-from sim_env.policies.heuristics import title_of
+from sim_env.policies.heuristics import TITLES
 
 COLOURS = {FAUNO: "#D55E00"}  # of Okabe and Ito, who chose them for the colour-blind
 OTHER = "#56687A"
@@ -37,7 +37,7 @@ Row = Mapping[str, Any]
 
 def title(policy: str) -> str:
     """Return the name of a policy in tables and figures."""
-    return "FAuNO" if policy == FAUNO else title_of(policy)
+    return "FAuNO" if policy == FAUNO else TITLES.get(policy, policy)
 
 
 def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:

@@ -118,11 +118,6 @@ def get_policy(name: str, what: str = "policy") -> Policy:
     return policy
 
 
-def title_of(name: str) -> str:
-    """Return the title of a policy in tables; of an import path, the name of its object."""
-    return TITLES.get(name) or name.rpartition(":")[2]
-
-
 def choose_actions(
     policy: Policy, observation: Observation, rng: np.random.Generator
 ) -> np.ndarray:

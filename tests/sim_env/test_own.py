@@ -15,7 +15,7 @@ from sim_env.envs.parallel import EdgeParallelEnv
 from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
 from sim_env.evaluation import run_policies
 from sim_env.network.topology import TopologySpec, build_topology
-from sim_env.policies.heuristics import POLICIES, get_policy, title_of
+from sim_env.policies.heuristics import POLICIES, get_policy
 from sim_env.scenario import Scenario, ScenarioSpec, load_scenario
 from sim_env.workload.workload import WorkloadSpec, build_jobs
 from sim_env.world import World
@@ -38,15 +38,6 @@ def test_a_heuristic_by_import_path_runs_like_a_built_in_one(name: str) -> None:
     rows = run_policies(load_scenario("balanced"), policies, range(2), warmup=50, window=200)
     first, second = ({**row, "policy": "", "minus": {}} for row in rows)
     assert first == second
-
-
-def test_titles_are_those_of_the_tables_or_the_name_of_the_object() -> None:
-    names = ("sed", "my_module:MyRule", "an_entry_point")
-    assert [title_of(name) for name in names] == [
-        "ShortestExpectedDelay",
-        "MyRule",
-        "an_entry_point",
-    ]
 
 
 @pytest.mark.parametrize("quirks", [Quirks(), Quirks(tick_order="random", queue_order="lifo")])

@@ -115,7 +115,7 @@ def test_a_heuristic_that_cannot_be_found_is_one_sentence(folder: Path, command:
     ("name", "sentence"),
     [
         ("math:pi", "must be a function of an observation and a generator"),
-        ("subprocess:Popen", "cannot be instantiated without arguments"),
+        ("subprocess:Popen", r"raised TypeError \(.*missing 1 required positional argument"),
         ("sd", "did you mean sed"),
     ],
 )
