@@ -8,8 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fauno_flwr.cli import prepare
 from fauno_flwr.cli.flower_run import keep_log
+from fauno_flwr.cli.main import app
 from fauno_flwr.cli.progress import EventFile, Progress
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
@@ -130,3 +133,19 @@ def test_the_log_of_a_run_that_failed_before_its_results_is_kept(
     assert keep_log(tmp_path / "never made", "why") == tmp_path / "flower.log"
     (tmp_path / "run").mkdir()
     assert keep_log(tmp_path / "run", "why").read_text() == "why"
+
+
+def test_prepare_compiles_the_kernels_of_every_kind_of_scenario(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plain ones; with ``--all`` also those of the quirks, and of a reward in Python."""
+    prepared = []
+    monkeypatch.setattr(prepare, "compile_kernels", prepared.append)
+    for arguments, count in (["prepare"], 1), (["prepare", "--all"], 3):
+        prepared.clear()
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0
+        assert done.output.startswith("compiled kernels are in ")
+        assert len(prepared) == count
+    assert [scenario.net.events for scenario in prepared] == [False, True, False]
+    assert [scenario.is_compiled for scenario in prepared] == [True, True, False]
