@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/fauno simulate --out $(OUT)
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
@@ -32,7 +32,7 @@ benchmark: $(VENV)/.installed-dev
 
 # Apart from `make test`: tracing doubles the time of Python code before Python 3.12.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/pytest --cov
+	$(BIN)/pytest -n logical --cov
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
