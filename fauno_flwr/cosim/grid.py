@@ -33,7 +33,7 @@ from fauno_flwr.learning.registry import make_population
 from sim_env.engine.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World
-from strategies.arrays import to_record
+from strategies.arrays import Arrays, to_record
 from strategies.flower_internals import set_metadata
 from strategies.grids import (
     CLIENT_APP_RAISED,
@@ -315,6 +315,10 @@ class CosimGrid(LocalGrid):
         agent.trip = RoundTrip(message, training, now, now + message.metadata.ttl / self.tick)
         size = content.array_records[ARRAYS].count_bytes()
         self._transport.send(str(agent.index), self._server, agent.node, size)
+
+    def get_actors(self) -> dict[int, Arrays]:
+        """Return the present actors by agent; no time passes."""
+        return {agent.index: self.population.get_actor(agent.index) for agent in self._agents}
 
     def _answer(self, kind: str, agent: Agent) -> RecordDict:
         """Answer a query; queries precede or follow the training and do not use the network."""

@@ -5,13 +5,14 @@ from typing import Any
 from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.periodic import ActorGuard, EvaluatedAsync
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG
-from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
+from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.learning.metrics import STEPS
 from strategies import Checkpoints
 
 
-def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync:
+def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> EvaluatedAsync:
     """Build the strategy of a run.
 
     Parameters
@@ -43,13 +44,13 @@ def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync
     checkpoint = None
     if federation.checkpoints:
         checkpoint = Checkpoints(federation.checkpoints, resume=True)
-    return SizedAsync(
+    return EvaluatedAsync(
         sizer,
         federation.buffer_size,
         weighted_by_key=STEPS,
         arrayrecord_key=ARRAYS,
         configrecord_key=CONFIG,
-        guard=SizedGuard(sizer, federation.max_norm),
+        guard=ActorGuard(sizer, federation.max_norm),
         checkpoint=checkpoint,
         refill=federation.refill,
         **chosen,

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,15 @@ class RunDirectory:
         with (self.path / name).open("a") as file:
             file.write(json.dumps(_plain(values), allow_nan=False) + "\n")
 
+    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> Path:
+        """Write a JSON Lines file atomically."""
+        text = (json.dumps(_plain(line), allow_nan=False) + "\n" for line in lines)
+        return self.write_text(name, "".join(text))
+
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
         """Write named arrays as safetensors."""
         path = self.path / "checkpoints" / name
+        path.parent.mkdir(exist_ok=True)
         save_file(dict(arrays), path)
         return path
 
