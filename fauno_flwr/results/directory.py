@@ -58,7 +58,7 @@ class RunDirectory:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Write a JSON file; a number that is not finite becomes null."""
-        return self.write_text(name, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        return self.write_text(name, to_json(values))
 
     def append(self, name: str, values: Mapping[str, Any]) -> None:
         """Append one line to a JSON Lines file."""
@@ -76,6 +76,11 @@ class RunDirectory:
         path.parent.mkdir(exist_ok=True)
         save_file(dict(arrays), path)
         return path
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """Return values as JSON; a number that is not finite becomes null."""
+    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> Path:

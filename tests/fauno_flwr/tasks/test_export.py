@@ -65,23 +65,22 @@ def test_the_loader_gives_the_probabilities_of_the_actor(kind: str, tmp_path: Pa
     local, destination, mask = decisions(run)
     np.savez(tmp_path / "seen.npz", local=local, destination=destination, mask=mask)
     assert printed.count(".safetensors") == len(agents.names)
-    for agent in (0, len(agents.names) - 1):
-        file = out / f"{agents.names[agent]}.safetensors"
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT, file, tmp_path / "seen.npz", tmp_path / "found.npy"],
-            check=True,
-            cwd=out,
-        )
-        found = np.load(tmp_path / "found.npy")
-        stack = [torch.from_numpy(x).unsqueeze(0) for x in (local, destination, mask)]
-        one = agents.population.select([agent])
-        with torch.no_grad():
-            scores = one.actor.logits(*stack)[0]
-        if kind == "ddqn":
-            expected = np.eye(mask.shape[1])[scores.argmax(1).numpy()]
-        else:
-            expected = torch.softmax(scores, 1).numpy()
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+    agent = len(agents.names) - 1
+    file = out / f"{agents.names[agent]}.safetensors"
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, file, tmp_path / "seen.npz", tmp_path / "found.npy"],
+        check=True,
+        cwd=out,
+    )
+    found = np.load(tmp_path / "found.npy")
+    stack = [torch.from_numpy(x).unsqueeze(0) for x in (local, destination, mask)]
+    with torch.no_grad():
+        scores = agents.population.select([agent]).actor.logits(*stack)[0]
+    if kind == "ddqn":
+        expected = np.eye(mask.shape[1])[scores.argmax(1).numpy()]
+    else:
+        expected = torch.softmax(scores, 1).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
     about = json.loads((out / "actor.json").read_text())
     assert (about["local"], about["destinations"]) == (local.shape[1], destination.shape[2])
     assert about["network"] == ("padded" if kind == "padded" else "equivariant")
