@@ -14,6 +14,12 @@ def evaluate(
     overrides: Overrides = None,
     out: Tables = None,
     best: Best = False,
+    any_role: Annotated[
+        bool,
+        typer.Option(
+            "--any-role", help="Nodes of roles that were not trained get the actors of any node."
+        ),
+    ] = False,
 ) -> None:
     """Evaluate the actors of a run, in its own network or in another one (topology=ether4)."""
     folder = run.expanduser()
@@ -28,7 +34,7 @@ def evaluate(
     config = load_config(str(folder / "config.yaml"), overrides or [])
     scenario = config.build_scenario()
     heuristics = find_heuristics("evaluation.policies", config.evaluation.policies)
-    agents = transferred(source, actors, config, scenario, config.seed)
+    agents = transferred(source, actors, config, scenario, config.seed, any_role=any_role)
     fauno = agents.policy(scenario.agent_of_node, config.evaluation.greedy)
     directory = RunDirectory(out.expanduser().absolute()) if out else None
     compare_policies(config, scenario, {FAUNO: fauno, **heuristics}, directory)

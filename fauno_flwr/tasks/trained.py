@@ -108,6 +108,7 @@ def load_agents(
     best: bool = False,
     greedy: bool = True,
     seed: int = 0,
+    any_role: bool = False,
 ) -> Agents:
     """Load the trained agents of a run, for its own network or another one.
 
@@ -128,6 +129,8 @@ def load_agents(
         Take the best action instead of sampling one as in training.
     seed : int, default 0
         Of sampled actions, and of the draws among the nodes of a role.
+    any_role : bool, default False
+        Let a node whose role was not trained draw from all trained nodes, instead of an error.
 
     Returns
     -------
@@ -162,7 +165,7 @@ def load_agents(
             raise ConfigError(f"the nodes of {str(folder)!r} learned {config.world.env_id!r}")
         return _in_gym(config, actors, greedy, seed)
     target = config.build_scenario() if scenario is None else as_scenario(scenario)
-    population = transferred(config, actors, config, target, seed)
+    population = transferred(config, actors, config, target, seed, any_role=any_role)
     policy = population.policy(target.agent_of_node, greedy)
     names = [target.topology.names[node] for node in target.agents]
     return Agents(names, population, policy, target, seed)
@@ -211,6 +214,8 @@ def transferred(
     config: RunConfig,
     scenario: Scenario,
     seed: int,
+    *,
+    any_role: bool = False,
 ) -> AgentStack:
     """Make the agents of a network of the actors of a run: :func:`transfer`.
 
@@ -226,6 +231,8 @@ def transferred(
         The network.
     seed : int
         Of the draws.
+    any_role : bool, default False
+        See :func:`load_agents`.
 
     Raises
     ------
@@ -235,7 +242,7 @@ def transferred(
     try:
         trained = build_topology(source.topology)
         role_of = dict(zip(trained.names, trained.roles, strict=True))
-        found = transfer(actors, role_of, scenario, seed)
+        found = transfer(actors, role_of, scenario, seed, any_role=any_role)
         return make_trained(found, config, scenario)
     except ValueError as error:
         raise ConfigError(f"the actors of the run do not fit: {error}") from error
