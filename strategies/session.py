@@ -308,15 +308,21 @@ class Session:
             checkpoints is not None
             and self.version // checkpoints.every > before // checkpoints.every
         ):
-            checkpoints.save(self.version, *self.state(), self.versions.layout.describe())
+            state, tensors = self.state()
+            state["parts"] = {name: part.state() for name, part in checkpoints.parts.items()}
+            checkpoints.save(self.version, state, tensors, self.versions.layout.describe())
 
     def resume(self) -> None:
         """Resume from the newest checkpoint, if that is set and one exists."""
         checkpoints = self.strategy.checkpoint
-        schema = self.versions.layout.describe()
-        found = checkpoints.begin(schema) if checkpoints is not None else None
+        if checkpoints is None:
+            return
+        found = checkpoints.begin(self.versions.layout.describe())
         if found is not None:
-            self.load(*found)
+            state, tensors = found
+            self.load(state, tensors)
+            for name, part in checkpoints.parts.items():
+                part.load(state["parts"][name])
             self.exchange.emit("resume", version=self.version)
 
     def state(self) -> tuple[State, Tensors]:
@@ -390,7 +396,7 @@ class Session:
         flight = Flight(**flight_values)
         base = self.versions.bases[flight.base_version]
         try:
-            update = self.strategy.guard.check(reply, flight, base, arrived_at)
+            update = self.strategy.guard.restore(reply, flight, base, arrived_at)
         except RejectedError as error:  # with another guard or compression than before
             log(WARNING, "node %s: its buffered update is discarded: %s", flight.node_id, error)
             return

@@ -1,17 +1,21 @@
 """The strategy that the settings describe."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.checkpoints import make_checkpoints
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG
 from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
 from fauno_flwr.learning.metrics import STEPS
-from strategies import Checkpoints
+from strategies.checkpoint import Part
 
 
-def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync:
+def build_strategy(
+    config: RunConfig, sizer: Sizer, parts: Mapping[str, Part] | None = None, **wiring: Any
+) -> SizedAsync:
     """Build the strategy of a run.
 
     Parameters
@@ -21,6 +25,8 @@ def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync
         and checkpoints.
     sizer : Sizer
         Number of rollouts and time-to-live of each message.
+    parts : mapping of str to Part, optional
+        What checkpoints hold beside the states of strategy and sizer.
     **wiring
         What connects the strategy to a run; further parameters of
         :class:`strategies.BufferedAsync`.
@@ -40,9 +46,6 @@ def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync
         }
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    checkpoint = None
-    if federation.checkpoints:
-        checkpoint = Checkpoints(federation.checkpoints, resume=True)
     return SizedAsync(
         sizer,
         federation.buffer_size,
@@ -50,7 +53,7 @@ def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync
         arrayrecord_key=ARRAYS,
         configrecord_key=CONFIG,
         guard=SizedGuard(sizer, federation.max_norm),
-        checkpoint=checkpoint,
+        checkpoint=make_checkpoints(config, {"sizer": sizer, **(parts or {})}),
         refill=federation.refill,
         **chosen,
         **wiring,

@@ -70,6 +70,7 @@ class Training:
         strategy = build_strategy(
             run.config,
             sizer,
+            {} if run.journal is None else {"journal": run.journal},
             poll_interval=poll_interval_of(run.grid, self._poll_interval),
             nodes=self.members,
             member_of=run.agent_of.__getitem__,

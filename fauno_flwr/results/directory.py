@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class RunDirectory:
         for name in ("checkpoints", "figures"):
             (self.path / name).mkdir(exist_ok=True)
         (self.path / "events.jsonl").touch()
+        self._copy: Callable[[str, str], None] | None = None
 
     @staticmethod
     def check(path: str | Path) -> Path:
@@ -60,10 +61,17 @@ class RunDirectory:
         """Write a JSON file; a number that is not finite becomes null."""
         return self.write_text(name, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
 
-    def append(self, name: str, values: Mapping[str, Any]) -> None:
-        """Append one line to a JSON Lines file."""
+    def append(self, name: str, values: Mapping[str, Any], *, copied: bool = True) -> None:
+        """Append one line to a JSON Lines file, and to its copy unless `copied` is false."""
+        line = json.dumps(_plain(values), allow_nan=False) + "\n"
         with (self.path / name).open("a") as file:
-            file.write(json.dumps(_plain(values), allow_nan=False) + "\n")
+            file.write(line)
+        if copied and self._copy is not None:
+            self._copy(name, line)
+
+    def copy_lines_to(self, append: Callable[[str, str], None]) -> None:
+        """Call ``append(name, line)`` with every line that is appended to a file from now on."""
+        self._copy = append
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
         """Write named arrays as safetensors."""

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from fauno_flwr.learning.ppo import Population
 from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.tasks.edge import EdgeTask
 from strategies.arrays import Layout, to_arrays, to_record
-from strategies.grids import InMemoryGrid
+from strategies.grids import GridAround, InMemoryGrid
 
 TINY = [
     "topology=ether1",
@@ -361,5 +362,62 @@ def test_a_training_goes_on_from_its_checkpoints(tmp_path) -> None:
     out = run(InMemoryGrid(client_app.app, AGENTS), longer, tmp_path / "second")
     events = read_lines(out.path / "events.jsonl")
     assert [e["version"] for e in events if e["event"] == "resume"] == [4]
-    assert [e["version"] for e in events if e["event"] == "flush"] == [5, 6]
+    assert [e["version"] for e in events if e["event"] == "flush"] == [1, 2, 3, 4, 5, 6]
     assert [line["version"] for line in read_lines(out.path / "metrics.jsonl")] == list(range(1, 7))
+
+
+class Engine(GridAround):
+    """Forgets its nodes and their messages, as Flower does when a run has ended.
+
+    Parameters
+    ----------
+    state_dir : Path, optional
+        Set by the owner of the nodes.
+    """
+
+    def __init__(self, state_dir: Path | None = None) -> None:
+        super().__init__(InMemoryGrid(client_app.app, AGENTS))
+        self.clock = self.grid.clock
+        for node, context in enumerate(self.grid.contexts.values()):
+            if state_dir is not None:
+                context.node_config["state-dir"] = str(state_dir / f"node-{node}")
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self.grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.grid.pull_messages(message_ids)
+
+
+def test_agents_that_their_nodes_have_saved_resume(tmp_path: Path) -> None:
+    own, state_dir = f"federation.checkpoints={tmp_path / 'server'}", tmp_path / "nodes"
+    settings = load_config("ether2", [*TINY, own])
+    run(Engine(state_dir), settings, tmp_path / "first")
+    resumed = run(Engine(state_dir), settings, tmp_path / "second")
+    for name in ("actors", "critic"):
+        first, second = (
+            (tmp_path / folder / "checkpoints" / f"{name}.safetensors").read_bytes()
+            for folder in ("first", "second")
+        )
+        assert first == second
+    longer = load_config("ether2", [*TINY, own, "federation.versions=6"])
+    resumed = run(Engine(state_dir), longer, tmp_path / "third")
+    replies = [e for e in read_lines(resumed.path / "events.jsonl") if e["event"] == "reply"]
+    for name in {reply["name"] for reply in replies}:
+        counted = [int(e["metrics"]["messages"]) for e in replies if e["name"] == name]
+        assert counted == sorted(set(counted))
+
+
+def test_a_training_whose_agents_are_lost_is_not_resumed_with_new_ones(tmp_path: Path) -> None:
+    own = f"federation.checkpoints={tmp_path / 'server'}"
+    settings = load_config("ether2", [*TINY, own])
+    run(Engine(), settings, tmp_path / "first")
+    with pytest.raises(ConfigError, match=r"6 of 6 agents are lost \(.*state-dir") as error:
+        run(Engine(), settings, tmp_path / "second")
+    assert "\n" not in str(error.value)
+    replaced = [*TINY, own, "federation.versions=5", "federation.replace_lost_agents=true"]
+    out = run(Engine(), load_config("ether2", replaced), tmp_path / "third")
+    assert (out.path / "summary.json").exists()
