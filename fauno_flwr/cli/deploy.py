@@ -56,6 +56,7 @@ def local(
     from fauno_flwr.cli.flower_run import print_results, run_config, stop_on_signals
     from fauno_flwr.deployment.engine import EngineError, free_addresses
     from fauno_flwr.deployment.local import Deployment
+    from fauno_flwr.federation.checkpoints import agents_folder, require_own_checkpoints
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.shared_world.table import format_status
     from fauno_flwr.tasks.heuristics import find_heuristics
@@ -71,6 +72,8 @@ def local(
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
     path = results_path(out, "deploy")
     RunDirectory.check(path)
+    require_own_checkpoints(config)
+    saved = agents_folder(config) if config.federation.checkpoints else None
     submitted, joint = run_config(conf, settings, path), path / "world.json"
     world: list[str] = []
     if hosts_world:
@@ -78,7 +81,7 @@ def local(
     stop_on_signals()
     try:
         with Deployment(
-            agents, tls=tls, auth=auth, world=world, warm=warm, report=_print_line
+            agents, tls=tls, auth=auth, world=world, warm=warm, agents=saved, report=_print_line
         ) as deployment:
             _run(deployment, submitted, path, config)
     except EngineError as error:

@@ -30,6 +30,7 @@ def simulate(
         wait_for_run,
     )
     from fauno_flwr.deployment.engine import Engine, EngineError, stage_app
+    from fauno_flwr.federation.checkpoints import require_own_checkpoints
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.registry import make_task
@@ -38,6 +39,7 @@ def simulate(
     task = make_task(config)
     path = results_path(out, Path(conf).stem)
     RunDirectory.check(path)
+    require_own_checkpoints(config)
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
     stop_on_signals()
