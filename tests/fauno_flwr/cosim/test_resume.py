@@ -1,5 +1,7 @@
 """An interrupted co-simulation resumes and ends with the bytes of an uninterrupted one."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.federation.checkpoints import MAY_CHANGE, identity, require_own_checkpoints
 from fauno_flwr.federation.run import Run
+from fauno_flwr.results import journal
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.tasks.edge import EdgeTask
 
@@ -130,3 +133,23 @@ def test_the_content_of_a_file_is_part_of_the_settings_and_its_folder_is_not(
 def test_a_folder_that_cannot_be_used_is_named() -> None:
     with pytest.raises(ConfigError, match=r"checkpoints is '/proc/x': cannot be used"):
         require_own_checkpoints(load_config("ether2", ["federation.checkpoints=/proc/x"]))
+
+
+def test_two_processes_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "PATIENCE", 0.1)
+    folder = tmp_path / "checkpoints"
+    script = "import sys, pathlib, fauno_flwr.results.journal as j\n"
+    script += f"folder = pathlib.Path({str(folder)!r})\n"
+    script += f"j.Journal(folder, j.RunDirectory({str(tmp_path / 'a')!r}))\n"
+    script += "print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ConfigError, match="is in use by another run"):
+            journal.Journal(folder, RunDirectory(tmp_path / "b"))
+        other.communicate("")
+    journal.Journal(folder, RunDirectory(tmp_path / "c"))
