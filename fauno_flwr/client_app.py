@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fauno_flwr.config.loading import from_yaml
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.failures import answer_errors
 from fauno_flwr.federation.local_training import LocalTraining, Progress
 from fauno_flwr.federation.logs import set_up_logging
 from fauno_flwr.federation.node_state import STATE_DIR, NodeState
@@ -41,7 +42,7 @@ from strategies.arrays import to_record
 torch.set_num_threads(1)
 set_up_logging()
 STATE = "agent"
-app = ClientApp()
+app = ClientApp(mods=[answer_errors])
 
 
 @lru_cache(maxsize=4)

@@ -13,6 +13,7 @@ import typer
 from fauno_flwr.cli.progress import EventFile, Progress, follow
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.deployment.engine import Engine, EngineError
+from fauno_flwr.results.state import FAILED, State, append_end
 
 LOG_LINES = 100_000  # of the engine's log, kept when a run has failed
 COMPLETED = "finished:completed"
@@ -52,7 +53,9 @@ def wait_for_run(engine: Engine, run_id: str, out: Path, agents: int, config: Ru
     status, details = follow(events, progress, lambda: engine.status(run_id))
     if status != COMPLETED:
         log = keep_log(out, engine.run_log(run_id) + engine.tail(LOG_LINES))
-        raise EngineError(f"the run ended as {status}: {details} (log: {log})")
+        reason = progress.failed or f"Flower ended it as {status}: {details}"
+        append_end(out, State(FAILED, reason))
+        raise EngineError(f"the run has failed: {reason} (log: {log})")
 
 
 def keep_log(path: Path, text: str) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 import typer
 
 from fauno_flwr.cli.options import Conf, Out, Overrides, results_path
-from fauno_flwr.cli.progress import Progress
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import OWN
@@ -27,6 +26,7 @@ def train(
     scenario = config.build_scenario()
     import torch
 
+    from fauno_flwr.cli.progress import Progress
     from fauno_flwr.cosim.grid import CosimGrid
     from fauno_flwr.federation.logs import quiet_flower
     from fauno_flwr.federation.run import Run

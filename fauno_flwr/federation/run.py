@@ -10,11 +10,13 @@ from flwr.serverapp import Grid
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.collection import collect_actors
 from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.failures import sentence
 from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.summary import write_summary
 from fauno_flwr.federation.training import Training
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.results.state import FAILED, FINISHED, INTERRUPTED, State, end_event, write_process
 from fauno_flwr.tasks.base import Task
 
 
@@ -43,7 +45,26 @@ class Run:
         self.context = RunContext(grid, config, task, out, on_event)
 
     def execute(self) -> list[dict[str, Any]]:
-        """Execute all phases, write the results, and return the rows of the table."""
+        """Execute all phases, write the results, and return the rows of the table.
+
+        However it ends, the last event says so.
+        """
+        write_process(self.context.out.path)
+        try:
+            rows = self._execute()
+        except Exception as error:
+            self._end(State(FAILED, sentence(error)))
+            raise
+        except BaseException as error:
+            self._end(State(INTERRUPTED, sentence(error)))
+            raise
+        self._end(State(FINISHED))
+        return rows
+
+    def _end(self, state: State) -> None:
+        self.context.write(end_event(state))
+
+    def _execute(self) -> list[dict[str, Any]]:
         run = self.context
         config, task, out = run.config, run.task, run.out
         out.write_text("config.yaml", config.to_yaml())
