@@ -2,35 +2,37 @@
 
 import json
 import shlex
-import signal
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import typer
 
 from fauno_flwr.cli.progress import EventFile, Progress, follow
+from fauno_flwr.cli.signals import Stopped, unwinding
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.deployment.engine import Engine, EngineError
-from fauno_flwr.results.state import FAILED, State, append_end
+from fauno_flwr.results.state import FAILED, INTERRUPTED, State, append_end
 
 LOG_LINES = 100_000  # of the engine's log, kept when a run has failed
 COMPLETED = "finished:completed"
 
 
-def stop_on_signals() -> None:
-    """Turn a termination into an ordinary exit, so that everything started is stopped."""
+@contextmanager
+def stop_on_signals(out: Path) -> Iterator[None]:
+    """Stop all that was started when a signal comes; then the events of the run end with it.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the stopping
-        typer.echo(f"\nfauno: stopped by {signal.Signals(number).name}", err=True)
-        sys.exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, stop)
+    Parameters
+    ----------
+    out : Path
+        Folder of the results.
+    """
+    try:
+        with unwinding():
+            yield
+    except Stopped as stopped:
+        append_end(out, State(INTERRUPTED, stopped.name))
+        raise
 
 
 def run_config(conf: str, overrides: Sequence[str], out: Path) -> dict[str, str]:

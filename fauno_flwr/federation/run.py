@@ -43,6 +43,7 @@ class Run:
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.context = RunContext(grid, config, task, out, on_event)
+        self._training: Training | None = None
 
     def execute(self) -> list[dict[str, Any]]:
         """Execute all phases, write the results, and return the rows of the table.
@@ -61,6 +62,18 @@ class Run:
         self._end(State(FINISHED))
         return rows
 
+    def keep_parameters(self) -> int:
+        """Write the newest parameters of a run that was interrupted; return their version.
+
+        On a grid whose nodes answer queries at once, as those of a co-simulation.
+        """
+        if self._training is None:
+            return 0
+        newest = self._training.newest
+        self.context.out.write_arrays("critic.safetensors", newest.shared)
+        collect_actors(self.context, self._training.members)
+        return newest.versions
+
     def _end(self, state: State) -> None:
         self.context.write(end_event(state))
 
@@ -73,7 +86,7 @@ class Run:
         run.stage("handshake")
         handshake(run)
         run.stage("training")
-        training = Training(run)
+        self._training = training = Training(run)
         trained = training.execute()
         out.write_arrays("critic.safetensors", trained.shared)
         population = None

@@ -13,7 +13,7 @@ from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.failures import RunFailedError, kind
 from fauno_flwr.federation.members import Members
 from fauno_flwr.federation.protocol import QUERY
-from fauno_flwr.federation.sizing import Sizer
+from fauno_flwr.federation.sizing import SizedAsync, Sizer
 from fauno_flwr.federation.strategy import build_strategy
 from strategies import TrainingFailedError
 from strategies.arrays import Arrays, to_arrays, to_record
@@ -60,6 +60,7 @@ class Training:
         self._settings = replace(run.config.training, seconds_per_message=sized)
         self._last_failure = ""
         self._kinds: set[str] = set()
+        self._strategy: SizedAsync | None = None
 
     def execute(self) -> Trained:
         """Train, and write ``metrics.jsonl``.
@@ -79,6 +80,7 @@ class Training:
             member_of=run.agent_of.__getitem__,
             on_event=self._record,
         )
+        self._strategy = strategy
         initial = run.task.make_population(1).get_shared(federation.share)
         try:
             result = strategy.start(
@@ -101,6 +103,15 @@ class Training:
         if unanswered:
             log(WARNING, "%s nodes have not answered their last message", unanswered)
         return Trained(to_arrays(result.arrays), strategy.version)
+
+    @property
+    def newest(self) -> Trained:
+        """The newest version so far."""
+        session = self._strategy.session if self._strategy is not None else None
+        if session is None:
+            untrained = self.run.task.make_population(1)
+            return Trained(untrained.get_shared(self.run.config.federation.share), 0)
+        return Trained(to_arrays(session.result.arrays), session.version)
 
     @property
     def _poll_interval(self) -> float:
