@@ -6,7 +6,6 @@ This module is imported before all others, so it imports little.
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
 
@@ -108,11 +107,3 @@ def _announce(number: int) -> None:
     with contextlib.suppress(OSError):
         # Not through sys.stderr, whose buffer may be locked by what is interrupted.
         os.write(2, (f"\n{line}" if os.isatty(2) else line).encode())
-
-
-def main() -> None:
-    """Run the command ``fauno``."""
-    exit_at_once()
-    from fauno_flwr.cli.main import app
-
-    sys.exit(app())
