@@ -77,7 +77,8 @@ def print_results(path: Path, config: RunConfig) -> None:
     seconds = summary["seconds"]["since_start"]
     trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
     trained -= seconds["training"]
-    typer.echo(f"\n{summary['versions']} critic versions in {trained:.0f} s of training; wrote")
+    clock = f"{trained:.0f} s of {summary['seconds']['clock']}-clock time"
+    typer.echo(f"\n{summary['versions']} critic versions in {clock}; wrote")
     for file in sorted(path.rglob("*")):
         if file.is_file():
             typer.echo(f"  {file}")

@@ -73,5 +73,5 @@ def train(
     steps = grid.world.now * grid.world.num_worlds * agents
     typer.echo(
         f"\n{grid.clock.monotonic():.0f} s of virtual time in {time.perf_counter() - started:.0f} "
-        f"s; {steps:,} agent-steps; results in {path}"
+        f"s of wall-clock time; {steps:,} agent-steps; results in {path}"
     )
