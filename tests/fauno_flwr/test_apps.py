@@ -301,6 +301,15 @@ def test_a_run_ends_at_once_if_all_nodes_answer_the_handshake_with_an_error(tmp_
     assert [each["event"] for each in events] == ["stage", "refused", "end"]
 
 
+def test_a_run_for_which_too_few_nodes_come_has_failed(tmp_path) -> None:
+    incomplete = InMemoryGrid(client_app.app, AGENTS, presence={2: [(1e6, 1e9)]})
+    with pytest.raises(ConfigError, match="5 of 6 SuperNodes answered within"):
+        run(incomplete, load_config("ether2", TINY), tmp_path / "run")
+    events = read_lines(tmp_path / "run" / "events.jsonl")
+    assert state_of(tmp_path / "run", events).name == FAILED
+    assert "5 of 6 SuperNodes answered" in events[-1]["reason"]
+
+
 def test_a_node_answers_an_exception_with_one_line_and_logs_its_traceback(
     grid: InMemoryGrid, config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
