@@ -61,7 +61,7 @@ def train(
         with unwinding(request), quiet_flower():
             rows = run.execute()
     except Stopped:
-        version = run.keep_parameters()
+        version = run.keep_actors()
         typer.echo(f"fauno: version {version} of the parameters is kept in {path}", err=True)
         raise
     except RunFailedError as error:

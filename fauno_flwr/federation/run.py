@@ -48,31 +48,32 @@ class Run:
     def execute(self) -> list[dict[str, Any]]:
         """Execute all phases, write the results, and return the rows of the table.
 
-        However it ends, the last event says so.
+        However it ends, the last event says so, and the newest critic is written.
         """
         write_process(self.context.out.path)
         try:
             rows = self._execute()
-        except Exception as error:
-            self._end(State(FAILED, sentence(error)))
-            raise
         except BaseException as error:
-            self._end(State(INTERRUPTED, sentence(error)))
+            state = FAILED if isinstance(error, Exception) else INTERRUPTED
+            self._end(State(state, sentence(error)))
+            self._keep_critic()
             raise
         self._end(State(FINISHED))
         return rows
 
-    def keep_parameters(self) -> int:
-        """Write the newest parameters of a run that was interrupted; return their version.
+    def keep_actors(self) -> int:
+        """Write the actors of a run that was interrupted; return the version of its critic.
 
         On a grid whose nodes answer queries at once, as those of a co-simulation.
         """
         if self._training is None:
             return 0
-        newest = self._training.newest
-        self.context.out.write_arrays("critic.safetensors", newest.shared)
         collect_actors(self.context, self._training.members)
-        return newest.versions
+        return self._training.newest.versions
+
+    def _keep_critic(self) -> None:
+        if self._training is not None:
+            self.context.out.write_arrays("critic.safetensors", self._training.newest.shared)
 
     def _end(self, state: State) -> None:
         self.context.write(end_event(state))

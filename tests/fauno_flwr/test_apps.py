@@ -285,6 +285,16 @@ def test_a_run_in_which_every_training_fails_is_a_failure(config: RunConfig, tmp
     assert state_of(tmp_path / "run", events).reason.endswith("rpi_0: scripted fault")
 
 
+def test_a_run_whose_nodes_all_fail_later_on_keeps_its_critic(config: RunConfig, tmp_path) -> None:
+    grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise" if k > 1 else None)
+    with pytest.raises(RunFailedError, match="all 6 nodes"):
+        run(grid, config, tmp_path / "run")
+    assert 600 < grid.clock.monotonic() < 1200
+    untrained = Population(1, config.agent, config.seed).get_critic()
+    kept = load_file(tmp_path / "run" / "checkpoints" / "critic.safetensors")
+    assert any((kept[name] != untrained[name]).any() for name in untrained)
+
+
 def test_a_run_without_a_version_in_time_is_a_failure(grid: InMemoryGrid, tmp_path) -> None:
     hasty = load_config("ether2", [*TINY, "federation.timeout=0.001"])
     with pytest.raises(RunFailedError, match=r"no version was made in federation.timeout = 0.001"):

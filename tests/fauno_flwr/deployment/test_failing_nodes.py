@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ def test_a_run_in_which_every_node_fails_ends_with_its_sentence(
     text = (tmp_path / "said").read_text()
     assert process.returncode == 1, text
     first, last = (line for line in text.splitlines() if sentence in line)
-    assert first.startswith(("node_", "n"))  # the name of a node, at once
+    assert re.match(r"(node|rpi|nuc|server)_\d: ", first), first  # at once, with the node's name
     assert last.startswith("fauno: the run has failed: all 3 nodes that take part have failed 3 ")
     assert "Traceback" not in text
     assert "ray.exceptions" not in text
