@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 from fauno_flwr.config.loading import from_yaml
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.checkpoints import agents_folder
+from fauno_flwr.federation.failures import answer_errors
 from fauno_flwr.federation.local_training import LocalTraining, Progress
 from fauno_flwr.federation.logs import set_up_logging
 from fauno_flwr.federation.node_state import STATE_DIR, NodeState
@@ -44,7 +45,7 @@ from strategies.flower_internals import in_simulation
 torch.set_num_threads(1)
 set_up_logging()
 STATE = "agent"
-app = ClientApp()
+app = ClientApp(mods=[answer_errors])
 
 
 @lru_cache(maxsize=4)

@@ -16,6 +16,7 @@ from strategies.buffer import Buffer
 from strategies.checkpoint import State, Tensors, as_tensor, inside, pack, under, unpack
 from strategies.evaluation import Evaluation
 from strategies.exchange import Exchange
+from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.grid_protocols import Resumable
 from strategies.guard import RejectedError
@@ -65,6 +66,7 @@ class Session:
         self.present: list[int] = []
         self.needed, self.short = 0, (0, 0)
         self.wake, self.last_refresh = True, -math.inf
+        self.last_success = -math.inf
         strategy.guard.begin(
             self.versions.layout,
             strategy.arrayrecord_key,
@@ -88,6 +90,7 @@ class Session:
             before = self.version
             self.step(num_rounds)
             self._save(before)
+            self._require_success()
         if self.version < num_rounds:
             made = f"{self.version} of {num_rounds} versions"
             log(WARNING, "timeout after %.0f s: %s", timeout, made)
@@ -112,6 +115,14 @@ class Session:
             self.wake = True
         else:
             self.exchange.sleep()
+
+    def _require_success(self) -> None:
+        """Raise ``TrainingFailedError`` if every node that takes part keeps failing."""
+        most, present = self.strategy.max_failures, self.present
+        silent = self.exchange.now() - self.last_success >= self.strategy.patience
+        if silent and present and all(self.flights.failures(i) >= most for i in present):
+            reasons = self.exchange.reasons
+            raise TrainingFailedError(most, {i: reasons.get(i, "unknown") for i in present})
 
     def _flush_if_due(self, num_rounds: int) -> bool:
         due = self.version < num_rounds and 0 < self.needed <= len(self.buffer)
@@ -216,6 +227,7 @@ class Session:
         update = self.strategy.guard.check(reply, flight, base, self.exchange.now())
         # Not after an evaluation: a node that can evaluate may still fail in training.
         self.flights.succeeded(flight.node_id)
+        self.last_success = self.exchange.now()
         fields = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply), **fields}
         self.exchange.emit("reply", node=flight.node_id, replaced=self.buffer.put(update), **fields)
 
@@ -368,6 +380,7 @@ class Session:
             count = len(state["flights"])
             log(WARNING, "%s messages in flight are lost: their nodes are sent new ones", count)
         self.exchange.zero = self.exchange.clock.monotonic() - state["time"]
+        self.last_success = state["time"]
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
         self.wake, self.last_refresh = state["wake"], state["last_look"]

@@ -78,11 +78,11 @@ def local(
     world: list[str] = []
     if hosts_world:
         world = world_arguments(submitted["conf"], settings, config.world.address, joint)
-    stop_on_signals()
+    deployment = Deployment(
+        agents, tls=tls, auth=auth, world=world, warm=warm, agents=saved, report=_print_line
+    )
     try:
-        with Deployment(
-            agents, tls=tls, auth=auth, world=world, warm=warm, agents=saved, report=_print_line
-        ) as deployment:
+        with stop_on_signals(path), deployment:
             _run(deployment, submitted, path, config)
     except EngineError as error:
         _print_line(f"fauno: {error}")

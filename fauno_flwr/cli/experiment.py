@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fauno_flwr.cli.options import FAILED, split_names
+from fauno_flwr.cli.signals import Stopped, unwinding
 from fauno_flwr.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,13 +66,20 @@ def experiment(
         through_ray,
     )
 
-    folder = out.expanduser().absolute()
+    folder, made = out.expanduser().absolute(), []
     try:
         if tables_only:
             found = stored(folder, chosen, quick)
         else:
             made = cells(chosen, quick, seeds or chosen.seeds, only)
-            found = compute(made, Results(folder), through_ray(address), _print_progress)
+            with unwinding():
+                found = compute(made, Results(folder), through_ray(address), _print_progress)
+    except Stopped:
+        kept = len(list((folder / "cells").glob("*.json")))
+        _print_progress(
+            f"fauno: {kept} of {len(made)} cells are kept in {folder}, the same command resumes"
+        )
+        raise
     except CellsFailedError as error:
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None

@@ -42,9 +42,8 @@ def simulate(
     require_own_checkpoints(config)
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
-    stop_on_signals()
     try:
-        with Engine() as engine:
+        with stop_on_signals(path), Engine() as engine:
             app, submitted = stage_app(engine.home / "app"), run_config(conf, settings, path)
             run_id = engine.submit(app, submitted, agents, min(agents, workers or cores))
             wait_for_run(engine, run_id, path, agents, config)

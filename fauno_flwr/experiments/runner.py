@@ -3,7 +3,9 @@
 import importlib
 import json
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -181,8 +183,11 @@ def through_ray(address: str | None) -> Pool:
             return
         import ray
 
-        _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, _modules(cells))
+        handler = signal.getsignal(signal.SIGTERM)
         try:
+            _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, _modules(cells))
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
             task = ray.remote(num_cpus=1)(run_cell)
             waiting = {task.remote(cell): cell for cell in cells}
             while waiting:

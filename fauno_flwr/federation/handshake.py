@@ -8,10 +8,15 @@ from flwr.common.logger import log
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.failures import RunFailedError, kind
 from fauno_flwr.federation.protocol import MESSAGES, NODE, NODES, QUERY, read
+from strategies.failures import readable
+from strategies.flower_internals import ErrorCode
 from strategies.grid_protocols import Resumable
 
 PAUSE = 1.0  # seconds between two rounds of queries
+# Errors of a node's app; all others are of the engine, which may not have reached the node.
+BY_NODE = (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 
 
 def handshake(run: RunContext) -> None:
@@ -21,21 +26,30 @@ def handshake(run: RunContext) -> None:
     ------
     ConfigError
         If nodes do not fit the run, or too few answer within ``federation.wait_for_nodes``.
+    RunFailedError
+        If there are enough nodes and all of them answer with an error.
     """
     needed, wait = len(run.task.names), run.config.federation.wait_for_nodes
-    refusal, messages = "", dict[int, int]()
+    refusal, kinds, messages = "", set[str](), dict[int, int]()
     end = run.clock.monotonic() + wait
     while len(run.agent_of) < needed:
         new = [node_id for node_id in run.node_ids() if node_id not in run.agent_of]
+        raised = 0
         for reply in run.query(QUERY, new):
             try:
                 _admit(run, reply, needed, messages)
             except ConfigError:
                 raise
             except (ValueError, KeyError) as error:
-                if refusal != str(error):
-                    log(WARNING, "a node does not take part: %s", error)
-                refusal = str(error)
+                node_id, reason = reply.metadata.src_node_id, str(error)
+                raised += not reply.has_error() or reply.error.code in BY_NODE
+                refusal = f"node {node_id}: {reason}"
+                if kind(reason) not in kinds:
+                    kinds.add(kind(reason))
+                    log(WARNING, "a node does not take part: %s", refusal)
+                    run.write({"event": "refused", "node": node_id, "reason": reason})
+        if raised >= needed and not run.agent_of:
+            raise RunFailedError(f"all {raised} nodes answer with an error; {refusal}")
         if len(run.agent_of) < needed:
             if run.clock.monotonic() > end:
                 raise ConfigError(
@@ -89,7 +103,7 @@ def _admit(run: RunContext, reply: Message, needed: int, messages: dict[int, int
     The train messages that its agent has answered are added to `messages`.
     """
     if reply.has_error():
-        raise ValueError(reply.error.reason)
+        raise ValueError(readable(reply.error.reason))
     agent = run.identify(reply)
     nodes = read(reply.content.config_records[NODE], NODES, int)
     if agent in run.agent_of.values():

@@ -1,6 +1,7 @@
 """The summary of a run: ``summary.json`` and the figures."""
 
 import platform
+import time
 from importlib.metadata import version
 from typing import Any
 
@@ -9,6 +10,8 @@ from fauno_flwr.federation.context import RunContext
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import SCHEMA_VERSION, read_lines
 from fauno_flwr.results.status import failures, node_statistics
+
+WALL, VIRTUAL = "wall", "virtual"  # clocks
 
 
 def write_summary(run: RunContext, rows: list[dict[str, Any]], versions: int) -> None:
@@ -37,7 +40,7 @@ def write_summary(run: RunContext, rows: list[dict[str, Any]], versions: int) ->
             "versions": versions,
             "versions_wanted": config.federation.versions,
             "buffer_size": config.federation.buffer_size,
-            "seconds": {"since_start": run.stages},
+            "seconds": {"clock": WALL if run.clock is time else VIRTUAL, "since_start": run.stages},
             "nodes": node_statistics(events),
             "failures": failures(events),
             "table": rows,

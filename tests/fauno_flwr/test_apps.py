@@ -16,6 +16,7 @@ from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.failures import RunFailedError
 from fauno_flwr.federation.protocol import (
     ACTOR,
     ARRAYS,
@@ -29,6 +30,7 @@ from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.results.directory import RunDirectory, read_lines
+from fauno_flwr.results.state import FAILED, state_of
 from fauno_flwr.tasks.edge import EdgeTask
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.grids import GridAround, InMemoryGrid
@@ -180,8 +182,9 @@ def test_a_node_that_is_no_agent_says_so(
     message = Message(RecordDict({CONFIG: settings_record(config.to_yaml())}), 1000, QUERY, ttl=60)
     context = grid.contexts[1000]
     change(grid)
-    with pytest.raises(ValueError, match=sentence):
-        client_app.app(message, context)
+    reply = client_app.app(message, context)
+    assert reply.has_error()
+    assert sentence in reply.error.reason
 
 
 def test_another_protocol_is_refused(grid: InMemoryGrid, config: RunConfig) -> None:
@@ -273,8 +276,62 @@ def test_a_node_that_never_answers_does_not_end_the_run(config: RunConfig, tmp_p
 def test_a_run_in_which_every_training_fails_is_a_failure(config: RunConfig, tmp_path) -> None:
     short = load_config("ether2", [*TINY, "federation.timeout=30"])
     grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise" if k else None)
-    with pytest.raises(RuntimeError, match=r"no version was made .* scripted fault"):
+    with pytest.raises(
+        RunFailedError, match=r"all 6 nodes .* 3 messages in a row; rpi_0: scripted"
+    ):
         run(grid, short, tmp_path / "run")
+    events = read_lines(tmp_path / "run" / "events.jsonl")
+    assert events[-1]["event"] == "end"
+    assert state_of(tmp_path / "run", events).name == FAILED
+    assert state_of(tmp_path / "run", events).reason.endswith("rpi_0: scripted fault")
+
+
+def test_a_run_whose_nodes_all_fail_later_on_keeps_its_critic(config: RunConfig, tmp_path) -> None:
+    grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise" if k > 1 else None)
+    with pytest.raises(RunFailedError, match="all 6 nodes"):
+        run(grid, config, tmp_path / "run")
+    assert 600 < grid.clock.monotonic() < 1200
+    untrained = Population(1, config.agent, config.seed).get_critic()
+    kept = load_file(tmp_path / "run" / "checkpoints" / "critic.safetensors")
+    assert any((kept[name] != untrained[name]).any() for name in untrained)
+
+
+def test_a_run_without_a_version_in_time_is_a_failure(grid: InMemoryGrid, tmp_path) -> None:
+    hasty = load_config("ether2", [*TINY, "federation.timeout=0.001"])
+    with pytest.raises(RunFailedError, match=r"no version was made in federation.timeout = 0.001"):
+        run(grid, hasty, tmp_path / "run")
+
+
+def test_a_run_ends_at_once_if_all_nodes_answer_the_handshake_with_an_error(tmp_path) -> None:
+    patient = load_config("ether2", [*TINY, "federation.wait_for_nodes=3000"])
+    grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise")
+    with pytest.raises(RunFailedError, match=r"all 6 nodes answer with an error; node .* scripted"):
+        run(grid, patient, tmp_path / "run")
+    assert grid.clock.monotonic() < 10
+    events = read_lines(tmp_path / "run" / "events.jsonl")
+    assert [each["event"] for each in events] == ["stage", "refused", "end"]
+
+
+def test_a_run_for_which_too_few_nodes_come_has_failed(tmp_path) -> None:
+    incomplete = InMemoryGrid(client_app.app, AGENTS, presence={2: [(1e6, 1e9)]})
+    with pytest.raises(ConfigError, match="5 of 6 SuperNodes answered within"):
+        run(incomplete, load_config("ether2", TINY), tmp_path / "run")
+    events = read_lines(tmp_path / "run" / "events.jsonl")
+    assert state_of(tmp_path / "run", events).name == FAILED
+    assert "5 of 6 SuperNodes answered" in events[-1]["reason"]
+
+
+def test_a_node_answers_an_exception_with_one_line_and_logs_its_traceback(
+    grid: InMemoryGrid, config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    def unplugged(*_: object) -> None:
+        raise RuntimeError("sensor 7\nis unplugged")
+
+    message = train_message(grid, config, 0, 0)
+    monkeypatch.setattr(client_app, "read_message", unplugged)
+    reply = ask(grid, message)
+    assert reply.error.reason == "RuntimeError: sensor 7 is unplugged"
+    assert "in unplugged" in caplog.text
 
 
 def test_a_node_that_refuses_at_first_is_asked_again(config: RunConfig, tmp_path) -> None:

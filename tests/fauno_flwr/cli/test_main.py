@@ -78,6 +78,7 @@ def test_version_is_that_of_the_package() -> None:
         (["compare", "workload.jobs=file", "workload.path=/none.csv"], "cannot be read"),
         (["compare", "--conf", "nowhere"], "conf is 'nowhere'"),
         (["compare", "--policies", ""], "policies is '': must be one of"),
+        (["world", "serve", "--out", "/"], "out is '/': is a folder, must be a file"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
@@ -102,6 +103,30 @@ def test_progress_reads_complete_lines_only(tmp_path: Path) -> None:
         progress.update(event)
     assert "1/6 nodes have replied, version 3/40, 0 s left" in progress.text()
     assert list(events.new()) == []
+
+
+def test_progress_prints_the_first_failure_of_each_kind_with_the_node(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = Progress(3, 40)
+    progress({"event": "stage", "stage": "training"})
+    for name, reason in [("a", "sensor 7 fails"), ("b", "sensor 12 fails"), ("b", "no disk")]:
+        progress({"event": "error", "name": name, "node": 1, "reason": reason})
+    progress({"event": "refused", "node": 5, "reason": "another version"})
+    progress({"event": "end", "state": "failed", "reason": "no node succeeds"})
+    assert progress.failed == "no node succeeds"
+    assert [line for line in capsys.readouterr().err.splitlines() if "training" not in line] == [
+        "a: sensor 7 fails",
+        "b: no disk",
+        "node 5: another version",
+    ]
+
+
+def test_the_seconds_left_are_never_negative() -> None:
+    progress = Progress(3, 2)
+    progress({"event": "stage", "stage": "training"})
+    progress({"event": "flush", "version": 3})
+    assert progress.text().endswith("version 3/2, 0 s left")
 
 
 def test_progress_prints_each_stage_at_once_and_versions_now_and_then(

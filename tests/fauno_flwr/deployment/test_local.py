@@ -45,7 +45,7 @@ def test_deploy_local_trains_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert rollouts[0] == 2
     assert rollouts[-1] > 2
     shown = subprocess.run([FAUNO, "status", str(out)], capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("done, version 5/5\n")
+    assert shown.stdout.startswith("finished\ndone, version 5/5\n")
     for name, node in summary["nodes"].items():
         (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"{name} ")]
         assert line.split()[1:3] == [str(node["replies"]), str(node["merged"])]
