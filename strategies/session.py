@@ -345,6 +345,7 @@ class Session:
             "time": self.exchange.now(),
             "last_look": self.last_refresh,
             "wake": self.wake,
+            "last_success": self.last_success,
             "needed": self.needed,
             "unmatched": self.exchange.unmatched,
             "evaluated": self.evaluated,
@@ -383,6 +384,7 @@ class Session:
         self.last_success = state["time"]
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
+        self.last_success = state["last_success"]
         self.wake, self.last_refresh = state["wake"], state["last_look"]
         self.rng.bit_generator.state = state["rng"]
         bases = {int(version): base for version, base in under("base", tensors).items()}

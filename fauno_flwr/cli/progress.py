@@ -33,6 +33,7 @@ class Progress:
     def __init__(self, agents: int, versions: int, stage: str = "starting") -> None:
         self.agents, self.versions, self.stage = agents, versions, stage
         self.version, self.replied = 0, set[str]()
+        self._resumed = 0
         self.live = sys.stderr.isatty()
         self._training_since = self._shown_at = 0.0
         self._shown = self._shown_stage = ""
@@ -54,6 +55,8 @@ class Progress:
             self.replied.add(event["name"])
         elif event["event"] == "flush":
             self.version = event["version"]
+        elif event["event"] == "resume":
+            self.version = self._resumed = event["version"]
         elif event["event"] in ("error", "reject", "refused"):
             self._notice(event)
         elif event["event"] == "end" and event["state"] == FAILED:
@@ -75,9 +78,10 @@ class Progress:
             f"training: {len(self.replied)}/{self.agents} nodes have replied, "
             f"version {self.version}/{self.versions}"
         )
-        if self.version:
+        made = self.version - self._resumed
+        if made:
             seconds = time.monotonic() - self._training_since
-            left = seconds / self.version * (self.versions - self.version)
+            left = seconds / made * (self.versions - self.version)
             text += f", {max(left, 0.0):.0f} s left"
         return text
 
