@@ -16,6 +16,7 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
     "examples/cartpole.md": "examples/cartpole/README.md",
     "examples/reuse.md": "examples/reuse/README.md",
+    "examples/search.md": "examples/search/README.md",
 }
 _LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 _ROLE = re.compile(r":[a-z]+:`~?([^`]+)`")

@@ -12,6 +12,7 @@ from fauno_flwr.cli import deploy, world
 from fauno_flwr.cli.compare import compare
 from fauno_flwr.cli.evaluate import evaluate
 from fauno_flwr.cli.experiment import experiment
+from fauno_flwr.cli.export import export
 from fauno_flwr.cli.metrics import metrics
 from fauno_flwr.cli.options import BAD_INPUT
 from fauno_flwr.cli.peersimgym import peersimgym
@@ -35,6 +36,7 @@ COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         compare,
         train,
         evaluate,
+        export,
         experiment,
         peersimgym,
         status,

@@ -20,6 +20,10 @@ Out = Annotated[
 Tables = Annotated[
     Path | None, typer.Option("--out", help="New folder for the tables (JSON, CSV) and the figure.")
 ]
+Best = Annotated[
+    bool,
+    typer.Option("--best", help="The best actors of evaluation.every, not the last."),
+]
 
 
 def results_path(out: Path | None, name: str) -> Path:

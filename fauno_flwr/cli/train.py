@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,13 +11,20 @@ from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
 from fauno_flwr.cli.signals import Stopped, StopRequest, unwinding
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import OWN
+from fauno_flwr.config.settings import OWN, RunConfig
 
 
 def train(
     overrides: Overrides = None,
     conf: Conf = "ether2",
     out: Out = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Train several times: a number of seeds (5, counted from the setting seed) or the "
+            "seeds (1,2,3), each in a folder of its own; the same command resumes if stopped."
+        ),
+    ] = None,
 ) -> None:
     """Train all nodes in one shared network under virtual time, and print the comparison."""
     config = load_config(conf, ["federation.collect_actors=true", *(overrides or [])])
@@ -26,6 +33,17 @@ def train(
             f"world.kind is {config.world.kind!r}: must be {OWN} here, where the nodes share a "
             f"simulated network anyway"
         )
+    path = results_path(out, Path(conf).stem)
+    if seeds is None:
+        train_once(config, path)
+        return
+    from fauno_flwr.cli.seeds import read_seeds, train_seeds
+
+    train_seeds(config, read_seeds(seeds, config.seed), path, train_once)
+
+
+def train_once(config: RunConfig, path: Path) -> None:
+    """Train with these settings, and print the comparison; the results go to a new folder."""
     scenario = config.build_scenario()
     import torch
 
@@ -40,7 +58,6 @@ def train(
     from fauno_flwr.tasks.heuristics import find_heuristics
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
-    path = results_path(out, Path(conf).stem)
     directory = RunDirectory(path)
     torch.set_num_threads(1)
     agents = len(scenario.agents)

@@ -22,6 +22,7 @@ from sim_env.workload.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
 
 LARGEST_SEED = 2**62
+VALIDATION_OFFSET = 500_000  # from the seeds of the evaluation to those during training
 MOST_ROLLOUTS = 1000  # of a message that is sized by time
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
 
@@ -244,6 +245,9 @@ class EvaluationConfig:
         Ticks before the measured window, and in it.
     seed : int
         Seed of the first world; never used in training.
+    every : int
+        Versions between two evaluations during training, on worlds of their own
+        (:attr:`validation_seeds`); 0: none. It needs ``federation.collect_actors``.
     policies : list of str
         Heuristics in the table: names, or import paths of one's own.
     greedy : bool
@@ -254,6 +258,7 @@ class EvaluationConfig:
     warmup: int = 600
     window: int = 2000
     seed: int = 1_000_000
+    every: int = 0
     policies: list[str] = field(
         default_factory=lambda: ["sed", "threshold", "lq", "random", "local"]
     )
@@ -262,7 +267,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in ("worlds", "window"):
             require_number(f"evaluation.{name}", getattr(self, name), at_least=1)
-        require_number("evaluation.warmup", self.warmup, at_least=0)
+        for name in ("warmup", "every"):
+            require_number(f"evaluation.{name}", getattr(self, name), at_least=0)
         require_number("evaluation.seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for policy in self.policies:
             require_policy(policy, "evaluation.policies")
@@ -271,6 +277,11 @@ class EvaluationConfig:
     def seeds(self) -> range:
         """Seeds of the worlds."""
         return range(self.seed, self.seed + self.worlds)
+
+    @property
+    def validation_seeds(self) -> range:
+        """Seeds of as many other worlds, for the evaluations during training."""
+        return range(self.seed + VALIDATION_OFFSET, self.seed + VALIDATION_OFFSET + self.worlds)
 
 
 @dataclass
@@ -294,6 +305,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         require_observation(self.observation)
+        if self.evaluation.every and not self.federation.collect_actors:
+            raise ConfigError(
+                f"evaluation.every is {self.evaluation.every}: must be 0 without "
+                f"federation.collect_actors=true, because the actors stay on their nodes"
+            )
 
     @property
     def scenario_spec(self) -> ScenarioSpec:

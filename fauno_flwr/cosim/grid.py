@@ -36,7 +36,7 @@ from fauno_flwr.learning.registry import make_population
 from sim_env.engine.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World
-from strategies.arrays import to_record
+from strategies.arrays import Arrays, to_record
 from strategies.flower_internals import message_from_bytes, message_to_bytes, set_metadata
 from strategies.grids import (
     CLIENT_APP_RAISED,
@@ -362,6 +362,10 @@ class CosimGrid(LocalGrid):
 
     def _training(self, agent: Agent, content: RecordDict) -> LocalTraining:
         return LocalTraining(self.config, self.population, agent.index, agent.progress, content)
+
+    def get_actors(self) -> dict[int, Arrays]:
+        """Return the present actors by agent; no time passes."""
+        return {agent.index: self.population.get_actor(agent.index) for agent in self._agents}
 
     def _answer(self, kind: str, agent: Agent) -> RecordDict:
         """Answer a query; queries precede or follow the training and do not use the network."""

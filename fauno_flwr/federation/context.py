@@ -47,7 +47,7 @@ class RunContext:
     agent_of : dict of int to int
         Agent of each node id; filled by the handshake.
     journal : Journal or None
-        Events and metrics beside the checkpoints.
+        Events beside the checkpoints.
     clock : Clock
         Clock of the grid, if it simulates time, or else :mod:`time`.
     stages : dict of str to float
@@ -83,7 +83,9 @@ class RunContext:
 
     def write(self, event: dict[str, Any]) -> None:
         """Append an event to ``events.jsonl``."""
-        self.out.append("events.jsonl", event)
+        line = self.out.append("events.jsonl", event)
+        if self.journal is not None:
+            self.journal.append(line)
         if self._on_event is not None:
             self._on_event(event)
 

@@ -96,7 +96,7 @@ class Run:
             population = collect_actors(run, training.members)
         run.stage("evaluating")
         rows = task.evaluate(population)
-        write_summary(run, rows, trained.versions)
+        write_summary(run, rows, trained)
         if rows:
             table = report.format_rows(rows, task.facts["rho"], config.evaluation.worlds)
             for line in table.splitlines():

@@ -7,15 +7,16 @@ from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.checkpoints import make_checkpoints
+from fauno_flwr.federation.periodic import ActorGuard, EvaluatedAsync
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG
-from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
+from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.learning.metrics import STEPS
 from strategies.checkpoint import Part
 
 
 def build_strategy(
     config: RunConfig, sizer: Sizer, parts: Mapping[str, Part] | None = None, **wiring: Any
-) -> SizedAsync:
+) -> EvaluatedAsync:
     """Build the strategy of a run.
 
     Parameters
@@ -46,13 +47,13 @@ def build_strategy(
         }
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return SizedAsync(
+    return EvaluatedAsync(
         sizer,
         federation.buffer_size,
         weighted_by_key=STEPS,
         arrayrecord_key=ARRAYS,
         configrecord_key=CONFIG,
-        guard=SizedGuard(sizer, federation.max_norm),
+        guard=ActorGuard(sizer, federation.max_norm),
         checkpoint=make_checkpoints(config, {"sizer": sizer, **(parts or {})}),
         refill=federation.refill,
         **chosen,

@@ -7,13 +7,16 @@ from functools import partial
 from logging import INFO, WARNING
 from typing import Any
 
+from flwr.app import ArrayRecord, MetricRecord
 from flwr.common.logger import log
 
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.failures import RunFailedError, kind
 from fauno_flwr.federation.members import Members
+from fauno_flwr.federation.metric_rows import MetricRows
+from fauno_flwr.federation.periodic import EvaluatedAsync, HoldsActors, PeriodicEvaluation
 from fauno_flwr.federation.protocol import QUERY
-from fauno_flwr.federation.sizing import SizedAsync, Sizer
+from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.federation.strategy import build_strategy
 from strategies import TrainingFailedError
 from strategies.arrays import Arrays, to_arrays, to_record
@@ -32,10 +35,13 @@ class Trained:
         The newest version of the shared parameters.
     versions : int
         Versions made.
+    best : dict, optional
+        The best evaluation during training: :attr:`PeriodicEvaluation.best`.
     """
 
     shared: Arrays
     versions: int
+    best: dict[str, Any] | None
 
 
 class Training:
@@ -60,10 +66,12 @@ class Training:
         self._settings = replace(run.config.training, seconds_per_message=sized)
         self._last_failure = ""
         self._kinds: set[str] = set()
-        self._strategy: SizedAsync | None = None
+        self._strategy: EvaluatedAsync | None = None
+        self._rows = MetricRows(run)
+        self._periodic = PeriodicEvaluation(run, self._rows)
 
     def execute(self) -> Trained:
-        """Train, and write ``metrics.jsonl``.
+        """Train, and write ``metrics.jsonl`` meanwhile.
 
         Raises
         ------
@@ -80,7 +88,9 @@ class Training:
             nodes=self.members,
             member_of=run.agent_of.__getitem__,
             on_event=self._record,
+            on_version=self._on_version,
         )
+        strategy.run, strategy.periodic = run, self._periodic
         self._strategy = strategy
         initial = run.task.make_population(1).get_shared(federation.share)
         try:
@@ -98,12 +108,10 @@ class Training:
                 f"no version was made in federation.timeout = {federation.timeout:g} s; "
                 f"the last failure: {self._last_failure or 'no node answered'}"
             )
-        for version, metrics in result.train_metrics_clientapp.items():
-            run.out.append("metrics.jsonl", {"version": version, **metrics})
         unanswered = strategy.drain(run.grid, timeout=federation.ttl)
         if unanswered:
             log(WARNING, "%s nodes have not answered their last message", unanswered)
-        return Trained(to_arrays(result.arrays), strategy.version)
+        return Trained(to_arrays(result.arrays), strategy.version, self._periodic.best)
 
     @property
     def newest(self) -> Trained:
@@ -111,8 +119,8 @@ class Training:
         session = self._strategy.session if self._strategy is not None else None
         if session is None:
             untrained = self.run.task.make_population(1)
-            return Trained(untrained.get_shared(self.run.config.federation.share), 0)
-        return Trained(to_arrays(session.result.arrays), session.version)
+            return Trained(untrained.get_shared(self.run.config.federation.share), 0, None)
+        return Trained(to_arrays(session.result.arrays), session.version, self._periodic.best)
 
     @property
     def _poll_interval(self) -> float:
@@ -129,9 +137,26 @@ class Training:
             f"{'; '.join(first.values())}"
         )
 
+    def _on_version(self, version: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> None:
+        """Write the row of a version, and evaluate its agents if that is due."""
+        assert metrics is not None  # of all updates that were merged
+        self._rows.add(version, metrics)
+        if self._periodic.is_due(version) and isinstance(self.run.grid, HoldsActors):
+            self._periodic.evaluate(version, self.run.grid.get_actors(), to_arrays(arrays))
+
     def _record(self, event: dict[str, Any]) -> None:
         """Write an event of the strategy, with the names of the nodes beside their ids."""
-        run = self.run
+        run, strategy = self.run, self._strategy
+        assert strategy is not None
+        self._rows.observe(event)
+        if event["event"] == "flush" and not isinstance(run.grid, HoldsActors):
+            # Before the strategy decides whether to evaluate this version on the nodes.
+            due = self._periodic.is_due(event["version"])
+            strategy.fraction_evaluate = float(due)
+        if event["event"] == "resume":
+            assert strategy.session is not None
+            self._rows.restore(strategy.session.result.train_metrics_clientapp)
+            self._periodic.restore()
         if "reason" in event:
             self._last_failure = f"{run.name_of(event['node'])}: {event['reason']}"
             if kind(event["reason"]) not in self._kinds:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ class RunDirectory:
         for name in ("checkpoints", "figures"):
             (self.path / name).mkdir(exist_ok=True)
         (self.path / "events.jsonl").touch()
-        self._copy: Callable[[str, str], None] | None = None
 
     @staticmethod
     def check(path: str | Path) -> Path:
@@ -59,25 +58,31 @@ class RunDirectory:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Write a JSON file; a number that is not finite becomes null."""
-        return self.write_text(name, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        return self.write_text(name, to_json(values))
 
-    def append(self, name: str, values: Mapping[str, Any], *, copied: bool = True) -> None:
-        """Append one line to a JSON Lines file, and to its copy unless `copied` is false."""
+    def append(self, name: str, values: Mapping[str, Any]) -> str:
+        """Append one line to a JSON Lines file, and return it."""
         line = json.dumps(_plain(values), allow_nan=False) + "\n"
         with (self.path / name).open("a") as file:
             file.write(line)
-        if copied and self._copy is not None:
-            self._copy(name, line)
+        return line
 
-    def copy_lines_to(self, append: Callable[[str, str], None]) -> None:
-        """Call ``append(name, line)`` with every line that is appended to a file from now on."""
-        self._copy = append
+    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> Path:
+        """Write a JSON Lines file atomically."""
+        text = (json.dumps(_plain(line), allow_nan=False) + "\n" for line in lines)
+        return self.write_text(name, "".join(text))
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
         """Write named arrays as safetensors."""
         path = self.path / "checkpoints" / name
+        path.parent.mkdir(exist_ok=True)
         save_file(dict(arrays), path)
         return path
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """Return values as JSON; a number that is not finite becomes null."""
+    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> Path:

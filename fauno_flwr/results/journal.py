@@ -1,10 +1,9 @@
-"""The lines of a run beside its checkpoints: a resumed run has the lines of its predecessors."""
+"""The events of a run beside its checkpoints: a resumed run has those of its predecessors."""
 
 import fcntl
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.results.directory import RunDirectory, read_lines
@@ -14,14 +13,14 @@ PATIENCE, PAUSE = 10.0, 0.2  # seconds for the processes of a killed run to end;
 
 
 class Journal:
-    """Copy of the JSON Lines files of a run, which its checkpoints refer to by their lengths.
+    """Copy of the events of a run, which its checkpoints refer to by its length.
 
     Parameters
     ----------
     folder : str or Path
         Folder of the checkpoints; made if needed.
     out : RunDirectory
-        Folder of this run, whose lines are copied from now on.
+        Folder of this run.
 
     Raises
     ------
@@ -38,7 +37,6 @@ class Journal:
             for event in read_lines(self.folder / EVENTS)
             if event["event"] == "reply"
         }
-        out.copy_lines_to(self.append)
 
     def _lock(self) -> None:
         """Keep other processes from the folder until this one ends."""
@@ -58,24 +56,21 @@ class Journal:
             else:
                 return
 
-    def append(self, name: str, line: str) -> None:
-        """Append a line to the copy of a file."""
-        with (self.folder / name).open("a") as file:
+    def append(self, line: str) -> None:
+        """Append a line."""
+        with (self.folder / EVENTS).open("a") as file:
             file.write(line)
 
-    def state(self) -> dict[str, int]:
-        """Return the length of each file in bytes."""
-        return {path.name: path.stat().st_size for path in self.folder.glob("*.jsonl")}
+    def state(self) -> int:
+        """Return the length in bytes."""
+        return (self.folder / EVENTS).stat().st_size
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Cut the files to these lengths, and write their lines into the folder of this run.
+    def load(self, state: int) -> None:
+        """Cut the copy to that length, and add its lines to the events of this run.
 
         The stages of a run are its own: those of its predecessors are left out.
         """
-        for path in self.folder.glob("*.jsonl"):
-            with path.open("r+b") as file:
-                file.truncate(state.get(path.name, 0))
-        for name in state:
-            for line in read_lines(self.folder / name):
-                if line.get("event") != "stage":
-                    self.out.append(name, line, copied=False)
+        os.truncate(self.folder / EVENTS, state)
+        for event in read_lines(self.folder / EVENTS):
+            if event["event"] != "stage":
+                self.out.append(EVENTS, event)

@@ -27,7 +27,12 @@ COLUMNS = (
     ("errors", "errors"),
     ("rejected", "rejections"),
 )
-COUNTS = {"dispatch": "dispatches", "reply": "replies", "error": "errors"}
+COUNTS = {
+    "dispatch": "dispatches",
+    "reply": "replies",
+    "error": "errors",
+    "reject": "rejections",
+}
 BYTES = {"dispatch": "bytes_to_node", "reply": "bytes_from_node"}
 Events = Sequence[dict[str, Any]]
 
@@ -59,7 +64,8 @@ def node_statistics(events: Events) -> dict[str, dict[str, float]]:
                 staleness[name].append(tau)
         elif "name" in event:
             node = statistics[event["name"]]
-            node[COUNTS.get(kind, "rejections")] += 1
+            if kind in COUNTS:
+                node[COUNTS[kind]] += 1
             if kind in BYTES:
                 node[BYTES[kind]] += event.get("bytes", 0)
             if kind == "reply":

@@ -48,9 +48,9 @@ def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
         differences = list(csv.DictReader(file))
     minus = written["table"][1]["minus"]["lq"]["response_mean"]
     found = [
-        [float(row[end]) for end in ("mean", "low", "high")]
+        [float(row[end]) for end in ("policy_minus_other", "low", "high")]
         for row in differences
-        if (row["policy"], row["minus"], row["measure"]) == ("sed", "lq", "response_mean")
+        if (row["policy"], row["other"], row["measure"]) == ("sed", "lq", "response_mean")
     ]
     assert found == [[minus["mean"], minus["low"], minus["high"]]]
 
