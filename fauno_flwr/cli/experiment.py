@@ -56,13 +56,14 @@ def experiment(
     if heuristics:
         chosen = chosen.with_heuristics(split_names(heuristics))
     only = split_names(methods) if methods else ()
+    _print_progress(f"preparing the cells of {chosen.name}")
     from fauno_flwr.experiments.report import write
     from fauno_flwr.experiments.runner import (
         CellsFailedError,
+        RayPool,
         Results,
         compute,
         stored,
-        through_ray,
     )
 
     folder = out.expanduser().absolute()
@@ -71,7 +72,8 @@ def experiment(
             found = stored(folder, chosen, quick)
         else:
             made = cells(chosen, quick, seeds or chosen.seeds, only)
-            found = compute(made, Results(folder), through_ray(address), _print_progress)
+            pool = RayPool(address, _print_progress)
+            found = compute(made, Results(folder), pool, _print_progress, lambda: pool.workers)
     except CellsFailedError as error:
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None

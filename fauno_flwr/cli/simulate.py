@@ -30,7 +30,9 @@ def simulate(
         wait_for_run,
     )
     from fauno_flwr.deployment.engine import Engine, EngineError, stage_app
+    from fauno_flwr.learning.kernels import compile_kernels
     from fauno_flwr.results.directory import RunDirectory
+    from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.registry import make_task
 
@@ -41,6 +43,8 @@ def simulate(
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
     stop_on_signals()
+    if isinstance(task, EdgeTask):
+        compile_kernels(config, task.scenario)
     try:
         with Engine() as engine:
             app, submitted = stage_app(engine.home / "app"), run_config(conf, settings, path)
