@@ -1,4 +1,4 @@
-"""The site of docs/ and the API reference."""
+"""The site of docs/ and the API reference; numbers on the pages."""
 
 import re
 import shutil
@@ -10,6 +10,9 @@ import pytest
 
 import sim_env
 import strategies
+from fauno_flwr.experiments import EXPERIMENTS
+from fauno_flwr.experiments.design import Experiment, cells
+from fauno_flwr.experiments.methods import METHODS
 from tests.paths import ROOT
 
 
@@ -67,3 +70,38 @@ def test_broken_links_of_the_readme_fail_the_build(tmp_path: Path) -> None:
     assert built.returncode != 0
     for link in broken:
         assert link.removeprefix("docs/") in built.stderr
+
+
+EXPERIMENTS_PAGE = (ROOT / "docs" / "experiments.md").read_text()
+
+
+def count_cells(experiment: Experiment, quick: bool, seeds: int) -> int:
+    design = experiment.design(quick)
+    return len(design.conditions) + seeds * len(design.arms)
+
+
+def test_the_numbers_of_cells_are_those_of_the_experiments() -> None:
+    """On the page 76 cells once took the place of 88."""
+    rows = re.findall(r"^\| `(\w+)` \|.* ([\d,]+) cells", EXPERIMENTS_PAGE, re.MULTILINE)
+    stated = {name: int(number.replace(",", "")) for name, number in rows}
+    counted = {name: count_cells(each, False, each.seeds) for name, each in EXPERIMENTS.items()}
+    assert stated == counted
+    transfer = EXPERIMENTS["transfer"]
+    assert count_cells(transfer, True, 3) == len(cells(transfer, True, 3))
+
+
+def test_the_output_of_an_experiment_has_as_many_cells_as_its_command_computes() -> None:
+    ((command, output),) = re.findall(
+        r"^\$ (fauno experiment baseline .+)\n((?:[^$`].*\n)+)", EXPERIMENTS_PAGE, re.MULTILINE
+    )
+    seeds = re.search(r"--seeds (\d+)", command)
+    assert seeds is not None
+    total = count_cells(EXPERIMENTS["baseline"], "--quick" in command, int(seeds[1]))
+    numbers = re.findall(r"(\d+) cells: (\d+) kept, (\d+) to compute|/(\d+) cells", output)
+    assert [int(first or last) for first, _, _, last in numbers] == [total, total]
+    assert int(numbers[0][1]) + int(numbers[0][2]) == total
+
+
+def test_the_methods_are_those_of_the_code() -> None:
+    section = EXPERIMENTS_PAGE.partition("\n## Methods\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(METHODS)

@@ -267,6 +267,10 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     assert "must be one of baseline, buffer" in said("bufer", "--out", str(tmp_path / "a"))
     (tmp_path / "file").write_text("")
     assert "is not empty" in said("buffer", "--out", str(tmp_path))
+    new = str(tmp_path / "new")
+    assert "did you mean fauno" in said("baseline", "--methods", "funo", "--out", new)
+    assert "holds no cells" in said("buffer", "--tables-only", "--out", new)
+    assert not Path(new).exists()
 
 
 @pytest.mark.slow
