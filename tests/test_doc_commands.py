@@ -283,14 +283,18 @@ def test_quick_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.Monke
             subprocess.run(["bash", "-ec", command.text], check=True)
 
 
+def not_of_the_checkout(folder: str, names: list[str]) -> set[str]:
+    """Return the names to leave out of a copy: caches, and what make and a user have made."""
+    made = {"results", "build", "dist"} if Path(folder) == ROOT else set()
+    return {name for name in names if name.startswith(".") or name in made | {"__pycache__"}}
+
+
 class Folder:
     """A copy of the checkout in which a user types commands, with an environment of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.home = path / "checkout", path / "home"
-        skipped = shutil.ignore_patterns(".*", "__pycache__", "results", "build", "dist")
-        shutil.copytree(ROOT, self.path, ignore=skipped, symlinks=True)
-        shutil.copytree(ROOT / "docs" / "results", self.path / "docs" / "results")
+        shutil.copytree(ROOT, self.path, ignore=not_of_the_checkout, symlinks=True)
         (self.home / ".flwr").mkdir(parents=True)
         self._link_environment(Path(sys.prefix))
         self.mark = uuid.uuid4().hex
