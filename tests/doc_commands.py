@@ -216,6 +216,24 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "flwr run examples/reuse site --stream"),
     ],
 }
+# What the slow commands of a page take for granted, as shell commands.
+BEFORE = {
+    "CONTRIBUTING.md": "git init --quiet",
+    "examples/reuse/README.md": """cat >> $FLWR_HOME/config.toml <<'TOML'
+[superlink.site]
+address = "127.0.0.1:8000"
+insecure = true
+TOML""",
+    "docs/peersimgym.md": """cat > net.json <<'JSON'
+{"nodes": {
+    "rpi": {"id": 0, "coordinates": [0, 0], "capacity": {"cpu_milis": 9600, "memory": 6.4e9}},
+    "nuc": {"id": 1, "coordinates": [1, 1], "capacity": {"cpu_milis": 14800, "memory": 7e10}}},
+ "links": {"neighbours": {"0": [1]}}}
+JSON
+printf 'instructions,size_mb\\n4800000,39\\n24000000,20\\n' > jobs.csv""",
+    # "it must be installed wherever a node or the server runs"
+    "docs/bring_your_own.md": "mv python_0.py my_package.py; export PYTHONPATH=$PWD",
+}
 # Indented blocks that are no commands start with these: formulas, settings.
 NO_PROGRAMS = ("tau_m", "agent=ddqn")
 

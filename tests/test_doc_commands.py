@@ -4,7 +4,6 @@ The slow ones start whole engines, and take minutes to half an hour a page.
 """
 
 import functools
-import json
 import os
 import re
 import shlex
@@ -28,6 +27,7 @@ from sim_env import plugins
 from sim_env.engine.compilation import cache_root
 from tests import test_extending
 from tests.doc_commands import (
+    BEFORE,
     COMMANDS,
     INDENTED,
     OTHERS,
@@ -48,16 +48,20 @@ from tests.strategies import test_docs as strategies
 FAUNO = typer.main.get_command(app)
 PATIENCE = 3 * 3600  # seconds for the slow commands of a page, on a busy machine
 PYTHON = "python"
-# Python code that another test runs, by page.
+
+
+def python_of(page: str) -> list[str]:
+    """Return the Python code of a page."""
+    return [block.text for block in read_blocks(read_page(page)) if block.language == PYTHON]
+
+
+# Python code that another test runs, by page; all other is run here.
 RUN_ELSEWHERE = {
     "docs/environments.md": [code for _, code in environments.EXAMPLES],
     "docs/strategies.md": strategies.EXAMPLES,
     "docs/extending.md": list(test_extending.FILES.values()),
-    "docs/bring_your_own.md": [  # by tests/fauno_flwr/tasks/test_gym.py, which expects one block
-        block.text
-        for block in read_blocks(read_page("docs/bring_your_own.md"))
-        if block.language == PYTHON
-    ],
+    # By tests/fauno_flwr/tasks/test_gym.py, which expects one block.
+    "docs/bring_your_own.md": python_of("docs/bring_your_own.md"),
 }
 
 
@@ -219,14 +223,14 @@ def test_keys_within_the_text_are_settings() -> None:
 
 
 FILE = re.compile(
-    r"(?:conf|deploy|docs|examples|benchmarks|tests|sim_env|strategies|fauno_flwr)/[\w./-]*\w/?"
+    r"(?<![\w./-])(?:conf|deploy|docs|examples|benchmarks|tests|sim_env|strategies|fauno_flwr)/[\w./-]*\w/?"
 )
 
 
 def test_files_within_the_text_exist() -> None:
     checked = 0
     for page, code in inline_code():
-        for name in FILE.findall(code) if FILE.match(code) else []:
+        for name in FILE.findall(code):
             assert (ROOT / name).exists(), f"{page}: {code}"
             checked += 1
     assert checked > 10
@@ -235,30 +239,26 @@ def test_files_within_the_text_exist() -> None:
 # ---- running ------------------------------------------------------------------------------------
 
 
-def python_blocks(page: str) -> list[str]:
+def python_here(page: str) -> list[str]:
     """Return the Python code of a page that no other test runs."""
-    return [
-        block.text
-        for block in read_blocks(read_page(page))
-        if block.language == PYTHON and block.text not in RUN_ELSEWHERE.get(page, [])
-    ]
+    return [code for code in python_of(page) if code not in RUN_ELSEWHERE.get(page, [])]
 
 
 def write_files(page: str, folder: Path) -> None:
-    """Write the files that a page shows, by their titles."""
-    for block in read_blocks(read_page(page)):
-        if block.title:
-            (folder / block.title).write_text(block.text)
+    """Write the Python code of a page to files: by its titles, or ``python_0.py``, ..."""
+    code = [block for block in read_blocks(read_page(page)) if block.language == PYTHON]
+    for i, block in enumerate(code):
+        (folder / (block.title or f"python_{i}.py")).write_text(block.text)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
+@pytest.mark.parametrize("page", [page for page in PAGES if python_here(page)])
 def test_python_code_runs_in_the_order_of_the_page(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_files(page, tmp_path)
     scope = {"__name__": "__main__"}
-    for code in python_blocks(page):
+    for code in python_here(page):
         exec(compile(code, page, "exec"), scope)
 
 
@@ -321,7 +321,7 @@ class Folder:
 
     def run(self, page: str, commands: list[tuple[str, Command]]) -> None:
         """Run commands in one shell, in order, each after the last one has succeeded."""
-        lines = ["set -e"]
+        lines = ["set -e", BEFORE.get(page, "")]
         for kind, command in commands:
             text = re.sub(r"results/(\w+)-<time>", r"results/\1-*", command.text)
             text = text.replace("/tmp/", f"{self.tmp}/")
@@ -351,36 +351,10 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def prepare(page: str, folder: Folder) -> None:
-    """Put into the folder what a page takes for granted."""
-    write_files(page, folder.path)
-    if page == "docs/bring_your_own.md":
-        (code,) = RUN_ELSEWHERE[page]
-        (folder.path / "my_package.py").write_text(code)
-        folder.environment["PYTHONPATH"] = str(folder.path)  # "it must be installed"
-    if page == "docs/peersimgym.md":
-        nodes = {
-            name: {
-                "id": i,
-                "coordinates": [i, i],
-                "capacity": {"cpu_milis": speed, "memory": 6.4e9},
-            }
-            for i, (name, speed) in enumerate([("rpi", 9600), ("nuc", 14800)])
-        }
-        net = {"nodes": nodes, "links": {"neighbours": {"0": [1]}}}
-        (folder.path / "net.json").write_text(json.dumps(net))
-        (folder.path / "jobs.csv").write_text("instructions,size_mb\n4800000,39\n24000000,20\n")
-    if page == "examples/reuse/README.md":
-        connection = '[superlink.site]\naddress = "127.0.0.1:8000"\ninsecure = true\n'
-        (folder.home / ".flwr" / "config.toml").write_text(connection)
-    if page == "CONTRIBUTING.md":
-        subprocess.run(["git", "init", "--quiet"], cwd=folder.path, check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in COMMANDS if of_kind(page, SLOW)])
 def test_slow_commands_run(page: str, folder: Folder) -> None:
-    prepare(page, folder)
+    write_files(page, folder.path)
     folder.run(page, of_kind(page, QUICK, SLOW, SERVER))
     if page == "docs/experiments.md":
         stored = ROOT / "docs" / "results" / "buffer-quick"
