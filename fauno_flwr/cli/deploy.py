@@ -57,8 +57,10 @@ def local(
     from fauno_flwr.deployment.engine import EngineError, free_addresses
     from fauno_flwr.deployment.local import Deployment
     from fauno_flwr.federation.checkpoints import agents_folder, require_own_checkpoints
+    from fauno_flwr.learning.kernels import compile_kernels
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.registry import make_task
 
@@ -67,7 +69,8 @@ def local(
     if hosts_world:
         settings.append(f"world.address={free_addresses(1)[0]}")
         config = load_config(conf, settings)
-    agents = len(make_task(config).names)
+    task = make_task(config)
+    agents = len(task.names)
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
     path = results_path(out, "deploy")
@@ -81,6 +84,8 @@ def local(
     deployment = Deployment(
         agents, tls=tls, auth=auth, world=world, warm=warm, agents=saved, report=_print_line
     )
+    if isinstance(task, EdgeTask):
+        compile_kernels(config, task.scenario)
     try:
         with stop_on_signals(path), deployment:
             _run(deployment, submitted, path, config)

@@ -31,7 +31,9 @@ def simulate(
     )
     from fauno_flwr.deployment.engine import Engine, EngineError, stage_app
     from fauno_flwr.federation.checkpoints import require_own_checkpoints
+    from fauno_flwr.learning.kernels import compile_kernels
     from fauno_flwr.results.directory import RunDirectory
+    from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.registry import make_task
 
@@ -42,6 +44,8 @@ def simulate(
     require_own_checkpoints(config)
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
+    if isinstance(task, EdgeTask):
+        compile_kernels(config, task.scenario)
     try:
         with stop_on_signals(path), Engine() as engine:
             app, submitted = stage_app(engine.home / "app"), run_config(conf, settings, path)
