@@ -10,6 +10,7 @@ import typer
 from fauno_flwr import __version__
 from fauno_flwr.cli import deploy, world
 from fauno_flwr.cli.compare import compare
+from fauno_flwr.cli.compilation import show_compilation
 from fauno_flwr.cli.evaluate import evaluate
 from fauno_flwr.cli.experiment import experiment
 from fauno_flwr.cli.export import export
@@ -65,6 +66,7 @@ def main(
     """Asynchronous federated reinforcement learning of task offloading (FAuNO) on Flower."""
     # Names such as my_rule:MyRule may be modules of the working directory.
     search_in(Path.cwd())
+    show_compilation()
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:

@@ -30,7 +30,10 @@ def simulate(
         wait_for_run,
     )
     from fauno_flwr.deployment.engine import Engine, EngineError, stage_app
+    from fauno_flwr.federation.checkpoints import require_own_checkpoints
+    from fauno_flwr.learning.kernels import compile_kernels
     from fauno_flwr.results.directory import RunDirectory
+    from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.registry import make_task
 
@@ -38,11 +41,13 @@ def simulate(
     task = make_task(config)
     path = results_path(out, Path(conf).stem)
     RunDirectory.check(path)
+    require_own_checkpoints(config)
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
-    stop_on_signals()
+    if isinstance(task, EdgeTask):
+        compile_kernels(config, task.scenario)
     try:
-        with Engine() as engine:
+        with stop_on_signals(path), Engine() as engine:
             app, submitted = stage_app(engine.home / "app"), run_config(conf, settings, path)
             run_id = engine.submit(app, submitted, agents, min(agents, workers or cores))
             wait_for_run(engine, run_id, path, agents, config)

@@ -1,13 +1,14 @@
 """The command ``fauno train``."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr.cli.options import Conf, Out, Overrides, results_path
-from fauno_flwr.cli.progress import Progress
+from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.cli.signals import Stopped, StopRequest, unwinding
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import OWN, RunConfig
@@ -46,7 +47,9 @@ def train_once(config: RunConfig, path: Path) -> None:
     scenario = config.build_scenario()
     import torch
 
+    from fauno_flwr.cli.progress import Progress
     from fauno_flwr.cosim.grid import CosimGrid
+    from fauno_flwr.federation.failures import RunFailedError
     from fauno_flwr.federation.logs import quiet_flower
     from fauno_flwr.federation.run import Run
     from fauno_flwr.results.directory import RunDirectory
@@ -63,15 +66,29 @@ def train_once(config: RunConfig, path: Path) -> None:
         grid = CosimGrid(config, scenario)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    progress = Progress(agents, config.federation.versions)
-    run = Run(grid, config, EdgeTask(config, scenario), directory, progress)
+    progress, request = Progress(agents, config.federation.versions), StopRequest()
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        progress(event)
+        request.check()
+
+    run = Run(grid, config, EdgeTask(config, scenario), directory, on_event)
     started = time.perf_counter()
-    with quiet_flower():
-        rows = run.execute()
-    progress.clear()
+    try:
+        with unwinding(request), quiet_flower():
+            rows = run.execute()
+    except Stopped:
+        version = run.keep_actors()
+        typer.echo(f"fauno: version {version} of the parameters is kept in {path}", err=True)
+        raise
+    except RunFailedError as error:
+        typer.echo(f"fauno: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    finally:
+        progress.clear()
     typer.echo(format_table(rows, scenario.rho, config.evaluation.worlds))
     steps = grid.world.now * grid.world.num_worlds * agents
     typer.echo(
         f"\n{grid.clock.monotonic():.0f} s of virtual time in {time.perf_counter() - started:.0f} "
-        f"s; {steps:,} agent-steps; results in {path}"
+        f"s of wall-clock time; {steps:,} agent-steps; results in {path}"
     )

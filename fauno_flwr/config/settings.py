@@ -148,7 +148,11 @@ class FederationConfig:
         Largest Euclidean norm of an update; the guard rejects a larger one.
     checkpoints : str
         Absolute path of a folder for the state of training after each version; empty: none. A run
-        that finds a checkpoint there resumes from it.
+        that finds a checkpoint there resumes from it, if it has the same settings: only those of
+        :data:`fauno_flwr.federation.checkpoints.MAY_CHANGE` may differ.
+    replace_lost_agents : bool
+        Resume although nodes have lost their agents: new ones take their places. Otherwise such a
+        training is refused.
     ttl : float
         Seconds after which an unanswered message counts as failed. If messages are sized by time
         (``training.seconds_per_message``), this is the upper bound: a node is given four times the
@@ -172,6 +176,7 @@ class FederationConfig:
     compression: Any = "none"
     max_norm: float = 1e6
     checkpoints: str = ""
+    replace_lost_agents: bool = False
     ttl: float = 600.0
     timeout: float = 3600.0
     wait_for_nodes: float = 120.0

@@ -12,6 +12,8 @@ from fauno_flwr.results import report
 from fauno_flwr.results.directory import SCHEMA_VERSION, read_lines
 from fauno_flwr.results.status import failures, node_statistics
 
+WALL, VIRTUAL = "wall", "virtual"  # clocks
+
 
 def write_summary(run: RunContext, rows: list[dict[str, Any]], trained: Trained) -> None:
     """Write ``summary.json`` and the figures of a run.
@@ -40,10 +42,7 @@ def write_summary(run: RunContext, rows: list[dict[str, Any]], trained: Trained)
             "versions": trained.versions,
             "versions_wanted": config.federation.versions,
             "buffer_size": config.federation.buffer_size,
-            "seconds": {
-                "clock": "wall" if run.clock is time else "virtual",
-                "since_start": run.stages,
-            },
+            "seconds": {"clock": WALL if run.clock is time else VIRTUAL, "since_start": run.stages},
             **best,
             "nodes": node_statistics(events),
             "failures": failures(events),

@@ -60,10 +60,12 @@ class RunDirectory:
         """Write a JSON file; a number that is not finite becomes null."""
         return self.write_text(name, to_json(values))
 
-    def append(self, name: str, values: Mapping[str, Any]) -> None:
-        """Append one line to a JSON Lines file."""
+    def append(self, name: str, values: Mapping[str, Any]) -> str:
+        """Append one line to a JSON Lines file, and return it."""
+        line = json.dumps(_plain(values), allow_nan=False) + "\n"
         with (self.path / name).open("a") as file:
-            file.write(json.dumps(_plain(values), allow_nan=False) + "\n")
+            file.write(line)
+        return line
 
     def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> Path:
         """Write a JSON Lines file atomically."""

@@ -29,6 +29,10 @@ MASK = "action_mask"
 RANDOM = "random"
 
 
+class BadEnvironmentError(ValueError):
+    """An environment has returned what cannot be learned from; the text is one sentence."""
+
+
 @dataclass(frozen=True)
 class Flat:
     """Widths of networks whose input is one vector, without destinations."""
@@ -210,13 +214,16 @@ class RunningEnv:
 
     def _observe(self, observation: Any, info: Mapping[str, Any], ended: bool = False) -> None:
         self.observation = np.asarray(observation, np.float32).ravel()
+        name = self.env.spec.id if self.env.spec is not None else str(self.env)
         if not np.isfinite(self.observation).all():
-            raise ValueError(f"an observation of {self.env} is not finite: {shown(observation)}")
+            raise BadEnvironmentError(
+                f"an observation of {name} is not finite: {shown(observation)}"
+            )
         count = int(self.env.action_space.n)  # type: ignore[attr-defined]
         mask = np.asarray(info.get(MASK, np.ones(count)), bool)
         if mask.shape != (count,) or not (mask.any() or ended):
-            raise ValueError(
-                f"{MASK} of {self.env} is {shown(info.get(MASK))}: must be {count} values, one at "
+            raise BadEnvironmentError(
+                f"{MASK} of {name} is {shown(info.get(MASK))}: must be {count} values, one at "
                 f"least of them true"
             )
         self.mask = mask

@@ -3,7 +3,8 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -167,6 +168,21 @@ class Outages:
             self._down[key] = before - 1 if change.up else before + 1
             if (before == 0) != (self._down[key] == 0):
                 yield change
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the changes to come and the random streams, as JSON can hold them."""
+        return {
+            "heap": [[astuple(change), random] for change, random in self._heap],
+            "down": [[list(key), count] for key, count in self._down.items()],
+            "rngs": [rng.bit_generator.state for rng in self._rngs],
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Restore what :meth:`snapshot` has returned."""
+        self._heap = [(Change(*values), random) for values, random in snapshot["heap"]]
+        self._down = Counter({tuple(key): count for key, count in snapshot["down"]})
+        for rng, state in zip(self._rngs, snapshot["rngs"], strict=True):
+            rng.bit_generator.state = state
 
     def _scheduled(self, topology: Topology) -> Iterator[tuple[str, int, Outage]]:
         """Yield kind, index and span of every scheduled outage."""
