@@ -60,6 +60,8 @@ RUN_ELSEWHERE = {
     "docs/environments.md": [code for _, code in environments.EXAMPLES],
     "docs/strategies.md": strategies.EXAMPLES,
     "docs/extending.md": list(test_extending.FILES.values()),
+    # By tests/fauno_flwr/tasks/test_trained.py, in the folder of a run.
+    "docs/learners.md": python_of("docs/learners.md"),
     # By tests/fauno_flwr/tasks/test_gym.py, which expects one block.
     "docs/bring_your_own.md": python_of("docs/bring_your_own.md"),
 }
