@@ -18,7 +18,8 @@ def train(
     out: Out = None,
 ) -> None:
     """Train all nodes in one shared network under virtual time, and print the comparison."""
-    config = load_config(conf, ["federation.collect_actors=true", *(overrides or [])])
+    settings = ["federation.collect_actors=true", *(overrides or [])]
+    config = load_config(conf, settings, "train")
     if config.world.kind != OWN:
         raise ConfigError(
             f"world.kind is {config.world.kind!r}: must be {OWN} here, where the nodes share a "
@@ -30,12 +31,15 @@ def train(
     from fauno_flwr.cosim.grid import CosimGrid
     from fauno_flwr.federation.logs import quiet_flower
     from fauno_flwr.federation.run import Run
-    from fauno_flwr.results.directory import RunDirectory
+    from fauno_flwr.results.directory import RunDirectory, require_folder
     from fauno_flwr.results.report import format_table
     from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_training
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
+    require_training(config, scenario, len(scenario.agents))
+    require_folder("federation.checkpoints", config.federation.checkpoints)
     path = results_path(out, Path(conf).stem)
     directory = RunDirectory(path)
     torch.set_num_threads(1)
