@@ -130,7 +130,7 @@ def _add(
     group_file: Callable[[str, str], Any],
 ) -> None:
     """Add what a layer says of a group or of a single setting."""
-    origin = Origin(layer.source, layer.rank, True)
+    origin = Origin(layer.source, layer.rank, not _is_resolved(RunConfig, layer, layer.values))
     if not dataclasses.is_dataclass(getattr(RunConfig(), name)):
         groups[name], origins[name] = value, origin
         return
@@ -146,11 +146,15 @@ def _add(
         raise ConfigError(f"{name} is {shown(value)}: must be a name or a mapping")
     groups[name] = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(before), value))
     kind = _group_class(name, groups[name])
-    written = {str(key) for key in value}
-    if layer.rank == CONF and written >= {item.name for item in dataclasses.fields(kind)}:
-        origin = origin._replace(explicit=False)
+    origin = origin._replace(explicit=not _is_resolved(kind, layer, value))
     for key, _ in _leaves(kind, f"{name}.", value):
         origins[key] = origin
+
+
+def _is_resolved(kind: type, layer: Layer, values: Mapping[Any, Any]) -> bool:
+    """Return whether a file holds every setting of a dataclass, as that of a run does."""
+    written = {str(key) for key in values}
+    return layer.rank == CONF and written >= {item.name for item in dataclasses.fields(kind)}
 
 
 def _built(name: str, value: Any, origins: dict[str, Origin]) -> Any:

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def world_of(config: RunConfig) -> bytes:
-    """Return everything of a compiled world that is read; rewards as they are earned."""
+    """Return everything of a compiled world that is read, but for rewards."""
     scenario = config.build_scenario()
     net = scenario.net._asdict()
     net.pop("reward")
@@ -53,15 +53,15 @@ def world_of(config: RunConfig) -> bytes:
     factors = multipliers(config.workload.schedule, 12_000, config.physics.tick)
     changes = list(scenario.outages([1, 2]).due(30_000))
     parts = [*net.values(), scenario.observation_number, scenario.encoding.local, factors, changes]
-    return as_bytes([*parts, scenario.topology.names, rewards_of(config)])
+    return as_bytes([*parts, scenario.topology.names])
 
 
-def rewards_of(config: RunConfig) -> np.ndarray:
+def rewards_of(config: RunConfig) -> bytes:
     """Return what a node earns in some ticks, the idle ones among them."""
     scenario = config.build_scenario()
     env = EdgeVectorEnv(scenario, int(scenario.agents[0]), 2, "random", horizon=60)
     env.reset(seed=1)
-    return np.array([env.step(np.full(2, tick % 2))[1] for tick in range(60)])
+    return as_bytes([env.step(np.full(2, tick % 2))[1] for tick in range(60)])
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: " ".join(base) or "default")
@@ -72,8 +72,10 @@ def test_every_setting_of_the_world_has_an_effect_or_is_refused(
     monkeypatch.chdir(folder)
     settings = ["workload.rate=4", *base, *NEEDS.get("".join(base), [])]
     config = load_config("ether2", settings)
-    expected = world_of(config)
-    group = base[0].partition(".")[0] if base else None
-    for key, _ in leaves(config):
-        if key.partition(".")[0] in (WORLD if group is None else [group]):
-            require_effect(settings, key, world_of, expected, folder)
+    groups = [base[0].partition(".")[0]] if base else WORLD
+    for fingerprint, some in ((world_of, set(groups) - {"reward"}), (rewards_of, {"reward"})):
+        if some & set(groups):
+            expected = fingerprint(config)
+            for key, _ in leaves(config):
+                if key.partition(".")[0] in some:
+                    require_effect(settings, key, fingerprint, expected, folder)
