@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from sim_env.envs.render import draw_world, save_frames
     from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
     from sim_env.evaluation import by_world, run_policies, run_policy, summarise
+    from sim_env.network.conversion import from_networkx
     from sim_env.network.failures import DynamicsSpec, Outage
-    from sim_env.network.files import read_ether_json
-    from sim_env.network.graph import Topology, from_networkx
+    from sim_env.network.files import read_ether_json, read_topology
+    from sim_env.network.graph import Topology
+    from sim_env.network.plain import save_topology
     from sim_env.network.topology import TopologySpec, build_topology
     from sim_env.policies.heuristics import POLICIES, Policy, get_policy
     from sim_env.workload.files import read_jobs
@@ -45,9 +47,11 @@ _LAZY = {
         "envs.render": ("draw_world", "save_frames"),
         "envs.single": ("EdgeEnv", "EdgeVectorEnv"),
         "evaluation": ("by_world", "run_policies", "run_policy", "summarise"),
+        "network.conversion": ("from_networkx",),
         "network.failures": ("DynamicsSpec", "Outage"),
-        "network.files": ("read_ether_json",),
-        "network.graph": ("Topology", "from_networkx"),
+        "network.files": ("read_ether_json", "read_topology"),
+        "network.graph": ("Topology",),
+        "network.plain": ("save_topology",),
         "network.topology": ("TopologySpec", "build_topology"),
         "policies.heuristics": ("POLICIES", "Policy", "get_policy"),
         "workload.files": ("read_jobs",),
@@ -93,9 +97,11 @@ __all__ = [
     "load_scenario",
     "read_ether_json",
     "read_jobs",
+    "read_topology",
     "run_policies",
     "run_policy",
     "save_frames",
+    "save_topology",
     "summarise",
 ]
 
