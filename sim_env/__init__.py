@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sim_env.network.failures import DynamicsSpec, Outage
     from sim_env.network.files import read_ether_json, read_topology
     from sim_env.network.graph import Topology
+    from sim_env.network.imports import import_graph, read_edges, read_graphml
     from sim_env.network.plain import save_topology
     from sim_env.network.topology import TopologySpec, build_topology
     from sim_env.policies.heuristics import POLICIES, Policy, get_policy
@@ -51,6 +52,7 @@ _LAZY = {
         "network.failures": ("DynamicsSpec", "Outage"),
         "network.files": ("read_ether_json", "read_topology"),
         "network.graph": ("Topology",),
+        "network.imports": ("import_graph", "read_edges", "read_graphml"),
         "network.plain": ("save_topology",),
         "network.topology": ("TopologySpec", "build_topology"),
         "policies.heuristics": ("POLICIES", "Policy", "get_policy"),
@@ -94,8 +96,11 @@ __all__ = [
     "draw_world",
     "from_networkx",
     "get_policy",
+    "import_graph",
     "load_scenario",
+    "read_edges",
     "read_ether_json",
+    "read_graphml",
     "read_jobs",
     "read_topology",
     "run_policies",

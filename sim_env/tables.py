@@ -121,7 +121,9 @@ def read_table(what: str, path: str | Path) -> Table:
     except OSError as error:
         raise ValueError(f"{name} cannot be read ({error.strerror}): must be a CSV file") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not text in UTF-8 ({error.reason}): must be CSV") from error
+        raise ValueError(
+            f"{name} is not text in UTF-8 ({error.reason}): must be a CSV file"
+        ) from error
     lines = split_cells(name, text)
     if not lines:
         raise ValueError(f"{name} is empty: must have a first line with the names of the columns")

@@ -118,7 +118,10 @@ class Topology:
         self._check_links(starts, ends)
         self._check_link_values(starts, ends)
         if not self.is_agent.any() or not self.is_source.any():
-            raise ValueError("a network needs at least one agent and one source of tasks")
+            raise ValueError(
+                "a network needs at least one agent and one source of tasks: must have a node that "
+                "is an agent, by default any but a tx2, and one that is a source, by default an rpi"
+            )
         part = parts(self.num_nodes, starts, ends)
         if part.any():
             lost = self.names[int(np.argmax(part > 0))]

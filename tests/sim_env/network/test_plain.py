@@ -93,7 +93,7 @@ def test_a_slow_link_slows_the_tasks_on_it() -> None:
         graph.edges["a", "b"]["rate"] = rate
         world = World(Scenario(ScenarioSpec(), topology=from_networkx(graph, means)), [0])
         for _ in range(600):
-            world.step(np.ones((1, 2), np.int32))
+            world.step(np.array([[1, 0]], np.int32))
         took.append(world.metrics().mean_response[0])
     assert took[1] > took[0] + 1
 
