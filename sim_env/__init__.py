@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sim_env.engine.physics import PhysicsSpec, Quirks
     from sim_env.engine.reward import REWARDS, RewardSpec
     from sim_env.envs.parallel import EdgeParallelEnv
+    from sim_env.envs.plan import save_network
     from sim_env.envs.render import draw_world, save_frames
     from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
     from sim_env.evaluation import by_world, run_policies, run_policy, summarise
@@ -45,6 +46,7 @@ _LAZY = {
         "engine.physics": ("PhysicsSpec", "Quirks"),
         "engine.reward": ("REWARDS", "RewardSpec"),
         "envs.parallel": ("EdgeParallelEnv",),
+        "envs.plan": ("save_network",),
         "envs.render": ("draw_world", "save_frames"),
         "envs.single": ("EdgeEnv", "EdgeVectorEnv"),
         "evaluation": ("by_world", "run_policies", "run_policy", "summarise"),
@@ -106,6 +108,7 @@ __all__ = [
     "run_policies",
     "run_policy",
     "save_frames",
+    "save_network",
     "save_topology",
     "summarise",
 ]

@@ -1,8 +1,8 @@
 """Load the settings of a run from the YAML files of ``conf/``.
 
 A file holds what differs from the defaults of its dataclass. A preset names a file for a group
-(``topology: ether4``) or spells the group out; overrides such as ``workload.rate=1`` or
-``topology=ether4`` come last.
+(``topology: ether4``, or the path of a topology file, ``topology: net.json``) or spells the group
+out; overrides such as ``workload.rate=1`` or ``topology=ether4`` come last.
 """
 
 import dataclasses
@@ -115,6 +115,8 @@ def _build(layers: Sequence[Any]) -> RunConfig:
             require_key(RunConfig, "", name)
             if not dataclasses.is_dataclass(getattr(RunConfig(), name)):
                 groups[name] = value
+            elif name == "topology" and isinstance(value, str) and value.endswith(".json"):
+                groups[name] = {"kind": "file", "path": str(Path(value).expanduser().absolute())}
             elif isinstance(value, str):
                 _require_one_of(name, value, choices(name))
                 groups[name] = _read(conf_dir() / name / f"{value}.yaml")
