@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from fauno_flwr import __version__
-from fauno_flwr.cli import deploy, world
+from fauno_flwr.cli import deploy, topology, world
 from fauno_flwr.cli.compare import compare
 from fauno_flwr.cli.compilation import show_compilation
 from fauno_flwr.cli.config import config
@@ -60,7 +60,11 @@ deployments = typer.Typer(
     no_args_is_help=True, help="Deployments: SuperLink, SuperNodes, TLS, keys."
 )
 worlds = typer.Typer(no_args_is_help=True, help="One world that all nodes share, as a service.")
+topologies = typer.Typer(
+    no_args_is_help=True, help="Networks of your own: from files, as tables, as pictures."
+)
 app.add_typer(deployments, name="deploy")
+app.add_typer(topologies, name="topology")
 app.add_typer(worlds, name="world")
 COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
     app: (
@@ -77,6 +81,7 @@ COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         prepare,
     ),
     deployments: (deploy.local, deploy.certificates, deploy.key, deploy.worker),
+    topologies: (topology.from_graphml, topology.from_edges, topology.show, topology.schema),
     worlds: (world.serve, world.status),
 }
 

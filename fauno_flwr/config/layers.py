@@ -16,7 +16,7 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.config.unused import require_read
 from sim_env.errors import no_effect, require_choice, require_path, shown
 
-PATHS = ("topology.path", "workload.path", "federation.checkpoints")
+PATHS = ("topology.path", "workload.path", "workload.sources", "federation.checkpoints")
 
 # Settings that are no single value; OmegaConf's own errors name Python types.
 EXAMPLES = {
@@ -98,8 +98,14 @@ def resolve(
 
 
 def absolute(values: Mapping[Any, Any], folder: Path | None) -> dict[Any, Any]:
-    """Return settings with their paths made absolute, if there is a folder."""
+    """Return settings with their paths made absolute, if there is a folder.
+
+    A topology that is named by a file, ``topology: net.json``, is one of the kind ``file``.
+    """
     made = dict(values)
+    named = made.get("topology")
+    if isinstance(named, str) and named.endswith(".json"):
+        made["topology"] = {"kind": "file", "path": named}
     for key in PATHS if folder is not None else ():
         group, _, name = key.partition(".")
         written = made[group].get(name) if isinstance(made.get(group), Mapping) else None

@@ -1,8 +1,8 @@
 """Load the settings of a run from the YAML files of ``conf/``.
 
 A file holds what differs from the defaults of its dataclass. A preset names a file for a group
-(``topology: ether4``) or spells the group out; overrides such as ``workload.rate=1`` or
-``topology=ether4`` come last.
+(``topology: ether4``, or the path of a topology file, ``topology: net.json``) or spells the group
+out; overrides such as ``workload.rate=1`` or ``topology=ether4`` come last.
 
 A relative path is relative to the folder of the YAML file that holds it, or to the working
 directory if it is an override.

@@ -23,8 +23,9 @@ from sim_env.errors import (
 )
 from sim_env.memory import require_memory
 from sim_env.network import generators
-from sim_env.network.files import read_ether_json
-from sim_env.network.graph import TIERS, Tier, Topology, from_networkx, memory_needed
+from sim_env.network.conversion import from_networkx
+from sim_env.network.files import MEMORY_PER_TASK, read_ether_json, read_topology
+from sim_env.network.graph import TIERS, Tier, Topology, memory_needed
 
 __all__ = [
     "KINDS",
@@ -35,6 +36,7 @@ __all__ = [
     "build_topology",
     "from_networkx",
     "read_ether_json",
+    "read_topology",
 ]
 
 
@@ -50,10 +52,11 @@ class TopologySpec:
     ----------
     kind : str
         ``ether``: clusters of Raspberry Pis and two TX2 around a NUC, everything linked to one
-        server (star of stars). ``file``: an Ether topology file. The others have NUCs (five of 10
-        to 47 nodes) and Raspberry Pis: ``random`` in a square of 100 m, two nodes linked when
-        closer than `radius`; ``grid``, 10 m apart; ``ring``; ``full``, every pair linked;
-        ``bridged``, two cliques with one link between them. Or an import path such as
+        server (star of stars). ``file``: a file, see
+        :func:`sim_env.network.files.read_topology`. The others have NUCs (five of 10 to 47 nodes)
+        and Raspberry Pis: ``random`` in a square of 100 m, two nodes linked when closer than
+        `radius`; ``grid``, 10 m apart; ``ring``; ``full``, every pair linked; ``bridged``, two
+        cliques with one link between them. Or an import path such as
         ``my_module:build``, or an entry point of ``fauno.topologies``: a function of this
         TopologySpec that returns a :class:`Topology` or a networkx graph as
         :func:`from_networkx` takes it.
@@ -66,7 +69,8 @@ class TopologySpec:
     path : str
         Path of the ``file``; absolute if several processes read it.
     memory_per_task : float
-        Bytes of memory that one queued task takes: capacity = round(memory / this).
+        Bytes of memory that one queued task takes: capacity = round(memory / this). With a
+        ``file`` of the plain format, which states capacities, it must keep its default.
     seed : int
         Seed of the positions and of the order of the tiers.
     """
@@ -84,7 +88,7 @@ class TopologySpec:
     nodes: int = 20
     radius: float = 50.0
     path: str = ""
-    memory_per_task: float = 320e6
+    memory_per_task: float = MEMORY_PER_TASK
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -196,7 +200,7 @@ KINDS = {
         _bridged_size,
     ),
     "file": Kind(
-        lambda spec: read_ether_json(spec.path, spec.memory_per_task),
+        lambda spec: read_topology(spec.path, spec.memory_per_task),
         lambda spec: Size(0, 0, 0),  # known, and checked, when it has been read
     ),
 }
