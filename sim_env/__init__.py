@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from sim_env.engine.physics import PhysicsSpec, Quirks
     from sim_env.engine.reward import REWARDS, RewardSpec
     from sim_env.envs.parallel import EdgeParallelEnv
+    from sim_env.envs.plan import save_network
     from sim_env.envs.render import draw_world, save_frames
     from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
     from sim_env.evaluation import by_world, run_policies, run_policy, summarise
+    from sim_env.network.conversion import from_networkx
     from sim_env.network.failures import DynamicsSpec, Outage
-    from sim_env.network.files import read_ether_json
-    from sim_env.network.graph import Topology, from_networkx
+    from sim_env.network.files import read_ether_json, read_topology
+    from sim_env.network.graph import Topology
+    from sim_env.network.imports import import_graph, read_edges, read_graphml
+    from sim_env.network.plain import save_topology
     from sim_env.network.topology import TopologySpec, build_topology
     from sim_env.policies.heuristics import POLICIES, Policy, get_policy
     from sim_env.workload.files import read_jobs
@@ -42,12 +46,16 @@ _LAZY = {
         "engine.physics": ("PhysicsSpec", "Quirks"),
         "engine.reward": ("REWARDS", "RewardSpec"),
         "envs.parallel": ("EdgeParallelEnv",),
+        "envs.plan": ("save_network",),
         "envs.render": ("draw_world", "save_frames"),
         "envs.single": ("EdgeEnv", "EdgeVectorEnv"),
         "evaluation": ("by_world", "run_policies", "run_policy", "summarise"),
+        "network.conversion": ("from_networkx",),
         "network.failures": ("DynamicsSpec", "Outage"),
-        "network.files": ("read_ether_json",),
-        "network.graph": ("Topology", "from_networkx"),
+        "network.files": ("read_ether_json", "read_topology"),
+        "network.graph": ("Topology",),
+        "network.imports": ("import_graph", "read_edges", "read_graphml"),
+        "network.plain": ("save_topology",),
         "network.topology": ("TopologySpec", "build_topology"),
         "policies.heuristics": ("POLICIES", "Policy", "get_policy"),
         "workload.files": ("read_jobs",),
@@ -90,12 +98,18 @@ __all__ = [
     "draw_world",
     "from_networkx",
     "get_policy",
+    "import_graph",
     "load_scenario",
+    "read_edges",
     "read_ether_json",
+    "read_graphml",
     "read_jobs",
+    "read_topology",
     "run_policies",
     "run_policy",
     "save_frames",
+    "save_network",
+    "save_topology",
     "summarise",
 ]
 

@@ -119,6 +119,13 @@ def _code_of(policy: Policy) -> int | None:
         return None
 
 
+def require_room(scenario: Scenario, worlds: int) -> None:
+    """Raise ``ValueError`` if so many parallel worlds would not fit into the free memory."""
+    net = scenario.net
+    rows, streams = len(net.neighbour), int(net.streams[-1])
+    require_worlds(worlds, len(net.speed), rows, streams, net.information_delay, FIRST_POOL)
+
+
 @runtime_checkable
 class Driver(Protocol):
     """A policy that advances a world itself, by :meth:`World.drive`."""
@@ -156,9 +163,7 @@ class World:
     def reset(self, seeds: Sequence[int]) -> None:
         """Empty all worlds and restart their arrivals."""
         require_kind("seeds", seeds, (Sequence, np.ndarray), "a sequence of whole numbers")
-        net = self.net
-        rows, streams = len(net.neighbour), int(net.streams[-1])
-        require_worlds(len(seeds), self.num_nodes, rows, streams, net.information_delay, FIRST_POOL)
+        require_room(self.scenario, len(seeds))
         self.now = 0
         self._factors, self._factors_from = np.ones(0), 0
         first = self._factors_of(0, 1)[0]

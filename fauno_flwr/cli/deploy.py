@@ -11,7 +11,7 @@ import typer
 
 from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
 from fauno_flwr.config.errors import ConfigError
-from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.loading import absolute_overrides, load_config
 from fauno_flwr.config.settings import SHARED, RunConfig, require_address
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def local(
     settings = ["training=deployment", "federation.collect_actors=true"]
     if nodes is not None:
         settings += ["topology=full20", f"topology.nodes={nodes}"]
-    settings += overrides or []
-    config = load_config(conf, settings)
+    settings += absolute_overrides(overrides or [])
+    config = load_config(conf, settings, "deploy local")
     # After the settings are checked: importing torch takes seconds.
     from fauno_flwr.cli.flower_run import print_results, run_config, stop_on_signals
     from fauno_flwr.deployment.engine import EngineError, free_addresses
@@ -62,6 +62,7 @@ def local(
     from fauno_flwr.shared_world.table import format_status
     from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_training
     from fauno_flwr.tasks.registry import make_task
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
@@ -70,6 +71,7 @@ def local(
         settings.append(f"world.address={free_addresses(1)[0]}")
         config = load_config(conf, settings)
     task = make_task(config)
+    require_training(config, getattr(task, "scenario", None), 1)
     agents = len(task.names)
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")

@@ -10,6 +10,7 @@ import typer
 
 from fauno_flwr.cli.progress import EventFile, Progress, follow
 from fauno_flwr.cli.signals import Stopped, unwinding
+from fauno_flwr.config.loading import absolute_overrides
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.deployment.engine import Engine, EngineError
 from fauno_flwr.results.state import FAILED, INTERRUPTED, State, append_end
@@ -39,7 +40,8 @@ def run_config(conf: str, overrides: Sequence[str], out: Path) -> dict[str, str]
     """Return the run config of the app for these settings."""
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
-    return {"conf": conf, "overrides": shlex.join(overrides), "out": str(out)}
+    # The engine has another working directory.
+    return {"conf": conf, "overrides": shlex.join(absolute_overrides(overrides)), "out": str(out)}
 
 
 def wait_for_run(engine: Engine, run_id: str, out: Path, agents: int, config: RunConfig) -> None:

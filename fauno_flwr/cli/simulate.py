@@ -21,7 +21,7 @@ def simulate(
     """Train a federation through Flower's simulation engine and print the comparison."""
     # All nodes of a simulation are the user's own: their actors may be collected.
     settings = ["federation.collect_actors=true", *(overrides or [])]
-    config = load_config(conf, settings)
+    config = load_config(conf, settings, "simulate")
     # After the settings are checked: importing torch takes seconds.
     from fauno_flwr.cli.flower_run import (
         print_results,
@@ -35,10 +35,12 @@ def simulate(
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_training
     from fauno_flwr.tasks.registry import make_task
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
     task = make_task(config)
+    require_training(config, getattr(task, "scenario", None), 1)
     path = results_path(out, Path(conf).stem)
     RunDirectory.check(path)
     require_own_checkpoints(config)

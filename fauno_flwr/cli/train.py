@@ -27,7 +27,8 @@ def train(
     ] = None,
 ) -> None:
     """Train all nodes in one shared network under virtual time, and print the comparison."""
-    config = load_config(conf, ["federation.collect_actors=true", *(overrides or [])])
+    settings = ["federation.collect_actors=true", *(overrides or [])]
+    config = load_config(conf, settings, "train")
     if config.world.kind != OWN:
         raise ConfigError(
             f"world.kind is {config.world.kind!r}: must be {OWN} here, where the nodes share a "
@@ -49,6 +50,7 @@ def train_once(config: RunConfig, path: Path) -> None:
 
     from fauno_flwr.cli.progress import Progress
     from fauno_flwr.cosim.grid import CosimGrid
+    from fauno_flwr.federation.checkpoints import require_own_checkpoints
     from fauno_flwr.federation.failures import RunFailedError
     from fauno_flwr.federation.logs import quiet_flower
     from fauno_flwr.federation.run import Run
@@ -56,8 +58,11 @@ def train_once(config: RunConfig, path: Path) -> None:
     from fauno_flwr.results.report import format_table
     from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_training
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
+    require_training(config, scenario, len(scenario.agents))
+    require_own_checkpoints(config)
     directory = RunDirectory(path)
     torch.set_num_threads(1)
     agents = len(scenario.agents)

@@ -13,7 +13,7 @@ import typer
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import OWN, require_address
+from fauno_flwr.config.settings import SHARED, WorldConfig, require_address
 
 STATUS_PATIENCE = 5.0
 TokenFile = Annotated[Path | None, typer.Option(help="File with the token that clients must send.")]
@@ -46,9 +46,8 @@ def serve(
     Exit codes: 0 stopped by SIGTERM, 130 by SIGINT, 1 the world has failed, 2 bad input.
     """
     table = None if out is None else require_file("out", out)
-    config = load_config(conf, overrides or [])
-    config = replace(config, world=replace(config.world, kind=OWN))
-    scenario = config.build_scenario()
+    config = load_config(conf, [f"world.kind={SHARED}", *(overrides or [])])
+    scenario = replace(config, world=WorldConfig()).build_scenario()
     import torch
 
     from fauno_flwr.results.directory import write_atomically

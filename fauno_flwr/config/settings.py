@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
@@ -13,7 +13,7 @@ from fauno_flwr.config.errors import ConfigError
 from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.single import SELF
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import Use, require_choice, require_effect, require_number, with_kind
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
 from sim_env.policies.heuristics import POLICIES, require_policy
@@ -24,6 +24,8 @@ from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
 LARGEST_SEED = 2**62
 VALIDATION_OFFSET = 500_000  # from the seeds of the evaluation to those during training
 MOST_ROLLOUTS = 1000  # of a message that is sized by time
+MOST_NODES = 10_000  # of a federation without a network
+LONGEST_MESSAGE = 10**8  # ticks
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
 
 
@@ -57,9 +59,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("worlds", "ticks", "rollouts"):
-            require_number(f"training.{name}", getattr(self, name), at_least=1)
-        for name in ("warmup", "seconds_per_message"):
-            require_number(f"training.{name}", getattr(self, name), at_least=0)
+            value = getattr(self, name)
+            require_number(f"training.{name}", value, at_least=1, at_most=LONGEST_MESSAGE)
+        require_number("training.warmup", self.warmup, at_least=0, at_most=LONGEST_MESSAGE)
+        require_number("training.seconds_per_message", self.seconds_per_message, at_least=0)
         if self.peers != SELF:
             require_policy(self.peers, "training.peers")
 
@@ -97,6 +100,11 @@ class WorldConfig:
         Number of nodes that learn in a ``gym`` environment.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        **dict.fromkeys(("address", "heuristic", "keep", "patience"), with_kind("kind", SHARED)),
+        **dict.fromkeys(("env_id", "nodes"), with_kind("kind", GYM)),
+    }
+
     kind: str = OWN
     address: str = ""
     heuristic: str = "sed"
@@ -107,13 +115,14 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         require_choice("world.kind", self.kind, WORLDS)
-        require_number("world.nodes", self.nodes, at_least=1)
+        require_number("world.nodes", self.nodes, at_least=1, at_most=MOST_NODES)
         # The loop of the service is compiled: it knows the built-in heuristics only.
         require_choice("world.heuristic", self.heuristic, POLICIES)
         require_number("world.keep", self.keep, at_least=1)
         require_number("world.patience", self.patience, above=0)
         if self.address:
             require_address("world.address", self.address)
+        require_effect("world.", self, self.uses)
 
 
 @dataclass
@@ -272,6 +281,7 @@ class EvaluationConfig:
         require_number("evaluation.seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for policy in self.policies:
             require_policy(policy, "evaluation.policies")
+        require_different("evaluation.policies", self.policies)
 
     @property
     def seeds(self) -> range:
@@ -286,7 +296,19 @@ class EvaluationConfig:
 
 @dataclass
 class RunConfig:
-    """Everything that a run depends on; a group is chosen by the name of a file in ``conf/``."""
+    """Everything that a run depends on; a group is chosen by the name of a file in ``conf/``.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the initial networks and of everything random in training.
+    topology, workload, physics, reward, dynamics : dataclass
+        The world.
+    observation : str
+        What the nodes observe: ``full``, ``paper``, or one's own.
+    agent, training, world, federation, cosim, evaluation : dataclass
+        The run in it.
+    """
 
     seed: int = 1
     topology: TopologySpec = field(default_factory=TopologySpec)
@@ -367,3 +389,10 @@ def require_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ValueError(f"{name} is {address!r}: must be HOST:PORT, as in 192.0.2.10:9100")
+
+
+def require_different(name: str, values: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for a value that occurs twice."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ConfigError(f"{name} has {value!r} twice: must be different ones")

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.results.directory import require_folder
 from strategies import Checkpoints
 from strategies.checkpoint import Part
 
@@ -53,13 +54,9 @@ def require_own_checkpoints(config: RunConfig) -> None:
     checkpoints = make_checkpoints(config, {})
     if checkpoints is None:
         return
+    require_folder("federation.checkpoints", config.federation.checkpoints)
     try:
         checkpoints.check()
-    except OSError as error:
-        raise ConfigError(
-            f"federation.checkpoints is {config.federation.checkpoints!r}: cannot be used "
-            f"({error.strerror})"
-        ) from error
     except ValueError as error:
         raise ConfigError(
             f"federation.checkpoints: {error}; choose another folder to train anew "

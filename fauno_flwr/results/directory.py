@@ -85,6 +85,20 @@ def to_json(values: Mapping[str, Any]) -> str:
     return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
 
 
+def require_folder(setting: str, path: str) -> None:
+    """Make the folder of a setting, if it is set; ``ConfigError`` if it cannot be written."""
+    if not path:
+        return
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{setting} is {path!r}: cannot be written ({error.strerror}), must be a folder that "
+            f"can"
+        ) from error
+
+
 def write_atomically(path: Path, text: str) -> Path:
     """Write a file in one step: readers see all of it or none."""
     part = path.with_name(path.name + ".part")

@@ -151,6 +151,7 @@ def fingerprint(config: RunConfig, scenario: Scenario) -> str:
     """
     topology, jobs = scenario.topology, scenario.jobs
     numbers = [topology.speed, topology.capacity, topology.position]
+    numbers += [topology.rates, topology.latencies, scenario.net.arrivals]
     numbers += [jobs.instructions, jobs.input_bits, jobs.output_bits]
     held = [
         world_settings(config),

@@ -81,7 +81,8 @@ def compile_net(
     Raises
     ------
     ValueError
-        If a link would take longer than 1e7 ticks for the largest job.
+        If a link would take longer than 1e7 ticks for the largest job, or states a rate that
+        the physics do not use.
     """
     tick, quirks = physics.tick, physics.quirks
     slots = np.array([1 + len(row) for row in topology.neighbours], np.int32)
@@ -98,8 +99,9 @@ def compile_net(
     else:
         server = np.array(topology.roles) == "server"
         touches = server[own] | server[neighbour]
-        rate = np.where(touches, physics.server_rate, physics.rate)
-        latency = np.where(touches, physics.server_latency, physics.latency)
+        rate = np.where(touches, float(physics.server_rate), float(physics.rate))
+        latency = np.where(touches, float(physics.server_latency), float(physics.latency))
+    _set_stated(topology, physics, rate, latency, own == neighbour)
     _require_live_links(topology, jobs, rate * tick, latency / tick, own)
     low = round(workload.deadline_min / tick)
     high = max(round(workload.deadline_max / tick), low + 1)
@@ -152,6 +154,31 @@ def compile_net(
         random_order=quirks.tick_order == "random",
         reward=compile_reward(reward, tick, float(jobs.input_bits.mean()), births),
     )
+
+
+def _set_stated(
+    topology: Topology,
+    physics: PhysicsSpec,
+    rate: np.ndarray,
+    latency: np.ndarray,
+    own: np.ndarray,
+) -> None:
+    """Set rate and latency of the links (rows that are not `own`) where the topology states them.
+
+    Raises
+    ------
+    ValueError
+        For a stated rate if the rate depends on the message.
+    """
+    if topology.link_rate is not None:
+        if physics.noise_bandwidth == "message" and physics.link == "wireless":
+            raise ValueError(
+                "physics.noise_bandwidth is 'message': must be 'link' with a topology whose links "
+                "have rates of their own"
+            )
+        rate[~own] = np.where(np.isnan(topology.rates), rate[~own], topology.rates)
+    if topology.link_latency is not None:
+        latency[~own] = np.where(np.isnan(topology.latencies), latency[~own], topology.latencies)
 
 
 def _require_live_links(

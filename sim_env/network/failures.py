@@ -4,11 +4,18 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_kind, require_number, shown
+from sim_env.errors import (
+    Use,
+    require_choice,
+    require_effect,
+    require_kind,
+    require_number,
+    shown,
+)
 from sim_env.network.topology import Topology
 
 NEVER = 2**31 - 1
@@ -54,6 +61,10 @@ class DynamicsSpec:
         Mean time to repair in seconds, exponentially distributed.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        f"{each}_mttr": Use(f"{each}_mttf", lambda mttf: mttf > 0) for each in ("node", "link")
+    }
+
     nodes: dict[str, list[Outage]] = field(default_factory=dict)
     links: dict[str, list[Outage]] = field(default_factory=dict)
     node_mttf: float = 0.0
@@ -68,6 +79,7 @@ class DynamicsSpec:
             require_number(f"dynamics.{name}", getattr(self, name), above=0)
         _require_outages("dynamics.nodes", "rpi_3", self.nodes)
         _require_outages("dynamics.links", "rpi_3/nuc_0", self.links)
+        require_effect("dynamics.", self, self.uses)
 
 
 def _require_outages(key: str, example: str, outages: object) -> None:

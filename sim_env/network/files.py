@@ -1,6 +1,7 @@
-"""Networks from files: the JSON of Ether, as PeersimGym and FAuNO use it."""
+"""Networks from files: the plain format, or the JSON of Ether, as PeersimGym and FAuNO use it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,47 @@ import numpy as np
 
 from sim_env.errors import require_number, require_path, shown
 from sim_env.network.graph import ROLES, SOURCE_ROLE, Topology
+from sim_env.network.plain import from_plain
 
 SIDE = 100.0  # metres
 FARTHEST = 1e12  # coordinate in a file, in whatever unit
 AGENT_WORDS = ("rpi", "nuc", "server")
 OTHER_ROLE = "worker"
+MEMORY_PER_TASK = 320e6  # bytes
+
+
+def read_topology(path: str | Path, memory_per_task: float = MEMORY_PER_TASK) -> Topology:
+    """Read a topology file: the plain format, or an Ether topology file.
+
+    Parameters
+    ----------
+    path : str or Path
+        JSON as :func:`sim_env.network.plain.json_schema` describes it, or as
+        :func:`read_ether_json` reads it.
+    memory_per_task : float, default 320e6
+        Bytes that one queued task takes; of Ether files only.
+
+    Raises
+    ------
+    ValueError
+        One sentence with the file, the node or link, its value and what is allowed. Also for a
+        `memory_per_task` of one's own with a file of the plain format, which states capacities.
+    """
+    content = _load(path)
+    if "format" not in content and isinstance(content.get("nodes", {}), Mapping):
+        return read_ether_json(path, memory_per_task)
+    if memory_per_task != MEMORY_PER_TASK:
+        raise ValueError(
+            f"topology.memory_per_task is {memory_per_task!r}: must be {MEMORY_PER_TASK!r}, the "
+            f"default, with topology file {str(path)!r}, which states the capacity of each node"
+        )
+    return from_plain(content, f"topology file {str(path)!r}")
 
 
 def read_ether_json(
-    path: str | Path, memory_per_task: float = 320e6, speed_per_millicpu: float = 1e4
+    path: str | Path,
+    memory_per_task: float = MEMORY_PER_TASK,
+    speed_per_millicpu: float = 1e4,
 ) -> Topology:
     """Read an Ether topology file.
 
@@ -96,15 +129,15 @@ def role_of(name: str) -> str:
 def _load(path: str | Path) -> Mapping[str, Any]:
     file = require_path("path of the topology", path)
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes(), object_pairs_hook=_without_repeats)
     except OSError as error:
         raise ValueError(
-            f"topology file {str(path)!r} cannot be read ({error.strerror}): must be an Ether "
-            f"topology in JSON"
+            f"topology file {str(path)!r} cannot be read ({error.strerror}): must be a topology "
+            f"in JSON"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"topology file {str(path)!r} is not JSON ({error}): must be an Ether topology"
+            f"topology file {str(path)!r} is not JSON ({error}): must be a topology in JSON"
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(
@@ -112,6 +145,15 @@ def _load(path: str | Path) -> Mapping[str, Any]:
             f"with nodes and links"
         )
     return content
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a mapping; raise ``ValueError`` for a key that is there twice: one would be ignored."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"key {shown(repeated)} is there twice in one object")
+    return mapping
 
 
 def _value(mapping: Mapping[str, Any], key: str, where: str) -> Any:

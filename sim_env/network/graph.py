@@ -1,13 +1,13 @@
 """A network as data: nodes with a role, a speed, a capacity and a place; links between them."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_kind, require_number, shown
+from sim_env.errors import require_kind, require_number, shown
 from sim_env.memory import require_memory
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ ROLES = ("rpi", "tx2", "nuc", "server")
 SOURCE_ROLE = "rpi"
 PASSIVE_ROLE = "tx2"  # serves tasks, but makes no decisions
 LARGEST_CAPACITY = 2**31 - 1
-ATTRIBUTES = ("speed", "capacity", "role", "pos", "name", "agent", "source")
+LINK_FIELDS = ("link_rate", "link_latency")
 
 # Bytes at the peak of building and compiling a network, measured; a link is one of two directions.
 NODE_BYTES, LINK_BYTES = 700, 200
@@ -75,13 +75,17 @@ class Topology:
         Neighbours of each node, in the order of the actions 1, 2, ...; symmetric.
     is_agent, is_source : array of bool, shape (N,)
         Nodes that make decisions, and nodes at which tasks are born.
+    link_rate, link_latency : sequence of sequence of float, optional
+        Bits per second and seconds from a node to each of its neighbours, in the order of
+        `neighbours`. Where nan, and by default everywhere, the physics determine them.
 
     Raises
     ------
     ValueError
         For a field without one entry per node, a repeated name, a speed or capacity that is not
-        above zero, a link to a missing node or to itself, a link that only one end lists, a network
-        that is not connected, has no agent or no source, or does not fit into the free memory.
+        above zero, a link to a missing node or to itself, a link that only one end lists, a rate or
+        latency that is not possible, a network that is not connected, has no agent or no source, or
+        does not fit into the free memory.
     """
 
     names: Sequence[str]
@@ -92,6 +96,8 @@ class Topology:
     neighbours: Sequence[Sequence[int]]
     is_agent: np.ndarray
     is_source: np.ndarray
+    link_rate: Sequence[Sequence[float]] | None = None
+    link_latency: Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         self._check_lengths()
@@ -110,8 +116,12 @@ class Topology:
         starts = np.repeat(np.arange(self.num_nodes), degree)
         ends = np.concatenate(rows)
         self._check_links(starts, ends)
+        self._check_link_values(starts, ends)
         if not self.is_agent.any() or not self.is_source.any():
-            raise ValueError("a network needs at least one agent and one source of tasks")
+            raise ValueError(
+                "a network needs at least one agent and one source of tasks: must have a node that "
+                "is an agent, by default any but a tx2, and one that is a source, by default an rpi"
+            )
         part = parts(self.num_nodes, starts, ends)
         if part.any():
             lost = self.names[int(np.argmax(part > 0))]
@@ -123,6 +133,8 @@ class Topology:
     def _check_lengths(self) -> None:
         for field in self.__dataclass_fields__:
             value = getattr(self, field)
+            if value is None and field in LINK_FIELDS:
+                continue
             if not isinstance(value, Sequence | np.ndarray):
                 raise ValueError(f"{field} is {shown(value)}: must have one entry for each node")
             if len(value) != self.num_nodes or self.num_nodes == 0:
@@ -185,6 +197,52 @@ class Topology:
                 f"link {names[a]} - {names[b]}: must join two nodes, and both ends must list it"
             )
 
+    def _check_link_values(self, starts: np.ndarray, ends: np.ndarray) -> None:
+        for field in LINK_FIELDS:
+            if getattr(self, field) is None:
+                continue
+            for name, row, values in zip(
+                self.names, self.neighbours, getattr(self, field), strict=True
+            ):
+                if not isinstance(values, Sequence | np.ndarray) or len(values) != len(row):
+                    raise ValueError(
+                        f"{field} of node {name} is {shown(values)}: must be {len(row)} numbers, "
+                        f"one for each neighbour"
+                    )
+            values = _array(field, [v for row in getattr(self, field) for v in row], float)
+            possible = values >= 0 if field == "link_latency" else values > 0
+            for link in _first(~((possible & np.isfinite(values)) | np.isnan(values))):
+                way = f"{field} from {self.names[starts[link]]} to {self.names[ends[link]]}"
+                bound = "at least" if field == "link_latency" else "above"
+                raise ValueError(
+                    f"{way} is {float(values[link])!r}: must be a finite number {bound} 0, or nan "
+                    f"for that of the physics"
+                )
+            forth, back = np.lexsort((ends, starts)), np.lexsort((starts, ends))
+            for link in forth[_first(np.isnan(values)[forth] != np.isnan(values)[back])]:
+                raise ValueError(
+                    f"link {self.names[starts[link]]} - {self.names[ends[link]]} states its "
+                    f"{field.removeprefix('link_')} one way only: must state it both ways"
+                )
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Rates that the network states, nan elsewhere; shape (links in both directions,).
+
+        In the order of `neighbours`; bits per second.
+        """
+        return self._flat(self.link_rate)
+
+    @property
+    def latencies(self) -> np.ndarray:
+        """Latencies that the network states, as :attr:`rates`; seconds."""
+        return self._flat(self.link_latency)
+
+    def _flat(self, rows: Sequence[Sequence[float]] | None) -> np.ndarray:
+        if rows is None:
+            return np.full(sum(len(row) for row in self.neighbours), np.nan)
+        return np.array([value for row in rows for value in row], float)
+
     @property
     def num_nodes(self) -> int:
         """Number of nodes, N."""
@@ -196,10 +254,20 @@ class Topology:
         return np.flatnonzero(self.is_agent)
 
     def to_networkx(self) -> "nx.Graph":
-        """Return a graph of the nodes 0, 1, ..., with the attributes of :func:`from_networkx`."""
+        """Return a graph of the nodes 0, 1, ..., with the attributes of :func:`from_networkx`.
+
+        It is directed, with both directions of each link, if the network states a rate or latency
+        that differs between them.
+        """
         import networkx as nx
 
-        graph: nx.Graph = nx.Graph()
+        starts = np.repeat(np.arange(self.num_nodes), [len(row) for row in self.neighbours])
+        ends = np.concatenate([np.array(row, np.int64) for row in self.neighbours])
+        stated = np.stack([self.rates, self.latencies])
+        back = np.lexsort((starts, ends))  # the other direction of each link, sorted by link
+        forth = np.lexsort((ends, starts))
+        same = np.array_equal(stated[:, forth], stated[:, back], equal_nan=True)
+        graph: nx.Graph = nx.Graph() if same else nx.DiGraph()
         for node, name in enumerate(self.names):
             graph.add_node(
                 node,
@@ -211,7 +279,9 @@ class Topology:
                 agent=bool(self.is_agent[node]),
                 source=bool(self.is_source[node]),
             )
-        graph.add_edges_from((a, b) for a, row in enumerate(self.neighbours) for b in row)
+        for a, b, *values in zip(starts.tolist(), ends.tolist(), *stated.tolist(), strict=True):
+            known = zip(("rate", "latency"), values, strict=True)
+            graph.add_edge(a, b, **{name: value for name, value in known if value == value})
         return graph
 
 
@@ -258,113 +328,6 @@ def neighbour_rows(num_nodes: int, edges: np.ndarray) -> list[list[int]]:
     links = np.unique(starts.astype(np.int64) * num_nodes + ends)
     places = np.searchsorted(links, np.arange(1, num_nodes) * num_nodes)
     return [row.tolist() for row in np.split(links % num_nodes, places)]
-
-
-def from_networkx(graph: "nx.Graph", defaults: Mapping[str, Any] | None = None) -> Topology:
-    """Convert a networkx graph with node attributes to a topology.
-
-    Parameters
-    ----------
-    graph : networkx graph
-        Directions, parallel edges and self-loops have no effect: a link joins two nodes both ways.
-        Nodes keep their order, and neighbours are in that order. Node attributes:
-
-        - ``speed``: instructions per second, above 0.
-        - ``capacity``: tasks that the node holds at most, a whole number, at least 1.
-        - ``role``: ``rpi``, ``tx2``, ``nuc``, ``server`` or another word.
-        - ``pos``: x and y in metres.
-        - ``name`` (optional): the node itself, as text, by default.
-        - ``agent`` (optional): whether it decides; by default all but ``tx2`` do.
-        - ``source`` (optional): whether tasks are born there; by default at every ``rpi``.
-    defaults : mapping, optional
-        Attributes of the nodes that lack them.
-
-    Returns
-    -------
-    Topology
-
-    Raises
-    ------
-    ValueError
-        Names the node and its missing or impossible attribute; or as :class:`Topology` does.
-
-    Examples
-    --------
-    >>> import networkx as nx
-    >>> graph = nx.star_graph(4)
-    >>> nx.set_node_attributes(graph, nx.spring_layout(graph, scale=50, seed=1), "pos")
-    >>> from_networkx(graph, {"speed": 1e8, "capacity": 20, "role": "rpi"}).num_nodes
-    5
-    """
-    import networkx as nx
-
-    require_kind("graph", graph, nx.Graph, "a networkx graph")
-    require_kind("defaults", defaults or {}, Mapping, "a mapping of attributes to values")
-    for attribute in defaults or {}:
-        require_choice("attribute in defaults", attribute, ATTRIBUTES)
-    nodes = {node: {**(defaults or {}), **graph.nodes[node]} for node in graph}
-    number = {node: i for i, node in enumerate(nodes)}
-    roles = [_role(node, data) for node, data in nodes.items()]
-    edges = [(number[a], number[b]) for a, b in graph.edges() if a != b]
-    return Topology(
-        names=[str(data.get("name", node)) for node, data in nodes.items()],
-        roles=roles,
-        speed=np.array([_number(node, data, "speed") for node, data in nodes.items()]),
-        capacity=np.array([_whole(node, data, "capacity") for node, data in nodes.items()]),
-        position=np.array([_place(node, data) for node, data in nodes.items()]).reshape(-1, 2),
-        neighbours=neighbour_rows(len(nodes), np.array(edges, int).reshape(-1, 2)) if nodes else [],
-        is_agent=_flags(nodes, "agent", [role != PASSIVE_ROLE for role in roles]),
-        is_source=_flags(nodes, "source", [role == SOURCE_ROLE for role in roles]),
-    )
-
-
-def _attribute(node: Hashable, data: Mapping[str, Any], name: str) -> Any:
-    if name not in data:
-        raise ValueError(
-            f"node {node} has no attribute {name}: must have speed, capacity, role and pos"
-        )
-    return data[name]
-
-
-def _number(node: Hashable, data: Mapping[str, Any], name: str) -> float:
-    value = _attribute(node, data, name)
-    require_number(f"{name} of node {node}", value, above=0)
-    return float(value)
-
-
-def _whole(node: Hashable, data: Mapping[str, Any], name: str) -> int:
-    value = _number(node, data, name)
-    if value != int(value):
-        raise ValueError(f"{name} of node {node} is {value!r}: must be a whole number")
-    return int(value)
-
-
-def _role(node: Hashable, data: Mapping[str, Any]) -> str:
-    value = _attribute(node, data, "role")
-    require_kind(f"role of node {node}", value, str, "a word")
-    return str(value)
-
-
-def _place(node: Hashable, data: Mapping[str, Any]) -> tuple[float, float]:
-    value = _attribute(node, data, "pos")
-    try:
-        x, y = (float(part) for part in value if not isinstance(part, str))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"pos of node {node} is {shown(value)}: must be two numbers, x and y in metres"
-        ) from error
-    return x, y
-
-
-def _flags(
-    nodes: Mapping[Hashable, Mapping[str, Any]], name: str, by_role: Iterable[bool]
-) -> np.ndarray:
-    flags = []
-    for (node, data), usual in zip(nodes.items(), by_role, strict=True):
-        value = data.get(name, usual)
-        require_kind(f"{name} of node {node}", value, (bool, np.bool_), "true or false")
-        flags.append(bool(value))
-    return np.array(flags, bool)
 
 
 def _array(field: str, value: object, kind: type) -> np.ndarray:

@@ -7,16 +7,25 @@ is a function at an import path.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from sim_env import plugins
-from sim_env.errors import require_number, require_path, require_whole, shown
+from sim_env.errors import (
+    Use,
+    require_effect,
+    require_number,
+    require_path,
+    require_whole,
+    shown,
+    without_kind,
+)
 from sim_env.memory import require_memory
 from sim_env.network import generators
-from sim_env.network.files import read_ether_json
-from sim_env.network.graph import TIERS, Tier, Topology, from_networkx, memory_needed
+from sim_env.network.conversion import from_networkx
+from sim_env.network.files import MEMORY_PER_TASK, read_ether_json, read_topology
+from sim_env.network.graph import TIERS, Tier, Topology, memory_needed
 
 __all__ = [
     "KINDS",
@@ -27,7 +36,12 @@ __all__ = [
     "build_topology",
     "from_networkx",
     "read_ether_json",
+    "read_topology",
 ]
+
+
+ETHER, FILE = "ether", "file"
+FLAT = ("random", "grid", "ring", "full", "bridged")
 
 
 @dataclass
@@ -38,10 +52,11 @@ class TopologySpec:
     ----------
     kind : str
         ``ether``: clusters of Raspberry Pis and two TX2 around a NUC, everything linked to one
-        server (star of stars). ``file``: an Ether topology file. The others have NUCs (five of 10
-        to 47 nodes) and Raspberry Pis: ``random`` in a square of 100 m, two nodes linked when
-        closer than `radius`; ``grid``, 10 m apart; ``ring``; ``full``, every pair linked;
-        ``bridged``, two cliques with one link between them. Or an import path such as
+        server (star of stars). ``file``: a file, see
+        :func:`sim_env.network.files.read_topology`. The others have NUCs (five of 10 to 47 nodes)
+        and Raspberry Pis: ``random`` in a square of 100 m, two nodes linked when closer than
+        `radius`; ``grid``, 10 m apart; ``ring``; ``full``, every pair linked; ``bridged``, two
+        cliques with one link between them. Or an import path such as
         ``my_module:build``, or an entry point of ``fauno.topologies``: a function of this
         TopologySpec that returns a :class:`Topology` or a networkx graph as
         :func:`from_networkx` takes it.
@@ -52,19 +67,28 @@ class TopologySpec:
     radius : float
         Reach of a node of a ``random`` network, in metres.
     path : str
-        Of the ``file``; absolute if several processes read it.
+        Path of the ``file``; absolute if several processes read it.
     memory_per_task : float
-        Bytes of memory that one queued task takes: capacity = round(memory / this).
+        Bytes of memory that one queued task takes: capacity = round(memory / this). With a
+        ``file`` of the plain format, which states capacities, it must keep its default.
     seed : int
         Seed of the positions and of the order of the tiers.
     """
+
+    uses: ClassVar[dict[str, Use]] = {
+        "clusters": without_kind("kind", *FLAT, FILE),
+        "nodes": without_kind("kind", ETHER, FILE),
+        "radius": without_kind("kind", ETHER, "grid", "ring", "full", "bridged", FILE),
+        "path": without_kind("kind", ETHER, *FLAT),
+        "seed": without_kind("kind", FILE),
+    }
 
     kind: str = "ether"
     clusters: int = 2
     nodes: int = 20
     radius: float = 50.0
     path: str = ""
-    memory_per_task: float = 320e6
+    memory_per_task: float = MEMORY_PER_TASK
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,8 +98,9 @@ class TopologySpec:
         require_number("topology.radius", self.radius, above=0)
         require_number("topology.memory_per_task", self.memory_per_task, above=0)
         require_whole("topology.seed", self.seed, at_least=0)
-        if self.kind == "file":
+        if self.path or self.kind == FILE:
             require_path("topology.path", self.path)
+        require_effect("topology.", self, self.uses)
 
 
 class Size(NamedTuple):
@@ -175,7 +200,7 @@ KINDS = {
         _bridged_size,
     ),
     "file": Kind(
-        lambda spec: read_ether_json(spec.path, spec.memory_per_task),
+        lambda spec: read_topology(spec.path, spec.memory_per_task),
         lambda spec: Size(0, 0, 0),  # known, and checked, when it has been read
     ),
 }

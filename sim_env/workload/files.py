@@ -1,6 +1,7 @@
-"""Job tables from files: pairs of instructions and megabytes, or Alibaba's ``batch_task.csv``.
+"""Job tables from files: CSV with named columns, or Alibaba's ``batch_task.csv``.
 
-Bad rows are skipped and counted; the first few are reported with line and reason.
+A wrong cell of a CSV file is an error. Bad rows of the trace are skipped and counted; the first few
+are reported with line and reason.
 """
 
 import math
@@ -11,9 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from sim_env.errors import require_path, shown
-from sim_env.workload.jobs import MEGABYTE, JobTable
+from sim_env.tables import read_table
+from sim_env.workload.jobs import (
+    LARGEST_JOB,
+    LARGEST_WEIGHTED_TABLE,
+    MEGABYTE,
+    JobTable,
+    rows_by_weight,
+)
 
-PAIRS_HEADER = ["instructions", "size_mb"]
+INSTRUCTIONS, INPUT, OUTPUT, SIZE, WEIGHT = COLUMNS = (
+    "instructions",
+    "input_mb",
+    "output_mb",
+    "size_mb",
+    "weight",
+)
 TRACE_COLUMNS = 9  # of batch_task.csv in cluster-trace-v2018, which has no header
 DONE = "Terminated"
 INSTRUCTIONS_PER_SECOND = 2.4e9 / 1000  # of a core, as in the original simulator
@@ -70,41 +84,39 @@ def read_jobs(path: str | Path) -> tuple[JobTable, ReadReport]:
     Parameters
     ----------
     path : str or Path
-        Either a CSV file with the header ``instructions,size_mb`` and one job per row, or
-        ``batch_task.csv`` of Alibaba's cluster-trace-v2018 (nine columns, no header). Of the
-        latter, the tasks with the status ``Terminated`` make one job for each job name, as in
+        Either a CSV file with one job per row and these columns, in any order:
+
+        - ``instructions``
+        - ``input_mb``: megabytes that a task sends; or ``size_mb``, for input and output.
+        - ``output_mb`` (optional): megabytes of the result; ``input_mb`` where it is empty.
+        - ``weight`` (optional): a task is this job with probability weight / sum of the weights; 1
+          where it is empty.
+
+        Or ``batch_task.csv`` of Alibaba's cluster-trace-v2018 (nine columns, no header), of which
+        the tasks with the status ``Terminated`` make one job for each job name, as in
         the original simulator: ``max(plan_cpu) / 100 * sum(end - start) / 1000 * 2.4e9``
-        instructions and ``max(plan_mem) * 100`` megabytes.
+        instructions and ``max(plan_mem) * 100`` megabytes, the output as large as the input.
 
     Returns
     -------
     table : JobTable
-        Output as large as the input.
     report : ReadReport
-        What was left out. A cut last row is a bad row, and sets ``cut``.
+        What was left out of the trace. A cut last row is a bad row, and sets ``cut``.
 
     Raises
     ------
     ValueError
-        If the file cannot be read, is of neither kind or holds no job.
+        If the file cannot be read, is of neither kind or holds no job; for CSV also a column that
+        is unknown or missing, and the first wrong cell, with line, column and value.
     """
     file_path = require_path("path of the jobs", path)
     report = ReadReport(str(path))
     try:
         with open(file_path, encoding="utf-8", errors="replace") as file:
-            head = file.readline()
-            columns = _columns(head)
-            if columns == PAIRS_HEADER:
-                work, size = _read_pairs(_rows(file, 2, report), report)
-            elif len(columns) == TRACE_COLUMNS:
-                file.seek(0)
-                work, size = _read_trace(_rows(file, 1, report), report)
-            else:
-                raise ValueError(
-                    f"jobs file {report.path!r} begins with {shown(head.strip())}: must be a CSV "
-                    f"file with the header instructions,size_mb, or batch_task.csv of "
-                    f"cluster-trace-v2018 with {TRACE_COLUMNS} columns and no header"
-                )
+            if len(_columns(file.readline())) != TRACE_COLUMNS:
+                return _read_table(path, report), report
+            file.seek(0)
+            work, size = _read_trace(_rows(file, 1, report), report)
     except OSError as error:
         raise ValueError(
             f"jobs file {report.path!r} cannot be read ({error.strerror}): must be a CSV file"
@@ -112,6 +124,44 @@ def read_jobs(path: str | Path) -> tuple[JobTable, ReadReport]:
     if not len(work):
         raise ValueError(f"{report}: must hold at least one job")
     return JobTable(work, size * MEGABYTE, size * MEGABYTE), report
+
+
+def _read_table(path: str | Path, report: ReadReport) -> JobTable:
+    """Read a CSV file with named columns."""
+    table = read_table("jobs file", path)
+    if INSTRUCTIONS not in table.columns and not set(table.columns) & set(COLUMNS):
+        raise ValueError(
+            f"{table.name} begins with {shown(','.join(table.columns))}: must be a CSV file with "
+            f"the columns {', '.join(COLUMNS)}, or batch_task.csv of cluster-trace-v2018 with "
+            f"{TRACE_COLUMNS} columns and no header"
+        )
+    both = SIZE in table.columns
+    required = [INSTRUCTIONS, SIZE if both else INPUT]
+    table.require_columns(required, [WEIGHT] if both else [OUTPUT, WEIGHT])
+    rows = list(table.rows())
+    report.rows = len(rows)
+    if not rows:
+        raise ValueError(f"{table.name} has no row below its header: must hold at least one job")
+
+    work = [row.number(INSTRUCTIONS, at_least=0, at_most=LARGEST_JOB) for row in rows]
+    size = {"at_least": 0.0, "at_most": LARGEST_JOB / MEGABYTE}
+    sent = [row.number(required[1], **size) for row in rows]
+    back = [row.number(OUTPUT if OUTPUT in row.cells else required[1], **size) for row in rows]
+    weight = np.array(
+        [
+            row.number(WEIGHT, above=0, at_most=LARGEST_JOB) if WEIGHT in row.cells else 1.0
+            for row in rows
+        ]
+    )
+    times = rows_by_weight(weight)
+    for index in np.flatnonzero(times == 0)[:1]:
+        raise ValueError(
+            f"{rows[index].where}: column {WEIGHT} is {float(weight[index])!r}: must be at least "
+            f"{weight.sum() / LARGEST_WEIGHTED_TABLE:g}, a millionth of all weights"
+        )
+    return JobTable(
+        np.repeat(work, times), np.repeat(sent, times) * MEGABYTE, np.repeat(back, times) * MEGABYTE
+    )
 
 
 def _columns(line: str) -> list[str]:
@@ -126,24 +176,6 @@ def _rows(
         if line.strip():
             report.rows += 1
             yield number, _columns(line), line.endswith("\n")
-
-
-def _read_pairs(
-    rows: Iterable[tuple[int, list[str], bool]], report: ReadReport
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read instructions and megabytes of each job."""
-    work, size = [], []
-    for line, columns, whole in rows:
-        try:
-            _require_columns(columns, len(PAIRS_HEADER))
-            pair = [_number(*item) for item in zip(PAIRS_HEADER, columns, strict=True)]
-        except ValueError as reason:
-            report.add_bad(line, str(reason))
-            report.cut |= not whole
-            continue
-        work.append(pair[0])
-        size.append(pair[1])
-    return np.array(work), np.array(size)
 
 
 def _read_trace(

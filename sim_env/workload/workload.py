@@ -4,12 +4,23 @@ import fnmatch
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from sim_env import plugins
-from sim_env.errors import require_kind, require_number, require_path, shown
+from sim_env.errors import (
+    Use,
+    require_effect,
+    require_kind,
+    require_number,
+    require_path,
+    shown,
+    without_kind,
+)
 from sim_env.network.graph import Topology
+from sim_env.network.plain import require_node
+from sim_env.tables import read_table
 from sim_env.workload.files import ReadReport, read_jobs
 from sim_env.workload.jobs import JobTable, TaskType, alibaba_jobs, light_jobs
 from sim_env.workload.schedule import Schedule, multipliers
@@ -48,10 +59,10 @@ class WorkloadSpec:
         as ``my_module:jobs``, or an entry point of ``fauno.workloads``: a function of this
         WorkloadSpec that returns a :class:`JobTable`.
     path : str
-        Of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute if several processes
-        read it.
+        Path of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute if several
+        processes read it.
     types : list of TaskType
-        Of ``types``.
+        Task types of ``types``.
     work_scale : float
         The instructions of every job are multiplied by this. (The paper's Alibaba jobs have a
         tenth of the trace's; ``alibaba`` is fitted to those.)
@@ -61,6 +72,10 @@ class WorkloadSpec:
     source_rates : dict of str to float
         Other rates for some sources: a key is a name, a role or a pattern of them (``rpi_1*``),
         and the last key that matches a source applies.
+    sources : str
+        Path of a CSV file with the columns ``node`` and ``rate`` (tasks per second; `rate` where it
+        is empty or there is no such column). Tasks are born at these nodes and no others, whatever
+        the network states. Excludes `source_rates`; absolute if several processes read it.
     schedule : Schedule
         Change of all rates with time.
     deadline_min, deadline_max : float
@@ -68,25 +83,38 @@ class WorkloadSpec:
         none.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        "path": without_kind("jobs", "alibaba", "light", "types"),
+        "types": without_kind("jobs", "alibaba", "light", "file"),
+    }
+
     jobs: str = "alibaba"
     path: str = ""
     types: list[TaskType] = field(default_factory=list)
     work_scale: float = 1.0
     rate: float = 2.0
     source_rates: dict[str, float] = field(default_factory=dict)
+    sources: str = ""
     schedule: Schedule = field(default_factory=Schedule)
     deadline_min: float = 30.0
     deadline_max: float = 60.0
 
     def __post_init__(self) -> None:
         plugins.require_name("workload.jobs", self.jobs, JOB_TABLES, GROUP)
-        if self.jobs == "file":
+        if self.path or self.jobs == "file":
             require_path("workload.path", self.path)
         require_kind("workload.types", self.types, Sequence, "a list of task types")
         if self.jobs == "types" and not self.types:
             raise ValueError(
                 "workload.types is []: must have at least one type when workload.jobs is 'types'"
             )
+        if self.sources and self.source_rates:
+            raise ValueError(
+                f"workload.source_rates is {shown(dict(self.source_rates))}: must be left out with "
+                f"workload.sources, whose file holds the rates"
+            )
+        if self.sources:
+            require_path("workload.sources", self.sources)
         require_number("workload.work_scale", self.work_scale, above=0)
         require_kind("workload.schedule", self.schedule, Schedule, "a Schedule")
         require_number("workload.rate", self.rate, above=0, at_most=LARGEST_RATE)
@@ -108,6 +136,7 @@ class WorkloadSpec:
             at_least=self.deadline_min,
             at_most=LONGEST_DEADLINE,
         )
+        require_effect("workload.", self, self.uses)
 
 
 def build_jobs(spec: WorkloadSpec) -> JobTable:
@@ -139,9 +168,11 @@ def source_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
     Raises
     ------
     ValueError
-        For a key of ``spec.source_rates`` that matches no source, or if no source has a rate above
-        0.
+        For a key of ``spec.source_rates`` that matches no source, a file ``spec.sources`` that is
+        wrong, or if no source has a rate above 0.
     """
+    if spec.sources:
+        return _named_rates(spec, topology)
     rates = np.where(topology.is_source, spec.rate, 0.0)
     sources = np.flatnonzero(topology.is_source).tolist()
     for key, rate in spec.source_rates.items():
@@ -160,6 +191,33 @@ def source_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
         rates[matching] = rate
     if not rates.any():
         raise ValueError("workload.source_rates are all 0: must have a source with a rate above 0")
+    return rates
+
+
+def _named_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
+    """Read the rates of the file ``spec.sources``; shape (N,)."""
+    table = read_table("sources file", spec.sources)
+    table.require_columns(["node"], ["rate"])
+    index = {name: node for node, name in enumerate(topology.names)}
+    rates, named = np.zeros(topology.num_nodes), set()
+    rows = list(table.rows())
+    for row in rows:
+        name = row.text("node")
+        require_node(f"{row.where}: column node", name, index)
+        if name in named:
+            raise ValueError(f"{row.where}: column node is {name!r} again: must be there once")
+        named.add(name)
+        stated = "rate" in row.cells
+        most = LARGEST_RATE / spec.schedule.highest
+        rates[index[name]] = row.number("rate", at_least=0, at_most=most) if stated else spec.rate
+    if not rates.any():
+        raise ValueError(f"{table.name}: must have a node with a rate above 0")
+    if all("rate" in row.cells for row in rows) and spec.rate != WorkloadSpec.rate:
+        raise ValueError(
+            f"workload.rate is {spec.rate!r}: must be {WorkloadSpec.rate!r}, the default, with "
+            f"{table.name}, which states the rate of every source (work_scale and schedule change "
+            f"the load of all)"
+        )
     return rates
 
 

@@ -136,7 +136,7 @@ def test_the_content_of_a_file_is_part_of_the_settings_and_its_folder_is_not(
 
 
 def test_a_folder_that_cannot_be_used_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"checkpoints is '/proc/x': cannot be used"):
+    with pytest.raises(ConfigError, match=r"checkpoints is '/proc/x': cannot be written"):
         require_own_checkpoints(load_config("ether2", ["federation.checkpoints=/proc/x"]))
 
 

@@ -13,7 +13,7 @@ from fauno_flwr.config.loading import choices, load_config
 from sim_env.network.topology import TopologySpec, build_topology
 from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import Scenario, ScenarioSpec
-from sim_env.workload.jobs import MEGABYTE, alibaba_jobs
+from sim_env.workload.jobs import MEGABYTE, alibaba_jobs, rows_by_weight
 from sim_env.workload.schedule import Step
 from sim_env.workload.workload import (
     JobTable,
@@ -185,22 +185,76 @@ def test_bad_rows_of_the_trace_are_named(tmp_path: Path, row: str, reason: str) 
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("text", "sentence"),
     [
-        ("x,1", "instructions is 'x', not a number"),
-        ("1,-2", "size_mb is -2, not a finite number at least 0"),
-        ("1", "1 columns instead of 2"),
+        ("instructions,input_mb\n1,1\nx,1\n", "line 3: column instructions is 'x': must be a"),
+        ("instructions,size_mb\n1,1\n1,-2\n", "line 3: column size_mb is -2.0: must be a finite"),
+        ("instructions,size_mb\n1,1\n\n1\n", r"line 4 has 1 cells: must have 2, .*size_mb\)"),
+        ("instructions,size_mb\n1,1\n2", "line 3 has 1 cells: must have 2"),
+        ("instructions,input_mb\n1,\n", "line 2: column input_mb is empty: must have a value"),
+        ("instructions,input_mb\n1,1e400\n", "column input_mb is inf: must be a finite number"),
+        ("instructions,input_mb\n1e31,1\n", r"instructions is 1e\+31: must be .* at most 1e\+30"),
+        ("instructions,input_mb,weight\n1,1,0\n", "weight is 0.0: must be a finite number above 0"),
+        ("instructions,input_mb,weight\n1,1,1\n1,1,1e-9\n", "line 3: column weight is 1e-09: must"),
+        ("instructions,input_mb,output_mb\n1,1,x\n", "column output_mb is 'x'"),
+        ("instructions,input\n1,1\n", r"column 2 is 'input': .*did you mean input_mb\?"),
+        ("instructions,input_mb,deadline\n1,1,1\n", "column 3 is 'deadline': must be one of"),
+        ("instructions,size_mb,output_mb\n1,1,1\n", "column 3 is 'output_mb': must be one of"),
+        ("input_mb,weight\n1,1\n", "has no column instructions: must have instructions and input"),
+        ("instructions\n1\n", r"has no column input_mb: .*\(its columns are instructions\)"),
+        ("instructions,input_mb,weight,weight\n1,1,1,1\n", "column weight is there twice"),
+        ("instructions,input_mb,\n1,1,\n", "column 3 is '': must have a name"),
+        ('instructions,input_mb\n1,"1\n', "line 2: unexpected end of data: must be a row"),
+        ("instructions;input_mb\n1;1,5\n", "line 2: column input_mb is '1,5'"),
+        ("instructions,input_mb\n", "no row below its header: must hold at least one job"),
     ],
 )
-def test_bad_rows_of_pairs_are_named(tmp_path: Path, row: str, reason: str) -> None:
-    _, report = read_jobs(write(tmp_path, f"instructions,size_mb\n1,1\n{row}\n1,1\n"))
-    assert report.reasons == [f"line 3: {reason}"]
+def test_a_wrong_table_is_refused_with_line_column_and_value(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^jobs file '[^\n]*{sentence}[^\n]*$"):
+        read_jobs(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "instructions,input_mb,output_mb,weight\n1,10,1,\n2,20,,3\n",
+        "\ufeffweight;output_mb;input_mb;instructions\r\n;1;10;1\r\n3;;20;2\r\n",
+        'weight\tinput_mb\toutput_mb\tinstructions\n\t10\t1\t1\n3.0\t20\t\t"2"\n\t\t\t\n',
+    ],
+    ids=["commas", "semicolons of a spreadsheet, another order", "tabs"],
+)
+def test_a_table_with_named_columns(tmp_path: Path, text: str) -> None:
+    jobs, report = read_jobs(write(tmp_path, text))
+    assert jobs.instructions.tolist() == [1, 2, 2, 2]
+    assert (jobs.input_bits / MEGABYTE).tolist() == [10, 20, 20, 20]
+    assert (jobs.output_bits / MEGABYTE).tolist() == [1, 20, 20, 20]
+    assert (report.rows, report.bad) == (2, 0)
+
+
+@given(
+    st.lists(st.integers(1, 100), min_size=1, max_size=30),
+    st.sampled_from([1.0, 0.1, 1 / 3, 7e10]),
+)
+def test_weights_that_are_multiples_of_a_number_are_kept_exactly(
+    weights: list[int], unit: float
+) -> None:
+    rows = rows_by_weight(np.array(weights) * unit)
+    wanted = np.array(weights) / sum(weights)
+    assert np.abs(rows / rows.sum() - wanted).max() <= 1e-6
+    if sum(weights) <= 1000:
+        assert rows / rows.sum() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_a_long_table_of_equal_weights_is_kept_as_it_is() -> None:
+    assert (rows_by_weight(np.full(1_500_000, 0.3)) == 1).all()
 
 
 def test_many_bad_rows_are_counted_and_the_first_ones_named(tmp_path: Path) -> None:
-    _, report = read_jobs(write(tmp_path, "instructions,size_mb\n1,1\n" + "a,b\n" * 30))
+    _, report = read_jobs(write(tmp_path, task("a") + "a,b\n" * 30))
     assert report.bad == 30
-    assert [reason.split(":")[0] for reason in report.reasons] == [f"line {n}" for n in range(3, 8)]
+    assert [reason.split(":")[0] for reason in report.reasons] == [f"line {n}" for n in range(2, 7)]
     assert "30 of 31 rows are bad" in str(report)
     assert str(report).count("line") == 5
     assert "and 25 more" in str(report)
@@ -209,7 +263,6 @@ def test_many_bad_rows_are_counted_and_the_first_ones_named(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "instructions,size_mb\n1,1\n2",
         task("a") + task("b")[:20],
     ],
 )
@@ -229,10 +282,8 @@ def test_a_cut_file_is_a_bad_row_to_the_reader_and_an_error_in_a_scenario(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "begins with '': must be a CSV file with the header"),
+        ("", "is empty: must have a first line with the names of the columns"),
         ("a,b,c\n1,2,3\n", "begins with 'a,b,c'"),
-        ("instructions,size_mb\n", "0 of 0 rows are bad.*must hold at least one job"),
-        ("instructions,size_mb\nx,1\n", "1 of 1 rows are bad.*must hold at least one job"),
         (task("j", status="Failed"), "must hold at least one job"),
     ],
 )
@@ -328,6 +379,44 @@ def test_the_last_key_that_fits_a_source_counts() -> None:
     assert net.arrivals == pytest.approx(source_rates(spec, topology) * 0.1)
 
 
+def test_named_sources_replace_those_of_the_network(tmp_path: Path) -> None:
+    topology = build_topology(TopologySpec(clusters=1))
+    path = write(tmp_path, "rate,node\n3,nuc_0\n,server_0\n0,rpi_1\n")
+    rates = source_rates(WorkloadSpec(sources=str(path), rate=5.0), topology)
+    found = dict(zip(topology.names, rates.tolist(), strict=True))
+    assert {name: rate for name, rate in found.items() if rate} == {"nuc_0": 3, "server_0": 5}
+    spec = ScenarioSpec(workload=WorkloadSpec(sources=str(path)))
+    assert Scenario(spec, topology=topology).net.arrivals == pytest.approx(
+        source_rates(spec.workload, topology) * 0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "sentence"),
+    [
+        ("node,rate\nrpi_99,1\n", {}, r"line 2: column node is 'rpi_99': must be a node of the"),
+        ("node,rate\nrpi_9x,1\n", {}, r"did you mean rpi_\d\?"),
+        ("node,rate\nrpi_0,1\nrpi_0,1\n", {}, "line 3: column node is 'rpi_0' again"),
+        ("node,rate\nrpi_0,-1\n", {}, "column rate is -1.0: must be a finite number at least 0"),
+        ("node,rate\nrpi_0,1e6\n", {}, "at most 100000"),
+        ("node,rate\nrpi_0,0\n", {}, "must have a node with a rate above 0"),
+        ("node\n", {}, "must have a node with a rate above 0"),
+        ("nod\nrpi_0\n", {}, "column 1 is 'nod': .*did you mean node"),
+        ("node,rate\nrpi_0,1\n", {"rate": 4.0}, "workload.rate is 4.0: must be 2.0, the default"),
+        ("", {"path": "/none.csv"}, r"cannot be read \(No such file"),
+    ],
+)
+def test_sources_that_cannot_be(tmp_path: Path, text: str, changes: dict, sentence: str) -> None:
+    path = changes.pop("path", str(write(tmp_path, text)))
+    with pytest.raises(ValueError, match=rf"^[^\n]*{sentence}[^\n]*$"):
+        Scenario(ScenarioSpec(workload=WorkloadSpec(sources=path, **changes)))
+
+
+def test_sources_by_file_and_by_setting_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"source_rates is \{'rpi': 1.0\}: must be left out with"):
+        WorkloadSpec(sources="sources.csv", source_rates={"rpi": 1.0})
+
+
 @pytest.mark.parametrize(
     ("rates", "sentence"),
     [
@@ -419,8 +508,9 @@ def test_highest_is_the_largest_multiplier() -> None:
 def test_multipliers_from_a_later_tick_on_are_a_part_of_all(
     kind: str, start: int, ticks: int
 ) -> None:
-    steps = [Step(1, 3), Step(2, 9), Step(0.5, 1)]
-    schedule = Schedule(kind, low=1, high=4, slot=0.7, steps=steps)
+    steps = {"steps": [Step(1, 3), Step(2, 9), Step(0.5, 1)]}
+    slots = {"low": 1.0, "high": 4.0, "slot": 0.7}
+    schedule = Schedule(kind, **{"constant": {}, "steps": steps}.get(kind, slots))
     whole = multipliers(schedule, start + ticks, 0.1)
     assert multipliers(schedule, ticks, 0.1, start).tolist() == whole[start:].tolist()
 
