@@ -286,7 +286,8 @@ def test_quick_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.Monke
 def not_of_the_checkout(folder: str, names: list[str]) -> set[str]:
     """Return the names to leave out of a copy: caches, and what make and a user have made."""
     made = {"results", "build", "dist"} if Path(folder) == ROOT else set()
-    return {name for name in names if name.startswith(".") or name in made | {"__pycache__"}}
+    hidden = {name for name in names if name.startswith(".") and name != ".gitignore"}
+    return hidden | made | {"__pycache__"}
 
 
 class Folder:
@@ -327,6 +328,9 @@ class Folder:
             text = text.replace("/tmp/", f"{self.tmp}/")
             lines.append(f"echo {shlex.quote(f'@@ {command.name}')} >&2")
             lines.append(f"{text} &\nsleep 20" if kind == SERVER else text)
+            out = re.search(r"out=[\"']([^\"']+)", text)
+            if "--stream" in text and out:  # flwr run succeeds although its run fails
+                lines.append(f"test -s {out[1]}/summary.json || test -f {out[1]}")
         script = "\n".join(lines)
         log = self.path / "commands.log"
         try:
