@@ -20,11 +20,11 @@ WARMUP = 600  # ticks, to fill the network
 def scenario(kind: str, nodes: int) -> Scenario:
     """Compile a network whose load per node does not depend on its size."""
     radius = 150.0 * (10 / nodes) ** 0.5
-    spec = ScenarioSpec(
-        topology=TopologySpec(kind=kind, nodes=nodes, radius=min(radius, 50.0)),
-    )
-    if kind == "ether":
-        spec.topology = TopologySpec(kind=kind, clusters=max(1, round(nodes / 11)))
+    sizes = {
+        "ether": {"clusters": max(1, round(nodes / 11))},
+        "random": {"nodes": nodes, "radius": min(radius, 50.0)},
+    }
+    spec = ScenarioSpec(topology=TopologySpec(kind=kind, **sizes.get(kind, {"nodes": nodes})))
     spec.workload.rate = 1.0
     return Scenario(spec)
 

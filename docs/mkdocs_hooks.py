@@ -8,6 +8,8 @@ from typing import Any
 from griffe import Extension, Object
 from mkdocs.structure.files import File, Files
 
+from fauno_flwr.config.reference import markdown
+
 ROOT = Path(__file__).parents[1]
 # Page of the site -> its source in the repository.
 PAGES = {
@@ -16,6 +18,7 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
     "examples/cartpole.md": "examples/cartpole/README.md",
     "examples/reuse.md": "examples/reuse/README.md",
+    "examples/search.md": "examples/search/README.md",
 }
 _LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 _ROLE = re.compile(r":[a-z]+:`~?([^`]+)`")
@@ -23,9 +26,10 @@ _LITERAL_BLOCK = re.compile(r"::$", re.MULTILINE)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that lie outside of docs/."""
+    """Add the pages that lie outside of docs/, and that of the settings."""
     for page, source in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    files.append(File.generated(config, "reference/settings.md", content=markdown()))
     return files
 
 

@@ -3,7 +3,8 @@
 A message may be handled by another process than the one before, in a deployment always by a new
 one: the agent is kept in ``context.state``, written once and last, and the worlds are rebuilt from
 (seed, agent, number of the message). A SuperNode that ends forgets its state: with ``state-dir`` in
-the node config, the agent is also saved to a file of the node, and resumes from there.
+the node config, the agent is also saved to a file of the node, and resumes from there. So it is in
+Flower's simulation, beside the checkpoints of the server.
 """
 
 import time
@@ -16,6 +17,8 @@ from flwr.clientapp import ClientApp
 
 from fauno_flwr.config.loading import from_yaml
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.checkpoints import agents_folder
+from fauno_flwr.federation.failures import answer_errors
 from fauno_flwr.federation.local_training import LocalTraining, Progress
 from fauno_flwr.federation.logs import set_up_logging
 from fauno_flwr.federation.node_state import STATE_DIR, NodeState
@@ -37,11 +40,12 @@ from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.tasks.base import Task
 from fauno_flwr.tasks.registry import make_task
 from strategies.arrays import to_record
+from strategies.flower_internals import in_simulation
 
 torch.set_num_threads(1)
 set_up_logging()
 STATE = "agent"
-app = ClientApp()
+app = ClientApp(mods=[answer_errors])
 
 
 @lru_cache(maxsize=4)
@@ -76,12 +80,21 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Task, i
     return settings, task, agent
 
 
-def state_file(message: Message, context: Context, agent: int) -> NodeState | None:
-    """Return the file of the agent, if the owner of the node has set a folder."""
-    if STATE_DIR not in context.node_config:
+def state_file(
+    message: Message, context: Context, config: RunConfig, agent: int
+) -> NodeState | None:
+    """Return the file of the agent, if the owner of the node has set a folder.
+
+    In Flower's simulation, server and nodes have the same owner: there, it is beside the
+    checkpoints of the server.
+    """
+    folder = context.node_config.get(STATE_DIR)
+    if folder is None and config.federation.checkpoints and in_simulation():
+        folder = str(agents_folder(config))
+    if folder is None:
         return None
     training = read(message.content.config_records[CONFIG], TRAINING, str)
-    return NodeState(context.node_config[STATE_DIR], agent, training)
+    return NodeState(folder, agent, training)
 
 
 def load_agent(context: Context, task: Task, file: NodeState | None) -> tuple[AgentStack, Progress]:
@@ -128,10 +141,12 @@ def message_rng(config: RunConfig, agent: int, messages: int) -> np.random.Gener
 def describe(message: Message, context: Context) -> Message:
     """Introduce this node in the handshake."""
     config, task, agent = read_message(message, context)
-    state_file(message, context, agent)  # an unusable folder is reported before any training
-    shared = task.make_population(1).get_shared(config.federation.share)
+    # An unusable folder is reported before any training.
+    population, progress = load_agent(context, task, state_file(message, context, config, agent))
+    shared = population.get_shared(config.federation.share)
     nodes = int(context.node_config.get("num-partitions", 0))
-    return Message(RecordDict({NODE: node_record(agent, nodes, shared)}), reply_to=message)
+    about = node_record(agent, nodes, shared, progress.messages)
+    return Message(RecordDict({NODE: about}), reply_to=message)
 
 
 @app.query("actor")
@@ -139,8 +154,8 @@ def share_actor(message: Message, context: Context) -> Message:
     """Send the actor for a joint evaluation, unless the owner of the node has refused."""
     if context.node_config.get("share-actor", True) is not True:
         raise PermissionError("share-actor=false in the node config: the actor stays here")
-    _, task, agent = read_message(message, context)
-    population, _ = load_agent(context, task, state_file(message, context, agent))
+    config, task, agent = read_message(message, context)
+    population, _ = load_agent(context, task, state_file(message, context, config, agent))
     content = RecordDict(
         {NODE: ConfigRecord({AGENT: agent}), ACTOR: to_record(population.get_actor())}
     )
@@ -152,7 +167,7 @@ def train(message: Message, context: Context) -> Message:
     """Train from the shared parameters of the message; reply with the update and its metrics."""
     started = time.perf_counter()
     config, task, agent = read_message(message, context)
-    file = state_file(message, context, agent)
+    file = state_file(message, context, config, agent)
     population, progress = load_agent(context, task, file)
     rng = message_rng(config, agent, progress.messages)
     training = LocalTraining(config, population, 0, progress, message.content)

@@ -1,10 +1,12 @@
 """Checks of input values: one sentence, with the offending value and what is allowed."""
 
+import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -105,6 +107,61 @@ def require_seeds(seeds: object) -> np.ndarray:
             return np.array(seeds, np.uint64)
         raise ValueError(f"seed is {shown(seeds[whole.index(False)])}: {allowed}")
     raise ValueError(f"seeds are {shown(seeds)}: {allowed}")
+
+
+class Use(NamedTuple):
+    """Condition under which a setting has an effect.
+
+    Parameters
+    ----------
+    of : str
+        Another setting of the same dataclass.
+    holds : callable
+        Whether the setting has an effect, by the value of the other one.
+    neutral : object, optional
+        Value that is correct even without an effect.
+    """
+
+    of: str
+    holds: Callable[[Any], bool]
+    neutral: object = None
+
+
+def with_kind(of: str, *values: str) -> Use:
+    """Return a use: the setting has an effect when `of` is one of `values`."""
+    return Use(of, lambda value: value in values)
+
+
+def without_kind(of: str, *values: str) -> Use:
+    """Return a use: the setting has an effect unless `of` is one of `values`."""
+    return Use(of, lambda value: value not in values)
+
+
+def no_effect(name: str, value: object, of: str, other: object) -> str:
+    """Return the sentence about a setting without effect under the value of another one."""
+    return f"{name} is {shown(value)}: has no effect with {of}={other}, must be left out"
+
+
+def require_effect(prefix: str, spec: Any, uses: Mapping[str, Use]) -> None:
+    """Raise ``ValueError`` for a setting that differs from its default without any effect.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the names of the settings, such as ``topology.``.
+    spec : dataclass
+    uses : mapping of str to Use
+        By the names of its fields.
+    """
+    for field in dataclasses.fields(spec):
+        if field.name not in uses:
+            continue
+        use, value = uses[field.name], getattr(spec, field.name)
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        other = getattr(spec, use.of)
+        if value not in (default, use.neutral) and not use.holds(other):
+            raise ValueError(no_effect(prefix + field.name, value, prefix + use.of, other))
 
 
 def shown(value: object) -> str:

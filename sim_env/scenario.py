@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from sim_env.engine.decision_reward import find_reward
-from sim_env.engine.features import OBSERVATIONS, find_encoding, require_observation
+from sim_env.engine.features import find_encoding, number_of, require_observation
 from sim_env.engine.net import Net, compile_net
 from sim_env.engine.physics import PhysicsSpec, Quirks
 from sim_env.engine.reward import RewardSpec
@@ -78,7 +78,7 @@ class Scenario:
     encoding : Encoding
         Features of the agents.
     observation_number : int
-        Number of the encoding in compiled code; -1 if it is not built in.
+        Number of the encoding in compiled code; -1 if it has none.
     decision_reward : DecisionReward or None
         The reward, if it is a Python function.
     rho : float
@@ -99,10 +99,7 @@ class Scenario:
         self.jobs = jobs or build_jobs(spec.workload)
         self.net = compile_net(self.topology, self.jobs, spec.workload, spec.physics, spec.reward)
         self.encoding = find_encoding(spec.observation)
-        built_in = list(OBSERVATIONS)
-        self.observation_number = (
-            built_in.index(spec.observation) if spec.observation in built_in else -1
-        )
+        self.observation_number = number_of(self.encoding)
         self.decision_reward = find_reward(spec.reward.kind)
         self.outages([])  # raises here what the first world would raise
         self.rho = float(self.net.arrivals.sum() * self.net.mean_work / self.net.speed.sum())

@@ -1,6 +1,7 @@
 """B parallel worlds of one scenario, and their metrics."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +20,7 @@ from sim_env.engine.state import (
     FREE,
     OVERFLOW,
     RESPONSE,
+    State,
     grow,
     new_state,
 )
@@ -117,6 +119,13 @@ def _code_of(policy: Policy) -> int | None:
         return None
 
 
+def require_room(scenario: Scenario, worlds: int) -> None:
+    """Raise ``ValueError`` if so many parallel worlds would not fit into the free memory."""
+    net = scenario.net
+    rows, streams = len(net.neighbour), int(net.streams[-1])
+    require_worlds(worlds, len(net.speed), rows, streams, net.information_delay, FIRST_POOL)
+
+
 @runtime_checkable
 class Driver(Protocol):
     """A policy that advances a world itself, by :meth:`World.drive`."""
@@ -154,9 +163,7 @@ class World:
     def reset(self, seeds: Sequence[int]) -> None:
         """Empty all worlds and restart their arrivals."""
         require_kind("seeds", seeds, (Sequence, np.ndarray), "a sequence of whole numbers")
-        net = self.net
-        rows, streams = len(net.neighbour), int(net.streams[-1])
-        require_worlds(len(seeds), self.num_nodes, rows, streams, net.information_delay, FIRST_POOL)
+        require_room(self.scenario, len(seeds))
         self.now = 0
         self._factors, self._factors_from = np.ones(0), 0
         first = self._factors_of(0, 1)[0]
@@ -356,6 +363,47 @@ class World:
             served_by=st.served_by.copy(),
             tick=self.scenario.spec.physics.tick,
         )
+
+    # ---- snapshots -----------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Return copies of all that the future of the worlds depends on, by name.
+
+        A world of the same scenario with as many worlds goes on from there after :meth:`restore`,
+        to the byte.
+        """
+        outages = json.dumps(self._outages.snapshot()).encode()
+        return {
+            "now": np.array(self.now),
+            "link_up": self._link_up.copy(),
+            "outages": np.frombuffer(outages, np.uint8),
+            **{f"state.{name}": array.copy() for name, array in self.state._asdict().items()},
+        }
+
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Continue from a snapshot.
+
+        Parameters
+        ----------
+        snapshot : mapping of str to array
+            Returned by :meth:`snapshot` of a world of the same scenario.
+
+        Raises
+        ------
+        ValueError
+            If it is of other numbers of worlds, nodes or links.
+        """
+        held, own = snapshot["link_up"].shape, self._link_up.shape
+        nodes = snapshot["state.up"].shape[1]
+        if (held, nodes) != (own, self.num_nodes):
+            raise ValueError(
+                f"the snapshot has {held[0]} worlds, {nodes} nodes and {held[1] - 1} links: must "
+                f"have {own[0]}, {self.num_nodes} and {own[1] - 1}, as this world"
+            )
+        self.now = int(snapshot["now"])
+        self.state = State(**{name: snapshot[f"state.{name}"].copy() for name in State._fields})
+        self._link_up = snapshot["link_up"].copy()
+        self._outages.restore(json.loads(snapshot["outages"].tobytes()))
 
     def audit(self) -> dict[str, bool]:
         """Check the invariants of a correct world; return whether each holds, by name."""

@@ -7,6 +7,7 @@
 from strategies.buffered_async import BufferedAsync
 from strategies.checkpoint import CheckpointError, Checkpoints
 from strategies.compression import Int8, TopK, compress_update, compression_mod
+from strategies.failures import TrainingFailedError
 from strategies.grids import InMemoryGrid
 from strategies.guard import Guard
 from strategies.latency import Latency, Trace
@@ -39,6 +40,7 @@ __all__ = [
     "SyncBuffered",
     "TopK",
     "Trace",
+    "TrainingFailedError",
     "TrimmedMean",
     "VirtualTimeGrid",
     "compress_update",

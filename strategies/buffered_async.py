@@ -95,6 +95,11 @@ class BufferedAsync(Strategy):
         Seconds between two queries for the nodes that are online.
     backoff, max_backoff : float, default 2.0, 300.0
         First and longest pause of a node that fails, in seconds.
+    max_failures : int, default 3
+        Training ends with :class:`strategies.TrainingFailedError` when each node that takes part
+        has failed this many messages in a row, and `patience` is over.
+    patience : float, default 600.0
+        Seconds without an accepted update for which that is borne; before the first one none are.
     nodes : callable, optional
         ``nodes(grid)`` returns the ids of the nodes that take part; default: all that are online.
     member_of : callable, optional
@@ -137,6 +142,8 @@ class BufferedAsync(Strategy):
         refresh_interval: float = 1.0,
         backoff: float = 2.0,
         max_backoff: float = 300.0,
+        max_failures: int = 3,
+        patience: float = 600.0,
         nodes: Callable[[Grid], Iterable[int]] | None = None,
         member_of: Callable[[int], int] | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -154,6 +161,8 @@ class BufferedAsync(Strategy):
         require_number("refresh_interval", refresh_interval, at_least=0)
         require_number("backoff", backoff, at_least=0)
         require_number("max_backoff", max_backoff, at_least=backoff)
+        require_number("max_failures", max_failures, at_least=1)
+        require_number("patience", patience, at_least=0)
         require_number("fraction_evaluate", fraction_evaluate, at_least=0, at_most=1)
         require_number("min_available_nodes", min_available_nodes, at_least=1)
         for name, least, value in (
@@ -176,6 +185,7 @@ class BufferedAsync(Strategy):
         self.flush_after, self.fraction_evaluate = flush_after, fraction_evaluate
         self.poll_interval, self.refresh_interval = poll_interval, refresh_interval
         self.backoff, self.max_backoff = backoff, max_backoff
+        self.max_failures, self.patience = max_failures, patience
         self.nodes = nodes or (lambda grid: grid.get_node_ids())
         self.member_of = member_of or (lambda node_id: node_id)
         self.on_event = on_event or (lambda event: None)
@@ -366,6 +376,8 @@ class BufferedAsync(Strategy):
             checkpoints of another run.
         CheckpointError
             If training is to resume, but no checkpoint can be used.
+        TrainingFailedError
+            If every node keeps failing; see `max_failures`.
         """
         self.summary()
         self.session = Session(

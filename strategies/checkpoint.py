@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from logging import ERROR, INFO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import Message
@@ -17,7 +17,9 @@ from safetensors.numpy import save
 from strategies.checks import require_number
 from strategies.flower_internals import message_from_bytes, message_to_bytes
 
-FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 3
+FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 4
+ABOUT = "about.json"
+MOST_DIFFERENCES = 5  # that an error names
 
 State = dict[str, Any]
 Tensors = dict[str, np.ndarray]
@@ -25,6 +27,16 @@ Tensors = dict[str, np.ndarray]
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; the text says why."""
+
+
+class Part(Protocol):
+    """An object outside the strategy whose state belongs in the checkpoints, too."""
+
+    def state(self) -> Any:
+        """Return the state, as JSON can hold it."""
+
+    def load(self, state: Any) -> None:
+        """Restore what :meth:`state` has returned."""
 
 
 class Checkpoints:
@@ -45,18 +57,64 @@ class Checkpoints:
     resume : bool, default False
         Resume from the newest usable file of the folder, or start afresh if it has none. Without
         it, a folder with checkpoints is an error.
+    about : mapping, optional
+        Settings that the run depends on, by name, as JSON can hold them. They are written to
+        ``about.json`` in the folder; a run with others is refused. Default: no such check.
+    parts : mapping of str to Part, optional
+        Objects of yours whose state is saved and restored with the training, by name.
     """
 
     def __init__(
-        self, folder: Path | str, *, every: int = 1, keep: int = 3, resume: bool = False
+        self,
+        folder: Path | str,
+        *,
+        every: int = 1,
+        keep: int = 3,
+        resume: bool = False,
+        about: Mapping[str, Any] | None = None,
+        parts: Mapping[str, Part] | None = None,
     ) -> None:
         require_number("every", every, at_least=1)
         require_number("keep", keep, at_least=2)
         self.folder, self.every, self.keep, self.resume = Path(folder), every, keep, resume
+        self.about: Mapping[str, Any] = json.loads(json.dumps(about or {}))
+        self.parts: Mapping[str, Part] = parts or {}
 
     def files(self) -> list[Path]:
         """List the checkpoints in the folder, oldest first."""
         return sorted(self.folder.glob("version-*.safetensors"))
+
+    def check(self) -> None:
+        """Check that the folder is of a run with these settings, or claim it if it is new.
+
+        Raises
+        ------
+        ValueError
+            If it is of a run with other settings.
+        """
+        if not self.about:
+            return
+        path = self.folder / ABOUT
+        if not path.exists() and not self.files():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(self.about, indent=2) + "\n")
+            partial.replace(path)
+            return
+        held = json.loads(path.read_text()) if path.exists() else {}
+        names = sorted({*held, *self.about})
+        unequal = [n for n in names if held.get(n) != self.about.get(n)]
+        if unequal:
+            named = [
+                f"{n} is {self.about.get(n)!r}, there {held.get(n)!r}"
+                for n in unequal[:MOST_DIFFERENCES]
+            ]
+            more = len(unequal) - len(named)
+            raise ValueError(
+                f"the checkpoints in {str(self.folder)!r} are of a run with other settings: "
+                + "; ".join(named)
+                + (f"; and {more} more" if more else "")
+            )
 
     def begin(self, schema: Mapping[str, str]) -> tuple[State, Tensors] | None:
         """Return the state and tensors to resume from; None to start afresh.
@@ -71,8 +129,9 @@ class Checkpoints:
         CheckpointError
             If there are files, but none can be used.
         ValueError
-            If there are files, but ``resume`` is off.
+            If there are files, but ``resume`` is off, or they are of other settings.
         """
+        self.check()
         self.folder.mkdir(parents=True, exist_ok=True)
         files = self.files()
         if files and not self.resume:

@@ -8,6 +8,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from strategies.arrays import size_of_arrays
+from strategies.failures import readable
 from strategies.flights import TRAIN, Flight, Flights
 from strategies.grid_protocols import clock_of
 from strategies.hooks import SessionStrategy
@@ -35,6 +36,8 @@ class Exchange:
         Time of the clock at which training began.
     unmatched : int
         Replies that answered no message in flight, or came from another node.
+    reasons : dict of int to str
+        The last failure of each node.
     """
 
     def __init__(self, strategy: SessionStrategy, grid: Grid, versions: Versions) -> None:
@@ -43,6 +46,7 @@ class Exchange:
         self.zero = self.clock.monotonic()
         self.flights = Flights(strategy.backoff, strategy.max_backoff)
         self.unmatched = 0
+        self.reasons: dict[int, str] = {}
 
     def now(self) -> float:
         """Return the seconds since training began."""
@@ -100,7 +104,7 @@ class Exchange:
             return None
         self.flights.close(flight)
         if reply.has_error():
-            reason, code = str(reply.error.reason)[:300], reply.error.code
+            reason, code = readable(reply.error.reason), reply.error.code
             self.fail(flight.node_id, "error", reason, code=code, **self.fields(flight))
             return None
         return flight
@@ -109,6 +113,7 @@ class Exchange:
         """Report a failure; in training it costs the node a pause, unless it was only too slow."""
         offence = kind == TRAIN and values.get("check") != "stale"
         pause = self.flights.failed(node_id, self.now()) if offence else 0.0
+        self.reasons[node_id] = reason
         self.emit(event, node=node_id, pause=pause, reason=reason, kind=kind, **values)
         log(WARNING, "node %s: %s (%s); pause %.0f s", node_id, event, reason, pause)
 

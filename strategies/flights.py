@@ -102,6 +102,10 @@ class Flights:
         self._not_before[node_id] = now + pause
         return pause
 
+    def failures(self, node_id: int) -> int:
+        """Return how many messages in a row a node has failed."""
+        return self._failures.get(node_id, 0)
+
     def succeeded(self, node_id: int) -> None:
         """Reset the back-off of a node."""
         self._failures.pop(node_id, None)

@@ -9,6 +9,7 @@ path, in a process that must not have ``strategies`` in ``sys.modules``.
 """
 
 import copy
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,12 @@ def with_client(grid: "HttpGrid", client: Any) -> "HttpGrid":
     other = copy.copy(grid)
     other._client = client
     return other
+
+
+def in_simulation() -> bool:
+    """Return whether this process is one of Flower's simulation engine, a worker of Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 # ---- the SuperExec ---------------------------------------------------------------------------

@@ -346,7 +346,7 @@ class InMemoryGrid(LocalGrid):
         try:
             return self.client_app(copy, context)
         except Exception as error:  # as in every runtime of Flower
-            return Message(Error(CLIENT_APP_RAISED, f"{type(error)}: {error}"), reply_to=message)
+            return Message(Error(CLIENT_APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=message)
 
     def _fail(self, message: Message, time: float, code: int, reason: str) -> None:
         reply = Message(Error(code, reason), reply_to=message)

@@ -116,6 +116,14 @@ class Guard:
         delta = self.check_arrays(self.decode(record), base)
         return Update(reply, flight, weight, delta, metrics, now)
 
+    def restore(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
+        """Return the update of a reply that was accepted before a checkpoint.
+
+        As :meth:`check`, without what a subclass adds to it: that may depend on messages that have
+        been sent since.
+        """
+        return Guard.check(self, reply, flight, base, now)
+
     def check_metrics(self, reply: Message) -> tuple[float, Metrics]:
         """Return weight and metrics of a reply, without the metrics that cannot be averaged."""
         metrics: dict[str, Any] = {}

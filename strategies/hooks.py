@@ -35,6 +35,8 @@ class SessionStrategy(Protocol):
     refresh_interval: float
     backoff: float
     max_backoff: float
+    max_failures: int
+    patience: float
     nodes: Callable[[Grid], Iterable[int]]
     member_of: Callable[[int], int]
     on_event: Callable[[Event], None]

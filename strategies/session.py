@@ -16,6 +16,7 @@ from strategies.buffer import Buffer
 from strategies.checkpoint import State, Tensors, as_tensor, inside, pack, under, unpack
 from strategies.evaluation import Evaluation
 from strategies.exchange import Exchange
+from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.grid_protocols import Resumable
 from strategies.guard import RejectedError
@@ -65,6 +66,7 @@ class Session:
         self.present: list[int] = []
         self.needed, self.short = 0, (0, 0)
         self.wake, self.last_refresh = True, -math.inf
+        self.last_success = -math.inf
         strategy.guard.begin(
             self.versions.layout,
             strategy.arrayrecord_key,
@@ -88,6 +90,7 @@ class Session:
             before = self.version
             self.step(num_rounds)
             self._save(before)
+            self._require_success()
         if self.version < num_rounds:
             made = f"{self.version} of {num_rounds} versions"
             log(WARNING, "timeout after %.0f s: %s", timeout, made)
@@ -112,6 +115,14 @@ class Session:
             self.wake = True
         else:
             self.exchange.sleep()
+
+    def _require_success(self) -> None:
+        """Raise ``TrainingFailedError`` if every node that takes part keeps failing."""
+        most, present = self.strategy.max_failures, self.present
+        silent = self.exchange.now() - self.last_success >= self.strategy.patience
+        if silent and present and all(self.flights.failures(i) >= most for i in present):
+            reasons = self.exchange.reasons
+            raise TrainingFailedError(most, {i: reasons.get(i, "unknown") for i in present})
 
     def _flush_if_due(self, num_rounds: int) -> bool:
         due = self.version < num_rounds and 0 < self.needed <= len(self.buffer)
@@ -216,6 +227,7 @@ class Session:
         update = self.strategy.guard.check(reply, flight, base, self.exchange.now())
         # Not after an evaluation: a node that can evaluate may still fail in training.
         self.flights.succeeded(flight.node_id)
+        self.last_success = self.exchange.now()
         fields = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply), **fields}
         self.exchange.emit("reply", node=flight.node_id, replaced=self.buffer.put(update), **fields)
 
@@ -308,15 +320,21 @@ class Session:
             checkpoints is not None
             and self.version // checkpoints.every > before // checkpoints.every
         ):
-            checkpoints.save(self.version, *self.state(), self.versions.layout.describe())
+            state, tensors = self.state()
+            state["parts"] = {name: part.state() for name, part in checkpoints.parts.items()}
+            checkpoints.save(self.version, state, tensors, self.versions.layout.describe())
 
     def resume(self) -> None:
         """Resume from the newest checkpoint, if that is set and one exists."""
         checkpoints = self.strategy.checkpoint
-        schema = self.versions.layout.describe()
-        found = checkpoints.begin(schema) if checkpoints is not None else None
+        if checkpoints is None:
+            return
+        found = checkpoints.begin(self.versions.layout.describe())
         if found is not None:
-            self.load(*found)
+            state, tensors = found
+            self.load(state, tensors)
+            for name, part in checkpoints.parts.items():
+                part.load(state["parts"][name])
             self.exchange.emit("resume", version=self.version)
 
     def state(self) -> tuple[State, Tensors]:
@@ -327,6 +345,7 @@ class Session:
             "time": self.exchange.now(),
             "last_look": self.last_refresh,
             "wake": self.wake,
+            "last_success": self.last_success,
             "needed": self.needed,
             "unmatched": self.exchange.unmatched,
             "evaluated": self.evaluated,
@@ -362,8 +381,10 @@ class Session:
             count = len(state["flights"])
             log(WARNING, "%s messages in flight are lost: their nodes are sent new ones", count)
         self.exchange.zero = self.exchange.clock.monotonic() - state["time"]
+        self.last_success = state["time"]
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
+        self.last_success = state["last_success"]
         self.wake, self.last_refresh = state["wake"], state["last_look"]
         self.rng.bit_generator.state = state["rng"]
         bases = {int(version): base for version, base in under("base", tensors).items()}
@@ -390,7 +411,7 @@ class Session:
         flight = Flight(**flight_values)
         base = self.versions.bases[flight.base_version]
         try:
-            update = self.strategy.guard.check(reply, flight, base, arrived_at)
+            update = self.strategy.guard.restore(reply, flight, base, arrived_at)
         except RejectedError as error:  # with another guard or compression than before
             log(WARNING, "node %s: its buffered update is discarded: %s", flight.node_id, error)
             return

@@ -59,6 +59,14 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
         output_bits=rng.uniform(0, 4e7, count),
     )
     low = draw(st.sampled_from([0.0, 0.1, 0.5, 3.0]))
+    link = draw(st.sampled_from(["wireless", "fixed"]))
+    latency = draw(st.sampled_from([0.0, 0.2, 150.0]))
+    fixed = {"rate": 1e8, "server_latency": latency} if link == "fixed" else {}
+    if link == "fixed":
+        further.pop("noise_bandwidth", None)
+    kind = draw(st.sampled_from(REWARDS))
+    weight = draw(st.sampled_from([0.0, 3.0]))
+    overload = {} if kind in ("sparse", "outcome") else {"overload_weight": weight}
     spec = ScenarioSpec(
         workload=WorkloadSpec(
             rate=draw(st.sampled_from([0.5, 3.0, 20.0])),
@@ -67,9 +75,8 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             schedule=draw(st.sampled_from([Schedule(), Schedule("steps", steps=STEPS)])),
         ),
         physics=PhysicsSpec(
-            link=draw(st.sampled_from(["wireless", "fixed"])),
-            rate=1e8,
-            server_latency=draw(st.sampled_from([0.0, 0.2, 150.0])),
+            link=link,
+            **fixed,
             hop_cap=draw(st.sampled_from([0, 1, 8])),
             information_delay=draw(st.sampled_from([0, 1, 4] if options is None else [1, 3])),
             cancel_in_service=draw(st.booleans()),
@@ -77,9 +84,9 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             **further,
         ),
         reward=RewardSpec(
-            kind=draw(st.sampled_from(REWARDS)),
+            kind=kind,
             utility=draw(st.sampled_from([1.0, 10.0])),
-            overload_weight=draw(st.sampled_from([0.0, 3.0])),
+            **overload,
         ),
         dynamics=draw(
             st.sampled_from(

@@ -1,15 +1,23 @@
-"""The site of docs/ and the API reference."""
+"""The site of docs/ and the API reference; numbers on the pages."""
 
 import re
 import shutil
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 import sim_env
 import strategies
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.experiments import EXPERIMENTS
+from fauno_flwr.experiments.design import Experiment, cells
+from fauno_flwr.experiments.methods import METHODS
+from sim_env.engine.features import OBSERVATIONS
+from sim_env.engine.reward import REWARDS
+from tests.doc_commands import PAGES, read_page
 from tests.paths import ROOT
 
 
@@ -67,3 +75,70 @@ def test_broken_links_of_the_readme_fail_the_build(tmp_path: Path) -> None:
     assert built.returncode != 0
     for link in broken:
         assert link.removeprefix("docs/") in built.stderr
+
+
+EXPERIMENTS_PAGE = (ROOT / "docs" / "experiments.md").read_text()
+
+
+def count_cells(experiment: Experiment, quick: bool, seeds: int) -> int:
+    design = experiment.design(quick)
+    return len(design.conditions) + seeds * len(design.arms)
+
+
+def test_the_numbers_of_cells_are_those_of_the_experiments() -> None:
+    """On the page 76 cells once took the place of 88."""
+    rows = re.findall(r"^\| `(\w+)` \|.* ([\d,]+) cells", EXPERIMENTS_PAGE, re.MULTILINE)
+    stated = {name: int(number.replace(",", "")) for name, number in rows}
+    counted = {name: count_cells(each, False, each.seeds) for name, each in EXPERIMENTS.items()}
+    assert stated == counted
+    transfer = EXPERIMENTS["transfer"]
+    assert count_cells(transfer, True, 3) == len(cells(transfer, True, 3))
+
+
+def test_the_output_of_an_experiment_has_as_many_cells_as_its_command_computes() -> None:
+    ((command, output),) = re.findall(
+        r"^\$ (fauno experiment baseline .+)\n((?:[^$`].*\n)+)", EXPERIMENTS_PAGE, re.MULTILINE
+    )
+    seeds = re.search(r"--seeds (\d+)", command)
+    assert seeds is not None
+    total = count_cells(EXPERIMENTS["baseline"], "--quick" in command, int(seeds[1]))
+    numbers = re.findall(r"(\d+) cells: (\d+) kept, (\d+) to compute|/(\d+) cells", output)
+    assert [int(first or last) for first, _, _, last in numbers] == [total, total]
+    assert int(numbers[0][1]) + int(numbers[0][2]) == total
+
+
+def test_the_methods_are_those_of_the_code() -> None:
+    section = EXPERIMENTS_PAGE.partition("\n## Methods\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(METHODS)
+
+
+def test_the_quirks_are_those_of_the_settings() -> None:
+    page = (ROOT / "docs" / "peersimgym.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)` \| (\S+) \| (\S+) \|", page, re.MULTILINE)
+    assert len(rows) > 15
+    plain, original = (
+        load_config("ether2", [f"physics={kind}"]) for kind in ("wireless", "peersimgym")
+    )
+    for name, *stated in rows:
+        found = [attrgetter(name)(config.physics) for config in (plain, original)]
+        assert [str(each).lower() for each in found] == [each.strip("`") for each in stated], name
+
+
+def test_the_observations_and_rewards_are_those_of_the_settings() -> None:
+    page = (ROOT / "docs" / "environments.md").read_text()
+    widths = re.findall(r"^\| `(\w+)` \| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    built_in = {name: (each.local, each.destinations) for name, each in OBSERVATIONS.items()}
+    assert {name: (int(local), int(slot)) for name, local, slot in widths} == built_in
+    rewards = re.findall(r"^\| `(\w+)` \| (?:a decision|a task|every)", page, re.MULTILINE)
+    assert tuple(rewards) == REWARDS
+
+
+def test_the_targets_of_make_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"(?:^ {4}|`|\$ )make ([\w-]+)", read_page(page), re.MULTILINE)
+    }
+    assert named
+    assert named <= targets

@@ -82,17 +82,19 @@ def test_each_recipe_is_one_short_file_that_a_command_uses_by_import_path() -> N
     assert len(FILES["my_rule.py"].splitlines()) <= 15
 
 
-def in_process(cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+class HerePool(runner.RayPool):
     """Compute cells here instead of in workers of Ray."""
-    for cell in cells:
-        yield cell, run_cell(cell)
+
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+        for cell in cells:
+            yield cell, run_cell(cell)
 
 
 @pytest.mark.parametrize(("title", "command"), COMMANDS, ids=[title for title, _ in COMMANDS])
 def test_a_recipe_runs(
     title: str, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "through_ray", lambda address: in_process)
+    monkeypatch.setattr(runner, "RayPool", HerePool)
     result = CliRunner().invoke(app, arguments(command))
     assert result.exit_code == 0, result.output
     check(title, command, result.output, folder)

@@ -7,6 +7,7 @@ import typer
 from fauno_flwr.cli.options import Conf, Overrides, Tables, joined, split_names
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import require_different
 from sim_env.policies.heuristics import POLICIES
 
 
@@ -27,6 +28,7 @@ def compare(
 ) -> None:
     """Compare heuristics on the same arrivals, without Flower."""
     from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_evaluation
 
     settings = list(overrides or [])
     if seeds is not None:
@@ -34,12 +36,14 @@ def compare(
     if policies is not None:
         names = split_names(policies)
         find_heuristics("policies", names)
+        require_different("policies", names)
         settings.append(f"evaluation.policies={joined(names)}")
-    config = load_config(conf, settings)
+    config = load_config(conf, settings, "compare")
     found = find_heuristics("evaluation.policies", config.evaluation.policies)
     if not found:
         raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(POLICIES)}")
     scenario = config.build_scenario()
+    require_evaluation(config, scenario)
     from fauno_flwr.cli.comparison import compare_policies
     from fauno_flwr.results.directory import RunDirectory
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fauno_flwr.cli.options import FAILED, split_names
+from fauno_flwr.cli.signals import Stopped, unwinding
 from fauno_flwr.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,28 +51,48 @@ def experiment(
     ] = None,
 ) -> None:
     """Answer a question of the paper, or one of your own; the same command resumes if stopped."""
-    from fauno_flwr.experiments.design import cells
+    from fauno_flwr.experiments.design import cells, require_names
+    from fauno_flwr.results.directory import RunDirectory
 
     chosen = find_experiment(name)
     if heuristics:
         chosen = chosen.with_heuristics(split_names(heuristics))
     only = split_names(methods) if methods else ()
+    folder = out.expanduser().absolute()
+    try:
+        require_names(chosen, only)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    known = (folder / "cells").is_dir()
+    if not known and not tables_only:
+        RunDirectory.check(folder)
+    if known or not tables_only:
+        # What follows takes seconds: importing torch, settings of all cells, starting Ray.
+        _print_progress(f"preparing the cells of {chosen.name}")
     from fauno_flwr.experiments.report import write
     from fauno_flwr.experiments.runner import (
         CellsFailedError,
+        RayPool,
         Results,
         compute,
         stored,
-        through_ray,
     )
 
-    folder = out.expanduser().absolute()
+    made = []
     try:
         if tables_only:
             found = stored(folder, chosen, quick)
         else:
             made = cells(chosen, quick, seeds or chosen.seeds, only)
-            found = compute(made, Results(folder), through_ray(address), _print_progress)
+            pool = RayPool(address, _print_progress)
+            with unwinding():
+                found = compute(made, Results(folder), pool, _print_progress, lambda: pool.workers)
+    except Stopped:
+        kept = len(list((folder / "cells").glob("*.json")))
+        _print_progress(
+            f"fauno: {kept} of {len(made)} cells are kept in {folder}, the same command resumes"
+        )
+        raise
     except CellsFailedError as error:
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None

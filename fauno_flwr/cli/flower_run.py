@@ -2,41 +2,46 @@
 
 import json
 import shlex
-import signal
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import typer
 
 from fauno_flwr.cli.progress import EventFile, Progress, follow
+from fauno_flwr.cli.signals import Stopped, unwinding
+from fauno_flwr.config.loading import absolute_overrides
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.deployment.engine import Engine, EngineError
+from fauno_flwr.results.state import FAILED, INTERRUPTED, State, append_end
 
 LOG_LINES = 100_000  # of the engine's log, kept when a run has failed
 COMPLETED = "finished:completed"
 
 
-def stop_on_signals() -> None:
-    """Turn a termination into an ordinary exit, so that everything started is stopped."""
+@contextmanager
+def stop_on_signals(out: Path) -> Iterator[None]:
+    """Stop all that was started when a signal comes; then the events of the run end with it.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the stopping
-        typer.echo(f"\nfauno: stopped by {signal.Signals(number).name}", err=True)
-        sys.exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, stop)
+    Parameters
+    ----------
+    out : Path
+        Folder of the results.
+    """
+    try:
+        with unwinding():
+            yield
+    except Stopped as stopped:
+        append_end(out, State(INTERRUPTED, stopped.name))
+        raise
 
 
 def run_config(conf: str, overrides: Sequence[str], out: Path) -> dict[str, str]:
     """Return the run config of the app for these settings."""
     if Path(conf).suffix:
         conf = str(Path(conf).absolute())
-    return {"conf": conf, "overrides": shlex.join(overrides), "out": str(out)}
+    # The engine has another working directory.
+    return {"conf": conf, "overrides": shlex.join(absolute_overrides(overrides)), "out": str(out)}
 
 
 def wait_for_run(engine: Engine, run_id: str, out: Path, agents: int, config: RunConfig) -> None:
@@ -52,7 +57,9 @@ def wait_for_run(engine: Engine, run_id: str, out: Path, agents: int, config: Ru
     status, details = follow(events, progress, lambda: engine.status(run_id))
     if status != COMPLETED:
         log = keep_log(out, engine.run_log(run_id) + engine.tail(LOG_LINES))
-        raise EngineError(f"the run ended as {status}: {details} (log: {log})")
+        reason = progress.failed or f"Flower ended it as {status}: {details}"
+        append_end(out, State(FAILED, reason))
+        raise EngineError(f"the run has failed: {reason} (log: {log})")
 
 
 def keep_log(path: Path, text: str) -> Path:
@@ -72,7 +79,8 @@ def print_results(path: Path, config: RunConfig) -> None:
     seconds = summary["seconds"]["since_start"]
     trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
     trained -= seconds["training"]
-    typer.echo(f"\n{summary['versions']} critic versions in {trained:.0f} s of training; wrote")
+    clock = f"{trained:.0f} s of {summary['seconds']['clock']}-clock time"
+    typer.echo(f"\n{summary['versions']} critic versions in {clock}; wrote")
     for file in sorted(path.rglob("*")):
         if file.is_file():
             typer.echo(f"  {file}")

@@ -1,19 +1,25 @@
 """The command ``fauno``, assembled of its subcommands."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from fauno_flwr import __version__
 from fauno_flwr.cli import deploy, topology, world
 from fauno_flwr.cli.compare import compare
+from fauno_flwr.cli.compilation import show_compilation
+from fauno_flwr.cli.config import config
 from fauno_flwr.cli.evaluate import evaluate
 from fauno_flwr.cli.experiment import experiment
+from fauno_flwr.cli.export import export
 from fauno_flwr.cli.metrics import metrics
-from fauno_flwr.cli.options import BAD_INPUT
+from fauno_flwr.cli.options import BAD_INPUT, FAILED
 from fauno_flwr.cli.peersimgym import peersimgym
 from fauno_flwr.cli.prepare import prepare
 from fauno_flwr.cli.simulate import simulate
@@ -22,7 +28,34 @@ from fauno_flwr.cli.train import train
 from fauno_flwr.config.errors import ConfigError
 from sim_env.plugins import search_in
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class Commands(TyperGroup):
+    """The commands; wrong arguments are one sentence, like wrong settings."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command; parameters as of :meth:`click.Command.main`."""
+        extra["standalone_mode"] = False
+        if not standalone_mode:
+            return super().main(*args, **extra)
+        try:
+            code = super().main(*args, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            typer.echo(f"fauno: {' '.join(error.format_message().split())}", err=True)
+            code = error.exit_code
+        except click.Abort:
+            code = FAILED
+        sys.exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 deployments = typer.Typer(
     no_args_is_help=True, help="Deployments: SuperLink, SuperNodes, TLS, keys."
 )
@@ -39,7 +72,9 @@ COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         compare,
         train,
         evaluate,
+        export,
         experiment,
+        config,
         peersimgym,
         status,
         metrics,
@@ -68,6 +103,7 @@ def main(
     """Asynchronous federated reinforcement learning of task offloading (FAuNO) on Flower."""
     # Names such as my_rule:MyRule may be modules of the working directory.
     search_in(Path.cwd())
+    show_compilation()
 
 
 def guarded(function: Callable[..., None]) -> Callable[..., None]:

@@ -32,7 +32,4 @@ def metrics(
         raise ConfigError(f"host is {host!r}, port {port}: {error.strerror}") from error
     with server:
         typer.echo(f"http://{host}:{server.server_port}{PATH}", err=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
+        server.serve_forever()

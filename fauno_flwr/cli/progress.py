@@ -9,6 +9,9 @@ from typing import Any
 
 import typer
 
+from fauno_flwr.federation.failures import kind
+from fauno_flwr.results.state import FAILED
+
 CLEAR = "\r\033[K"  # the line of a terminal
 
 
@@ -30,9 +33,12 @@ class Progress:
     def __init__(self, agents: int, versions: int, stage: str = "starting") -> None:
         self.agents, self.versions, self.stage = agents, versions, stage
         self.version, self.replied = 0, set[str]()
+        self._resumed = 0
         self.live = sys.stderr.isatty()
         self._training_since = self._shown_at = 0.0
         self._shown = self._shown_stage = ""
+        self.failed = ""
+        self._kinds, self._notices = set[str](), list[str]()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Process an event and show where the run is."""
@@ -49,6 +55,20 @@ class Progress:
             self.replied.add(event["name"])
         elif event["event"] == "flush":
             self.version = event["version"]
+        elif event["event"] == "resume":
+            self.version = self._resumed = event["version"]
+        elif event["event"] in ("error", "reject", "refused"):
+            self._notice(event)
+        elif event["event"] == "end" and event["state"] == FAILED:
+            self.failed = event["reason"]
+
+    def _notice(self, event: Mapping[str, Any]) -> None:
+        """Show a failure if it is the first of its kind."""
+        reason = str(event["reason"])
+        if kind(reason) not in self._kinds:
+            self._kinds.add(kind(reason))
+            name = event.get("name", f"node {event['node']}")
+            self._notices.append(f"{name}: {reason}")
 
     def text(self) -> str:
         """Return the line."""
@@ -58,14 +78,19 @@ class Progress:
             f"training: {len(self.replied)}/{self.agents} nodes have replied, "
             f"version {self.version}/{self.versions}"
         )
-        if self.version:
+        made = self.version - self._resumed
+        if made:
             seconds = time.monotonic() - self._training_since
-            left = seconds / self.version * (self.versions - self.version)
-            text += f", {left:.0f} s left"
+            left = seconds / made * (self.versions - self.version)
+            text += f", {max(left, 0.0):.0f} s left"
         return text
 
     def show(self) -> None:
-        """Print the line if it is new, and if it is time for it."""
+        """Print the line if it is new, and if it is time for it; before it, what has failed."""
+        for notice in self._notices:
+            typer.echo(f"{CLEAR if self.live else ''}{notice}", err=True)
+            self._shown = ""
+        self._notices.clear()
         text, now = self.text(), time.monotonic()
         due = self.live or self.stage != self._shown_stage or now - self._shown_at > self.INTERVAL
         if text != self._shown and due:
@@ -126,6 +151,9 @@ def follow(
             progress.update(event)
             last_event = now
         progress.show()
+        if progress.failed:
+            progress.clear()
+            return "finished:failed", progress.failed
         if progress.stage == "done" or now - max(last_event, last_asked) > quiet:
             answer, last_asked = status(), now
             if answer[0].startswith("finished") or answer[0] == "unknown":

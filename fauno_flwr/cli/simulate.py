@@ -21,7 +21,7 @@ def simulate(
     """Train a federation through Flower's simulation engine and print the comparison."""
     # All nodes of a simulation are the user's own: their actors may be collected.
     settings = ["federation.collect_actors=true", *(overrides or [])]
-    config = load_config(conf, settings)
+    config = load_config(conf, settings, "simulate")
     # After the settings are checked: importing torch takes seconds.
     from fauno_flwr.cli.flower_run import (
         print_results,
@@ -30,19 +30,26 @@ def simulate(
         wait_for_run,
     )
     from fauno_flwr.deployment.engine import Engine, EngineError, stage_app
+    from fauno_flwr.federation.checkpoints import require_own_checkpoints
+    from fauno_flwr.learning.kernels import compile_kernels
     from fauno_flwr.results.directory import RunDirectory
+    from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_training
     from fauno_flwr.tasks.registry import make_task
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
     task = make_task(config)
+    require_training(config, getattr(task, "scenario", None), 1)
     path = results_path(out, Path(conf).stem)
     RunDirectory.check(path)
+    require_own_checkpoints(config)
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
-    stop_on_signals()
+    if isinstance(task, EdgeTask):
+        compile_kernels(config, task.scenario)
     try:
-        with Engine() as engine:
+        with stop_on_signals(path), Engine() as engine:
             app, submitted = stage_app(engine.home / "app"), run_config(conf, settings, path)
             run_id = engine.submit(app, submitted, agents, min(agents, workers or cores))
             wait_for_run(engine, run_id, path, agents, config)

@@ -1,42 +1,68 @@
 """The command ``fauno train``."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr.cli.options import Conf, Out, Overrides, results_path
-from fauno_flwr.cli.progress import Progress
+from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.cli.signals import Stopped, StopRequest, unwinding
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import OWN
+from fauno_flwr.config.settings import OWN, RunConfig
 
 
 def train(
     overrides: Overrides = None,
     conf: Conf = "ether2",
     out: Out = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Train several times: a number of seeds (5, counted from the setting seed) or the "
+            "seeds (1,2,3), each in a folder of its own; the same command resumes if stopped."
+        ),
+    ] = None,
 ) -> None:
     """Train all nodes in one shared network under virtual time, and print the comparison."""
-    config = load_config(conf, ["federation.collect_actors=true", *(overrides or [])])
+    settings = ["federation.collect_actors=true", *(overrides or [])]
+    config = load_config(conf, settings, "train")
     if config.world.kind != OWN:
         raise ConfigError(
             f"world.kind is {config.world.kind!r}: must be {OWN} here, where the nodes share a "
             f"simulated network anyway"
         )
+    path = results_path(out, Path(conf).stem)
+    if seeds is None:
+        train_once(config, path)
+        return
+    from fauno_flwr.cli.seeds import read_seeds, train_seeds
+
+    train_seeds(config, read_seeds(seeds, config.seed), path, train_once)
+
+
+def train_once(config: RunConfig, path: Path) -> None:
+    """Train with these settings, and print the comparison; the results go to a new folder."""
     scenario = config.build_scenario()
     import torch
 
+    from fauno_flwr.cli.progress import Progress
     from fauno_flwr.cosim.grid import CosimGrid
+    from fauno_flwr.federation.checkpoints import require_own_checkpoints
+    from fauno_flwr.federation.failures import RunFailedError
     from fauno_flwr.federation.logs import quiet_flower
     from fauno_flwr.federation.run import Run
     from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.results.report import format_table
     from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_training
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
-    path = results_path(out, Path(conf).stem)
+    require_training(config, scenario, len(scenario.agents))
+    require_own_checkpoints(config)
     directory = RunDirectory(path)
     torch.set_num_threads(1)
     agents = len(scenario.agents)
@@ -45,15 +71,29 @@ def train(
         grid = CosimGrid(config, scenario)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    progress = Progress(agents, config.federation.versions)
-    run = Run(grid, config, EdgeTask(config, scenario), directory, progress)
+    progress, request = Progress(agents, config.federation.versions), StopRequest()
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        progress(event)
+        request.check()
+
+    run = Run(grid, config, EdgeTask(config, scenario), directory, on_event)
     started = time.perf_counter()
-    with quiet_flower():
-        rows = run.execute()
-    progress.clear()
+    try:
+        with unwinding(request), quiet_flower():
+            rows = run.execute()
+    except Stopped:
+        version = run.keep_actors()
+        typer.echo(f"fauno: version {version} of the parameters is kept in {path}", err=True)
+        raise
+    except RunFailedError as error:
+        typer.echo(f"fauno: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    finally:
+        progress.clear()
     typer.echo(format_table(rows, scenario.rho, config.evaluation.worlds))
     steps = grid.world.now * grid.world.num_worlds * agents
     typer.echo(
         f"\n{grid.clock.monotonic():.0f} s of virtual time in {time.perf_counter() - started:.0f} "
-        f"s; {steps:,} agent-steps; results in {path}"
+        f"s of wall-clock time; {steps:,} agent-steps; results in {path}"
     )

@@ -1,6 +1,7 @@
 """The commands ``fauno world serve`` and ``fauno world status``."""
 
 import json
+import os
 import signal
 import threading
 from dataclasses import replace
@@ -12,7 +13,7 @@ import typer
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import OWN, require_address
+from fauno_flwr.config.settings import SHARED, WorldConfig, require_address
 
 STATUS_PATIENCE = 5.0
 TokenFile = Annotated[Path | None, typer.Option(help="File with the token that clients must send.")]
@@ -42,11 +43,11 @@ def serve(
 ) -> None:
     """Host one world that the nodes of a federation share, until SIGTERM or SIGINT.
 
-    Exit codes: 0 stopped by a signal, 1 the world has failed, 2 bad input.
+    Exit codes: 0 stopped by SIGTERM, 130 by SIGINT, 1 the world has failed, 2 bad input.
     """
-    config = load_config(conf, overrides or [])
-    config = replace(config, world=replace(config.world, kind=OWN))
-    scenario = config.build_scenario()
+    table = None if out is None else require_file("out", out)
+    config = load_config(conf, [f"world.kind={SHARED}", *(overrides or [])])
+    scenario = replace(config, world=WorldConfig()).build_scenario()
     import torch
 
     from fauno_flwr.results.directory import write_atomically
@@ -56,13 +57,15 @@ def serve(
 
     torch.set_num_threads(1)
     credentials = Credentials.read(token_file, certificates)
-    stop = threading.Event()
+    world = WorldHost(config, scenario, pace)
+    stop, interrupted = threading.Event(), threading.Event()
 
     def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
+        if number == signal.SIGINT:
+            interrupted.set()
 
     before = [(each, signal.signal(each, request_stop)) for each in (signal.SIGTERM, signal.SIGINT)]
-    world = WorldHost(config, scenario, pace)
     try:
         with WorldService(world, f"{host}:{port}", credentials) as service:
             secured = ("TLS" if certificates else "no TLS") + (", token" if token_file else "")
@@ -77,8 +80,21 @@ def serve(
         for each, handler in before:
             signal.signal(each, handler)
     typer.echo(format_status(status))
-    if out is not None:
-        write_atomically(out.expanduser().absolute(), json.dumps(status, indent=2) + "\n")
+    if table is not None:
+        write_atomically(table, json.dumps(status, indent=2) + "\n")
+    if interrupted.is_set():
+        typer.echo("fauno: stopped by SIGINT", err=True)
+        raise typer.Exit(128 + signal.SIGINT)
+
+
+def require_file(name: str, path: Path) -> Path:
+    """Return the absolute path of a file that can be written; else raise ``ConfigError``."""
+    file = path.expanduser().absolute()
+    if file.is_dir():
+        raise ConfigError(f"{name} is {str(path)!r}: is a folder, must be a file")
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise ConfigError(f"{name} is {str(path)!r}: its folder does not exist or is not writable")
+    return file
 
 
 def status(

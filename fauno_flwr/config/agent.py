@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from fauno_flwr.config.errors import ConfigError
 from sim_env import plugins
-from sim_env.errors import require_number
+from sim_env.errors import Use, require_effect, require_number
 
 SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
 PPO, DDQN = "ppo", "ddqn"
@@ -42,6 +42,9 @@ class AgentConfig:
     """
 
     shares: ClassVar[tuple[str, ...]] = SHARES  # what `federation.share` may be
+    uses: ClassVar[dict[str, Use]] = {
+        "prior": Use("network", lambda network: network != PADDED, neutral=0.0)
+    }
 
     algorithm: str = PPO
     network: str = EQUIVARIANT
@@ -64,6 +67,7 @@ class AgentConfig:
             require_number(f"agent.{name}", getattr(self, name), above=0)
         require_number("agent.gamma", self.gamma, at_least=0, at_most=1)
         require_number("agent.prior", self.prior, at_least=0)
+        require_effect("agent.", self, self.uses)
 
 
 @dataclass

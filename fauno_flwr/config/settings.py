@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
@@ -13,7 +13,7 @@ from fauno_flwr.config.errors import ConfigError
 from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.single import SELF
-from sim_env.errors import require_choice, require_number
+from sim_env.errors import Use, require_choice, require_effect, require_number, with_kind
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
 from sim_env.policies.heuristics import POLICIES, require_policy
@@ -22,7 +22,10 @@ from sim_env.workload.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
 
 LARGEST_SEED = 2**62
+VALIDATION_OFFSET = 500_000  # from the seeds of the evaluation to those during training
 MOST_ROLLOUTS = 1000  # of a message that is sized by time
+MOST_NODES = 10_000  # of a federation without a network
+LONGEST_MESSAGE = 10**8  # ticks
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
 
 
@@ -56,9 +59,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("worlds", "ticks", "rollouts"):
-            require_number(f"training.{name}", getattr(self, name), at_least=1)
-        for name in ("warmup", "seconds_per_message"):
-            require_number(f"training.{name}", getattr(self, name), at_least=0)
+            value = getattr(self, name)
+            require_number(f"training.{name}", value, at_least=1, at_most=LONGEST_MESSAGE)
+        require_number("training.warmup", self.warmup, at_least=0, at_most=LONGEST_MESSAGE)
+        require_number("training.seconds_per_message", self.seconds_per_message, at_least=0)
         if self.peers != SELF:
             require_policy(self.peers, "training.peers")
 
@@ -96,6 +100,11 @@ class WorldConfig:
         Number of nodes that learn in a ``gym`` environment.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        **dict.fromkeys(("address", "heuristic", "keep", "patience"), with_kind("kind", SHARED)),
+        **dict.fromkeys(("env_id", "nodes"), with_kind("kind", GYM)),
+    }
+
     kind: str = OWN
     address: str = ""
     heuristic: str = "sed"
@@ -106,13 +115,14 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         require_choice("world.kind", self.kind, WORLDS)
-        require_number("world.nodes", self.nodes, at_least=1)
+        require_number("world.nodes", self.nodes, at_least=1, at_most=MOST_NODES)
         # The loop of the service is compiled: it knows the built-in heuristics only.
         require_choice("world.heuristic", self.heuristic, POLICIES)
         require_number("world.keep", self.keep, at_least=1)
         require_number("world.patience", self.patience, above=0)
         if self.address:
             require_address("world.address", self.address)
+        require_effect("world.", self, self.uses)
 
 
 @dataclass
@@ -147,7 +157,11 @@ class FederationConfig:
         Largest Euclidean norm of an update; the guard rejects a larger one.
     checkpoints : str
         Absolute path of a folder for the state of training after each version; empty: none. A run
-        that finds a checkpoint there resumes from it.
+        that finds a checkpoint there resumes from it, if it has the same settings: only those of
+        :data:`fauno_flwr.federation.checkpoints.MAY_CHANGE` may differ.
+    replace_lost_agents : bool
+        Resume although nodes have lost their agents: new ones take their places. Otherwise such a
+        training is refused.
     ttl : float
         Seconds after which an unanswered message counts as failed. If messages are sized by time
         (``training.seconds_per_message``), this is the upper bound: a node is given four times the
@@ -171,6 +185,7 @@ class FederationConfig:
     compression: Any = "none"
     max_norm: float = 1e6
     checkpoints: str = ""
+    replace_lost_agents: bool = False
     ttl: float = 600.0
     timeout: float = 3600.0
     wait_for_nodes: float = 120.0
@@ -239,6 +254,9 @@ class EvaluationConfig:
         Ticks before the measured window, and in it.
     seed : int
         Seed of the first world; never used in training.
+    every : int
+        Versions between two evaluations during training, on worlds of their own
+        (:attr:`validation_seeds`); 0: none. It needs ``federation.collect_actors``.
     policies : list of str
         Heuristics in the table: names, or import paths of one's own.
     greedy : bool
@@ -249,6 +267,7 @@ class EvaluationConfig:
     warmup: int = 600
     window: int = 2000
     seed: int = 1_000_000
+    every: int = 0
     policies: list[str] = field(
         default_factory=lambda: ["sed", "threshold", "lq", "random", "local"]
     )
@@ -257,20 +276,39 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in ("worlds", "window"):
             require_number(f"evaluation.{name}", getattr(self, name), at_least=1)
-        require_number("evaluation.warmup", self.warmup, at_least=0)
+        for name in ("warmup", "every"):
+            require_number(f"evaluation.{name}", getattr(self, name), at_least=0)
         require_number("evaluation.seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         for policy in self.policies:
             require_policy(policy, "evaluation.policies")
+        require_different("evaluation.policies", self.policies)
 
     @property
     def seeds(self) -> range:
         """Seeds of the worlds."""
         return range(self.seed, self.seed + self.worlds)
 
+    @property
+    def validation_seeds(self) -> range:
+        """Seeds of as many other worlds, for the evaluations during training."""
+        return range(self.seed + VALIDATION_OFFSET, self.seed + VALIDATION_OFFSET + self.worlds)
+
 
 @dataclass
 class RunConfig:
-    """Everything that a run depends on; a group is chosen by the name of a file in ``conf/``."""
+    """Everything that a run depends on; a group is chosen by the name of a file in ``conf/``.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the initial networks and of everything random in training.
+    topology, workload, physics, reward, dynamics : dataclass
+        The world.
+    observation : str
+        What the nodes observe: ``full``, ``paper``, or one's own.
+    agent, training, world, federation, cosim, evaluation : dataclass
+        The run in it.
+    """
 
     seed: int = 1
     topology: TopologySpec = field(default_factory=TopologySpec)
@@ -289,6 +327,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         require_observation(self.observation)
+        if self.evaluation.every and not self.federation.collect_actors:
+            raise ConfigError(
+                f"evaluation.every is {self.evaluation.every}: must be 0 without "
+                f"federation.collect_actors=true, because the actors stay on their nodes"
+            )
 
     @property
     def scenario_spec(self) -> ScenarioSpec:
@@ -346,3 +389,10 @@ def require_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ValueError(f"{name} is {address!r}: must be HOST:PORT, as in 192.0.2.10:9100")
+
+
+def require_different(name: str, values: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for a value that occurs twice."""
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ConfigError(f"{name} has {value!r} twice: must be different ones")

@@ -1,13 +1,24 @@
 """The agents of a co-simulation and the train messages that they work on."""
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
+from safetensors.numpy import load, save
 
 from fauno_flwr.federation.local_training import LocalTraining, Progress
+from fauno_flwr.federation.protocol import ARRAYS
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.transitions import Decisions
+from strategies.flower_internals import (
+    message_from_bytes,
+    message_to_bytes,
+    records_from_bytes,
+    records_to_bytes,
+)
 
 ARRIVING, COLLECTING, UPDATING, RETURNING = "arriving", "collecting", "updating", "returning"
 
@@ -77,3 +88,95 @@ class Agent:
     progress: Progress = field(default_factory=Progress)
     since: int = 0
     trip: RoundTrip | None = None
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Return all that the agent's future depends on, beside its networks."""
+        progress = self.progress
+        about: dict[str, Any] = {
+            "rng": self.rng.bit_generator.state,
+            "messages": progress.messages,
+            "version": progress.version,
+            "since": self.since,
+        }
+        blobs = {}
+        if progress.residual is not None:
+            blobs["residual"] = progress.residual.tobytes()
+        if self.trip is not None:
+            about["trip"] = _describe(self.trip)
+            blobs |= _blobs(self.trip)
+        return {**blobs, "about": json.dumps(about).encode()}
+
+    def restore(
+        self,
+        blobs: Mapping[str, bytes],
+        make_training: Callable[[RecordDict], LocalTraining],
+        empty: Callable[[], AgentStack],
+    ) -> None:
+        """Restore what :meth:`snapshot` has returned.
+
+        Parameters
+        ----------
+        blobs : mapping of str to bytes
+        make_training : callable
+            Makes the training of this agent for the content of a train message.
+        empty : callable
+            Makes a stack of one agent.
+        """
+        about = json.loads(blobs["about"])
+        self.rng.bit_generator.state = about["rng"]
+        residual = blobs.get("residual")
+        self.progress.messages, self.progress.version = about["messages"], about["version"]
+        self.progress.residual = None if residual is None else np.frombuffer(residual).copy()
+        self.since, self.trip = about["since"], None
+        if "trip" in about:
+            message = message_from_bytes(blobs["message"])
+            training = make_training(message.content)
+            self.trip = _rebuild(about["trip"], blobs, message, training, empty)
+
+
+def _describe(trip: RoundTrip) -> dict[str, Any]:
+    """Return the numbers of a round trip, as JSON can hold them."""
+    return {
+        "sent_at": trip.sent_at,
+        "expires": trip.expires,
+        "phase": trip.phase,
+        "due": trip.due,
+        "totals": trip.totals.tolist(),
+        "updates": trip.training.updates,
+        "rewards": trip.training.rewards,
+    }
+
+
+def _blobs(trip: RoundTrip) -> dict[str, bytes]:
+    """Return the message and the arrays of a round trip."""
+    blobs = {
+        "message": message_to_bytes(trip.message),
+        "update": records_to_bytes(RecordDict({ARRAYS: trip.update})),
+    }
+    if trip.rollout is not None:
+        blobs["rollout"] = save(vars(trip.rollout))
+    if trip.updated is not None:
+        stack, place = trip.updated
+        blobs["updated"] = stack.select([place]).save()
+    return blobs
+
+
+def _rebuild(
+    about: Mapping[str, Any],
+    blobs: Mapping[str, bytes],
+    message: Message,
+    training: LocalTraining,
+    empty: Callable[[], AgentStack],
+) -> RoundTrip:
+    """Rebuild a round trip of what :func:`_describe` and :func:`_blobs` have returned."""
+    training.updates, training.rewards = about["updates"], about["rewards"]
+    trip = RoundTrip(message, training, about["sent_at"], about["expires"], about["phase"])
+    trip.due, trip.totals = about["due"], np.array(about["totals"])
+    trip.update = records_from_bytes(blobs["update"]).array_records[ARRAYS]
+    if "rollout" in blobs:
+        trip.rollout = Decisions(**load(blobs["rollout"]))
+    if "updated" in blobs:
+        stack = empty()
+        stack.load(blobs["updated"])
+        trip.updated = stack, 0
+    return trip

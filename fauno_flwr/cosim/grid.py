@@ -6,11 +6,14 @@ of the agent; the agent keeps acting in every tick and trains when its rollout i
 update takes the time that the node needs for it; the reply travels back.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict
+from safetensors.numpy import load, save
 
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.agents import ARRIVING, COLLECTING, RETURNING, UPDATING, Agent, RoundTrip
@@ -33,8 +36,8 @@ from fauno_flwr.learning.registry import make_population
 from sim_env.engine.state import FINISHED, OUTBOUND, RESPONSE
 from sim_env.scenario import Scenario
 from sim_env.world import OUTCOMES, World
-from strategies.arrays import to_record
-from strategies.flower_internals import set_metadata
+from strategies.arrays import Arrays, to_record
+from strategies.flower_internals import message_from_bytes, message_to_bytes, set_metadata
 from strategies.grids import (
     CLIENT_APP_RAISED,
     FIRST_NODE_ID,
@@ -251,6 +254,47 @@ class CosimGrid(LocalGrid):
         self._replies.append(Message(Error(code, reason), reply_to=trip.message))
         self._transport.forget(str(agent.index))
 
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def save_state(self) -> dict[str, bytes]:
+        """Serialise the world, the agents with their networks, and the messages in flight."""
+        about = {
+            "sent": self._sent,
+            "replies": len(self._replies),
+            "journeys": self._transport.snapshot(),
+        }
+        return {
+            "about": json.dumps(about).encode(),
+            "world": save(self.world.snapshot()),
+            "recorder": save(self._recorder.snapshot()),
+            "population": self.population.save(),
+            **{f"reply-{i}": message_to_bytes(reply) for i, reply in enumerate(self._replies)},
+            **{
+                f"agent-{agent.index}.{name}": data
+                for agent in self._agents
+                for name, data in agent.snapshot().items()
+            },
+        }
+
+    def load_state(self, state: dict[str, bytes]) -> None:
+        """Restore what :meth:`save_state` of a grid with the same settings has returned."""
+        about = json.loads(state["about"])
+        self.world.restore(load(state["world"]))
+        self._recorder.restore(load(state["recorder"]))
+        self.population.load(state["population"])
+        self._weights_changed = True
+        for agent in self._agents:
+            start = f"agent-{agent.index}."
+            blobs = {n.removeprefix(start): b for n, b in state.items() if n.startswith(start)}
+            agent.restore(
+                blobs,
+                partial(self._training, agent),
+                partial(self.population.select, [agent.index]),
+            )
+        self._sent = about["sent"]
+        self._replies = [message_from_bytes(state[f"reply-{i}"]) for i in range(about["replies"])]
+        self._transport.restore(about["journeys"])
+
     # ---- the network ---------------------------------------------------------------------------
 
     def _tasks_on_links(self) -> np.ndarray:
@@ -311,10 +355,17 @@ class CosimGrid(LocalGrid):
 
     def _send(self, agent: Agent, message: Message) -> None:
         content, now = message.content, float(self.world.now)
-        training = LocalTraining(self.config, self.population, agent.index, agent.progress, content)
+        training = self._training(agent, content)
         agent.trip = RoundTrip(message, training, now, now + message.metadata.ttl / self.tick)
         size = content.array_records[ARRAYS].count_bytes()
         self._transport.send(str(agent.index), self._server, agent.node, size)
+
+    def _training(self, agent: Agent, content: RecordDict) -> LocalTraining:
+        return LocalTraining(self.config, self.population, agent.index, agent.progress, content)
+
+    def get_actors(self) -> dict[int, Arrays]:
+        """Return the present actors by agent; no time passes."""
+        return {agent.index: self.population.get_actor(agent.index) for agent in self._agents}
 
     def _answer(self, kind: str, agent: Agent) -> RecordDict:
         """Answer a query; queries precede or follow the training and do not use the network."""
@@ -322,4 +373,5 @@ class CosimGrid(LocalGrid):
             actor = to_record(self.population.get_actor(agent.index))
             return RecordDict({NODE: ConfigRecord({AGENT: agent.index}), ACTOR: actor})
         shared = self.population.get_shared(self.config.federation.share, agent.index)
-        return RecordDict({NODE: node_record(agent.index, len(self._agents), shared)})
+        messages = agent.progress.messages
+        return RecordDict({NODE: node_record(agent.index, len(self._agents), shared, messages)})

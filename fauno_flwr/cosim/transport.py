@@ -4,8 +4,9 @@ A fluid model: the messages on a link share its capacity equally, and a node for
 once it has received all of it (store and forward).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -152,6 +153,15 @@ class Transport:
                 break
         self._update_rates()
         return arrived
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Return the messages in transit, as JSON can hold them."""
+        return [asdict(journey) for journey in self.journeys]
+
+    def restore(self, snapshot: list[dict[str, Any]]) -> None:
+        """Restore what :meth:`snapshot` has returned."""
+        self.journeys = [Journey(**values) for values in snapshot]
+        self._update_rates()
 
     def _update_rates(self) -> None:
         """Reduce the rates for tasks by the shares of the messages on each link."""

@@ -70,6 +70,9 @@ class Deployment(Engine):
         process of this deployment then, with a token of its own and, with `tls`, a certificate.
     warm : bool, default False
         Run each node's messages in forks of a worker, see :mod:`fauno_flwr.deployment.warm_worker`.
+    agents : Path, optional
+        Folder in which the nodes save their agents, so that a later deployment can resume the
+        training. Default: a folder that is removed with this deployment.
     report : callable, optional
         Called with a sentence whenever a process is restarted.
     """
@@ -82,12 +85,13 @@ class Deployment(Engine):
         auth: bool = False,
         world: Sequence[str] = (),
         warm: bool = False,
+        agents: Path | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
         if auth and not tls:
             raise ValueError("auth is on and tls is off: keys of SuperNodes need TLS, add it")
         self.nodes, self.tls, self.auth, self.world = nodes, tls, auth, list(world)
-        self.warm = warm
+        self.warm, self.agents = warm, agents
         self.report = report or (lambda sentence: None)
         self.services: dict[str, Service] = {}
         self._stopping = threading.Event()
@@ -146,7 +150,7 @@ class Deployment(Engine):
 
     def node_config(self, node: int) -> str:
         """Return the node config of a SuperNode."""
-        state = self.node_folder(node) / "state"
+        state = self.agents or self.node_folder(node) / "state"
         config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
         if self.world:
             config += f' world-token-file="{self.world_token}"'

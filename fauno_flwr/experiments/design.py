@@ -191,12 +191,7 @@ def cells(
     ValueError
         If a method is unknown, the first one is missing, or a heuristic cannot be found.
     """
-    for method in methods:
-        require_choice("method", method, tuple(experiment.methods))
-    ours = next(iter(experiment.methods))
-    if methods and ours not in methods:
-        raise ValueError(f"methods are {', '.join(methods)}: must have {ours!r} among them")
-    find_heuristics("heuristics", experiment.heuristics)
+    require_names(experiment, methods)
     design = experiment.design(quick)
     if methods:
         design = replace(design, arms=[arm for arm in design.arms if arm.method in methods])
@@ -222,6 +217,16 @@ def cells(
         for arm, training in zip(design.arms, trainings, strict=True)
     ]
     return heuristics + trained
+
+
+def require_names(experiment: Experiment, methods: Sequence[str]) -> None:
+    """Check methods and heuristics; raise as :func:`cells`."""
+    for method in methods:
+        require_choice("method", method, tuple(experiment.methods))
+    ours = next(iter(experiment.methods))
+    if methods and ours not in methods:
+        raise ValueError(f"methods are {', '.join(methods)}: must have {ours!r} among them")
+    find_heuristics("heuristics", experiment.heuristics)
 
 
 def _groups(experiment: Experiment) -> dict[str, tuple[str, ...]]:

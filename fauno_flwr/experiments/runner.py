@@ -3,9 +3,10 @@
 import importlib
 import json
 import os
+import signal
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.experiments.cells import fingerprint, run_cell
 from fauno_flwr.experiments.design import Cell, Experiment
 from fauno_flwr.experiments.design import cells as cells_of
+from fauno_flwr.experiments.estimate import Estimate
+from fauno_flwr.learning.kernels import compile_kernels
 from fauno_flwr.results.directory import RunDirectory, write_atomically
 from sim_env.plugins import is_import_path
 
@@ -21,6 +24,7 @@ Pool = Callable[[Sequence[Cell]], Iterator[Outcome]]
 PACKAGES = ("fauno_flwr", "sim_env", "strategies")
 LOCAL = "local"
 CONNECT_TIMEOUT = 10.0  # seconds
+STEPS = (3600, 300), (600, 60), (60, 10)  # durations from the first on are multiples of the second
 
 
 class CellsFailedError(RuntimeError):
@@ -115,7 +119,11 @@ def stored(path: Path, experiment: Experiment, quick: bool) -> list[dict[str, An
 
 
 def compute(
-    cells: Sequence[Cell], results: Results, pool: Pool, report: Callable[[str], None]
+    cells: Sequence[Cell],
+    results: Results,
+    pool: Pool,
+    report: Callable[[str], None],
+    workers: Callable[[], int] = lambda: 1,
 ) -> list[dict[str, Any]]:
     """Return the results of all cells, computing those that are missing.
 
@@ -127,6 +135,8 @@ def compute(
         Computes cells, in any order: yields each with its result, or its failure.
     report : callable
         Called with a line about the progress.
+    workers : callable, optional
+        Returns how many cells the pool computes at once, 0 if it is not known yet; default: one.
 
     Raises
     ------
@@ -134,19 +144,27 @@ def compute(
         If some failed, after all others are done; the next call tries these again.
     """
     found = {cell.key: results.read(cell) for cell in cells}
-    missing = [cell for cell in cells if found[cell.key] is None]
+    missing = {cell.key: cell for cell in cells if found[cell.key] is None}
     failed: list[str] = []
-    report(f"{len(cells) - len(missing)} of {len(cells)} cells are there")
-    begin = time.monotonic()
-    for done, (cell, outcome) in enumerate(pool(missing), start=1):
+    kept = len(cells) - len(missing)
+    estimate = Estimate(cells)
+    for cell in cells:
+        if result := found[cell.key]:
+            estimate.add(cell, result["seconds"]["wall"])
+    report(
+        f"{len(cells)} cells: {kept} kept, {len(missing)} to compute"
+        + _time_left(estimate, missing.values(), workers())
+    )
+    for done, (cell, outcome) in enumerate(pool(list(missing.values())), start=1):
+        del missing[cell.key]
         if isinstance(outcome, Exception):
             failed.append(f"{cell.key}: {_first_line(outcome)}")
             continue
         results.write(cell, outcome)
         found[cell.key] = results.read(cell)
-        left = (time.monotonic() - begin) / done * (len(missing) - done)
-        complete = len(cells) - len(missing) + done
-        report(f"{complete}/{len(cells)} cells, {_clock(left)} left; done: {cell.key}")
+        estimate.add(cell, outcome["seconds"]["wall"])
+        left = _time_left(estimate, missing.values(), workers())
+        report(f"{kept + done}/{len(cells)} cells{left}; done: {cell.key}")
     if failed:
         raise CellsFailedError(
             f"{len(failed)} of {len(cells)} cells failed, the same command tries them again "
@@ -164,8 +182,8 @@ def in_process(cells: Sequence[Cell]) -> Iterator[Outcome]:
             yield cell, error
 
 
-def through_ray(address: str | None) -> Pool:
-    """Make a pool that computes cells as Ray tasks, one core each.
+class RayPool:
+    """Pool that computes cells as Ray tasks, one core each.
 
     Parameters
     ----------
@@ -174,15 +192,42 @@ def through_ray(address: str | None) -> Pool:
         ``RAY_ADDRESS``, or else the cores of this machine. This code, and modules of heuristics
         given by import path, travel to the cluster with the tasks; its machines need the packages
         that they import.
+    report : callable, optional
+        Called with a line about what is being started.
+
+    Attributes
+    ----------
+    workers : int
+        Cores; 0 for a cluster that is not connected yet.
     """
 
-    def pool(cells: Sequence[Cell]) -> Iterator[Outcome]:
+    def __init__(
+        self, address: str | None, report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        self.workers = len(os.sched_getaffinity(0)) if self.address == LOCAL else 0
+        self._report = report
+
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        """Compute cells; yield each as it is done."""
         if not cells:
             return
+        if self.address == LOCAL:
+            # Here, or each worker would compile the same.
+            config = cells[-1].training or next(iter(cells[-1].worlds.values()))
+            compile_kernels(config, config.build_scenario())
+            self._report(f"starting Ray on {self.workers} cores")
+        else:
+            self._report(f"connecting to Ray on {self.address}")
         import ray
 
-        _connect(address or os.environ.get("RAY_ADDRESS") or LOCAL, _modules(cells))
+        handler = signal.getsignal(signal.SIGTERM)
         try:
+            _connect(self.address, _modules(cells))
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            self.workers = int(resources.get("CPU", 1))
             task = ray.remote(num_cpus=1)(run_cell)
             waiting = {task.remote(cell): cell for cell in cells}
             while waiting:
@@ -197,8 +242,6 @@ def through_ray(address: str | None) -> Pool:
                         yield cell, error
         finally:
             ray.shutdown()
-
-    return pool
 
 
 def _modules(cells: Sequence[Cell]) -> list[Any]:
@@ -251,7 +294,16 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def _time_left(estimate: Estimate, missing: Iterable[Cell], workers: int) -> str:
+    """Return the estimate as a part of a sentence; empty if nothing is left, or no one knows."""
+    low, high = (_clock(seconds) for seconds in estimate.left(missing, workers))
+    if not workers or high == _clock(0):
+        return ""
+    return f", {low} left" if low == high else f", {low} to {high} left"
+
+
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    """Return a duration as h:mm or m:ss, to two significant figures or so."""
+    step = next((step for limit, step in STEPS if seconds >= limit), 1)
+    minutes, rest = divmod(round(seconds / step) * step, 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,7 +1,9 @@
-"""Collection of the actors after training, for one joint evaluation."""
+"""Collection of the actors, for a joint evaluation."""
 
+from collections.abc import Iterable, Mapping
 from logging import WARNING
 
+from flwr.app import Message
 from flwr.common.logger import log
 
 from fauno_flwr.federation.context import RunContext
@@ -21,35 +23,20 @@ def collect_actors(run: RunContext, members: Members) -> AgentStack | None:
     AgentStack or None
         All agents with the actors of their nodes; None unless every node has sent a valid one.
     """
-    actors = _received(run, members)
-    run.out.write_arrays(
-        "actors.safetensors",
-        {
-            f"{run.task.names[agent]}.{name}": array
-            for agent, actor in sorted(actors.items())
-            for name, array in actor.items()
-        },
-    )
-    agents = len(run.task.names)
-    if len(actors) < agents:
-        if actors:
-            log(WARNING, "%s of %s actors: no joint evaluation", len(actors), agents)
-        return None
-    population = run.task.make_population(agents)
-    for agent, actor in actors.items():
-        population.set_actor(actor, agent)
-    return population
-
-
-def _received(run: RunContext, members: Members) -> dict[int, Arrays]:
-    """Return the valid actors by agent."""
     online = set(members(run.grid)) | (set(run.node_ids()) & run.agent_of.keys())
     newest_id = {run.agent_of[node_id]: node_id for node_id in sorted(online)}
+    actors = read_actors(run, run.query(QUERY_ACTOR, sorted(newest_id.values())))
+    save_actors(run, actors, "actors.safetensors")
+    return make_trained_agents(run, actors)
+
+
+def read_actors(run: RunContext, replies: Iterable[Message]) -> dict[int, Arrays]:
+    """Return the valid actors in replies to queries, by agent."""
     untrained = run.task.make_population(1).get_actor()
     layout, guard = Layout(untrained), Guard()
     guard.begin(layout, ACTOR, None)
     actors: dict[int, Arrays] = {}
-    for reply in run.query(QUERY_ACTOR, sorted(newest_id.values())):
+    for reply in replies:
         if reply.has_error():
             log(WARNING, "a node did not send its actor: %s", reply.error.reason)
             continue
@@ -62,3 +49,28 @@ def _received(run: RunContext, members: Members) -> dict[int, Arrays]:
         else:
             actors[run.agent_of[node_id]] = actor
     return actors
+
+
+def save_actors(run: RunContext, actors: Mapping[int, Arrays], name: str) -> None:
+    """Write actors as safetensors; each array is named by its node and its own name."""
+    run.out.write_arrays(
+        name,
+        {
+            f"{run.task.names[agent]}.{name}": array
+            for agent, actor in sorted(actors.items())
+            for name, array in actor.items()
+        },
+    )
+
+
+def make_trained_agents(run: RunContext, actors: Mapping[int, Arrays]) -> AgentStack | None:
+    """Make all agents with these actors; None, with a warning, if some are missing."""
+    agents = len(run.task.names)
+    if len(actors) < agents:
+        if actors:
+            log(WARNING, "%s of %s actors: no joint evaluation", len(actors), agents)
+        return None
+    population = run.task.make_population(agents)
+    for agent, actor in actors.items():
+        population.set_actor(actor, agent)
+    return population

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.checkpoints import require_own_checkpoints
 from fauno_flwr.federation.protocol import (
     AGENT,
     CONFIG,
@@ -21,6 +22,7 @@ from fauno_flwr.federation.protocol import (
     settings_record,
 )
 from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.results.journal import Journal
 from fauno_flwr.tasks.base import Task
 from strategies.clock import Clock
 from strategies.grid_protocols import all_node_ids, clock_of
@@ -44,6 +46,8 @@ class RunContext:
     ----------
     agent_of : dict of int to int
         Agent of each node id; filled by the handshake.
+    journal : Journal or None
+        Events beside the checkpoints.
     clock : Clock
         Clock of the grid, if it simulates time, or else :mod:`time`.
     stages : dict of str to float
@@ -63,6 +67,10 @@ class RunContext:
         self._settings = config.to_yaml()
         self.clock: Clock = clock_of(grid)
         self._started = self.clock.monotonic()
+        self.journal: Journal | None = None
+        if config.federation.checkpoints:
+            require_own_checkpoints(config)
+            self.journal = Journal(config.federation.checkpoints, out)
         self.agent_of: dict[int, int] = {}
         self.stages: dict[str, float] = {}
 
@@ -75,7 +83,9 @@ class RunContext:
 
     def write(self, event: dict[str, Any]) -> None:
         """Append an event to ``events.jsonl``."""
-        self.out.append("events.jsonl", event)
+        line = self.out.append("events.jsonl", event)
+        if self.journal is not None:
+            self.journal.append(line)
         if self._on_event is not None:
             self._on_event(event)
 

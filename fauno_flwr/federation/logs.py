@@ -2,10 +2,11 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flwr.common.logger import FLOWER_LOGGER
+from flwr.common.logger import FLOWER_LOGGER, update_console_handler
 
 from fauno_flwr.config.errors import ConfigError
 
@@ -23,6 +24,7 @@ def set_up_logging() -> None:
     requested = os.environ.get(SETTING, TEXT)
     if requested not in (TEXT, JSON):
         raise ConfigError(f"{SETTING} is {requested!r}: must be {TEXT} or {JSON}")
+    update_console_handler(colored=sys.stderr.isatty())
     if requested == TEXT:
         return
     from fauno_flwr.federation.json_logs import JsonLines
@@ -39,6 +41,7 @@ def set_up_logging() -> None:
 @contextmanager
 def quiet_flower(level: int = logging.WARNING) -> Iterator[None]:
     """Let Flower log nothing below `level` within a context."""
+    update_console_handler(colored=sys.stderr.isatty())
     before = FLOWER_LOGGER.level
     FLOWER_LOGGER.setLevel(level)
     try:

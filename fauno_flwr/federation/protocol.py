@@ -4,7 +4,8 @@ train          server: ``arrays`` (shared parameters), ``config`` (settings, ``s
                ``rollouts``); node: ``arrays`` (shared parameters after training, or their
                compressed difference to those received), ``metrics``. Nothing else of the agent
                travels.
-query          server: ``config``; node: ``node`` (its agent, the schema of its shared parameters).
+query          server: ``config``; node: ``node`` (its agent, the train messages that this agent
+               has answered, the schema of its shared parameters).
 query.actor    server: ``config``; node: ``actor``, unless its owner has set ``share-actor=false``.
 """
 
@@ -15,11 +16,11 @@ import numpy as np
 from flwr.app import ConfigRecord
 
 T = TypeVar("T", int, str, bytes)
-PROTOCOL = 1
+PROTOCOL = 2
 ARRAYS, CONFIG, METRICS, NODE, ACTOR = "arrays", "config", "metrics", "node", "actor"
 SETTINGS, PROTOCOL_KEY, ROUND = "settings", "protocol", "server-round"
 ROLLOUTS, TRAINING = "rollouts", "training"
-AGENT, NODES, CRITIC = "agent", "nodes", "critic"
+AGENT, NODES, CRITIC, MESSAGES = "agent", "nodes", "critic", "messages"
 TRAIN, QUERY, QUERY_ACTOR = "train", "query", "query.actor"
 
 
@@ -36,7 +37,9 @@ def settings_record(settings: str, training: str = "") -> ConfigRecord:
     return ConfigRecord({SETTINGS: settings, PROTOCOL_KEY: PROTOCOL, TRAINING: training})
 
 
-def node_record(agent: int, nodes: int, shared: Mapping[str, np.ndarray]) -> ConfigRecord:
+def node_record(
+    agent: int, nodes: int, shared: Mapping[str, np.ndarray], messages: int
+) -> ConfigRecord:
     """Make the record by which a node introduces itself in the handshake.
 
     Parameters
@@ -47,8 +50,10 @@ def node_record(agent: int, nodes: int, shared: Mapping[str, np.ndarray]) -> Con
         Number of nodes that the node knows of; 0 if it knows none.
     shared : mapping of str to array
         Its shared parameters, of which the record has the schema.
+    messages : int
+        Train messages of this training that its agent has answered; 0: the agent is new.
     """
-    return ConfigRecord({AGENT: agent, NODES: nodes, CRITIC: schema(shared)})
+    return ConfigRecord({AGENT: agent, NODES: nodes, CRITIC: schema(shared), MESSAGES: messages})
 
 
 def read(record: ConfigRecord, key: str, kind: type[T]) -> T:

@@ -10,11 +10,13 @@ from flwr.serverapp import Grid
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.collection import collect_actors
 from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.failures import sentence
 from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.summary import write_summary
 from fauno_flwr.federation.training import Training
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.results.state import FAILED, FINISHED, INTERRUPTED, State, end_event, write_process
 from fauno_flwr.tasks.base import Task
 
 
@@ -41,9 +43,42 @@ class Run:
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.context = RunContext(grid, config, task, out, on_event)
+        self._training: Training | None = None
 
     def execute(self) -> list[dict[str, Any]]:
-        """Execute all phases, write the results, and return the rows of the table."""
+        """Execute all phases, write the results, and return the rows of the table.
+
+        However it ends, the last event says so, and the newest critic is written.
+        """
+        write_process(self.context.out.path)
+        try:
+            rows = self._execute()
+        except BaseException as error:
+            state = FAILED if isinstance(error, Exception) else INTERRUPTED
+            self._end(State(state, sentence(error)))
+            self._keep_critic()
+            raise
+        self._end(State(FINISHED))
+        return rows
+
+    def keep_actors(self) -> int:
+        """Write the actors of a run that was interrupted; return the version of its critic.
+
+        On a grid whose nodes answer queries at once, as those of a co-simulation.
+        """
+        if self._training is None:
+            return 0
+        collect_actors(self.context, self._training.members)
+        return self._training.newest.versions
+
+    def _keep_critic(self) -> None:
+        if self._training is not None:
+            self.context.out.write_arrays("critic.safetensors", self._training.newest.shared)
+
+    def _end(self, state: State) -> None:
+        self.context.write(end_event(state))
+
+    def _execute(self) -> list[dict[str, Any]]:
         run = self.context
         config, task, out = run.config, run.task, run.out
         out.write_text("config.yaml", config.to_yaml())
@@ -52,7 +87,7 @@ class Run:
         run.stage("handshake")
         handshake(run)
         run.stage("training")
-        training = Training(run)
+        self._training = training = Training(run)
         trained = training.execute()
         out.write_arrays("critic.safetensors", trained.shared)
         population = None
@@ -61,7 +96,7 @@ class Run:
             population = collect_actors(run, training.members)
         run.stage("evaluating")
         rows = task.evaluate(population)
-        write_summary(run, rows, trained.versions)
+        write_summary(run, rows, trained)
         if rows:
             table = report.format_rows(rows, task.facts["rho"], config.evaluation.worlds)
             for line in table.splitlines():

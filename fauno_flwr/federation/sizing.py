@@ -58,6 +58,20 @@ class Sizer:
         """Return the rollouts requested with the last message of a node."""
         return self._requested.get(self.agent_of(node_id), self.training.rollouts)
 
+    def state(self) -> dict[str, list[tuple[int, float]]]:
+        """Return what has been learned of each agent."""
+        return {
+            "requested": list(self._requested.items()),
+            "next": list(self._next.items()),
+            "latency": list(self._latency.items()),
+            "timeouts": list(self._timeouts.items()),
+        }
+
+    def load(self, state: dict[str, list[tuple[int, Any]]]) -> None:
+        """Restore what :meth:`state` has returned."""
+        self._requested, self._next = dict(state["requested"]), dict(state["next"])
+        self._latency, self._timeouts = dict(state["latency"]), dict(state["timeouts"])
+
     def most_steps(self, node_id: int) -> int:
         """Return the largest number of decisions behind the reply to a node's last message."""
         return self.training.worlds * self.training.ticks * self.requested(node_id)

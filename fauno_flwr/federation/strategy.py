@@ -1,17 +1,22 @@
 """The strategy that the settings describe."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.checkpoints import make_checkpoints
+from fauno_flwr.federation.periodic import ActorGuard, EvaluatedAsync
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG
-from fauno_flwr.federation.sizing import SizedAsync, SizedGuard, Sizer
+from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.learning.metrics import STEPS
-from strategies import Checkpoints
+from strategies.checkpoint import Part
 
 
-def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync:
+def build_strategy(
+    config: RunConfig, sizer: Sizer, parts: Mapping[str, Part] | None = None, **wiring: Any
+) -> EvaluatedAsync:
     """Build the strategy of a run.
 
     Parameters
@@ -21,6 +26,8 @@ def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync
         and checkpoints.
     sizer : Sizer
         Number of rollouts and time-to-live of each message.
+    parts : mapping of str to Part, optional
+        What checkpoints hold beside the states of strategy and sizer.
     **wiring
         What connects the strategy to a run; further parameters of
         :class:`strategies.BufferedAsync`.
@@ -40,17 +47,14 @@ def build_strategy(config: RunConfig, sizer: Sizer, **wiring: Any) -> SizedAsync
         }
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    checkpoint = None
-    if federation.checkpoints:
-        checkpoint = Checkpoints(federation.checkpoints, resume=True)
-    return SizedAsync(
+    return EvaluatedAsync(
         sizer,
         federation.buffer_size,
         weighted_by_key=STEPS,
         arrayrecord_key=ARRAYS,
         configrecord_key=CONFIG,
-        guard=SizedGuard(sizer, federation.max_norm),
-        checkpoint=checkpoint,
+        guard=ActorGuard(sizer, federation.max_norm),
+        checkpoint=make_checkpoints(config, {"sizer": sizer, **(parts or {})}),
         refill=federation.refill,
         **chosen,
         **wiring,

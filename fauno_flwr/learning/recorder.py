@@ -1,12 +1,15 @@
 """The recorder: decisions of all agents of a world, taken agent by agent."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from fauno_flwr.learning.rollout import Weights, advance, make_rows, make_scratch
+from fauno_flwr.learning.rollout import Rows, Weights, advance, make_rows, make_scratch
 from fauno_flwr.learning.transitions import Decisions
 from sim_env.world import World
 
 CHUNK = 32  # ticks for which room is reserved at once
+PER_SLOT = ("destination", "legal")  # columns with a row for each slot, not for each decision
 
 
 class Recorder:
@@ -82,6 +85,23 @@ class Recorder:
         self._start[agent] = self._rows.used[0]
         self._rows.newest[:, agent] = -1
         self._forget()
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Return copies of the recorded decisions and of what else the recorder remembers."""
+        rows, slots = (int(count) for count in self._rows.used)
+        columns = {
+            name: (array if name in ("newest", "used") else array[:rows]).copy()
+            for name, array in self._rows._asdict().items()
+            if name not in PER_SLOT
+        }
+        columns |= {name: getattr(self._rows, name)[:slots].copy() for name in PER_SLOT}
+        return {**columns, "start": self._start.copy(), "forgotten": self.forgotten.copy()}
+
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Restore what :meth:`snapshot` has returned."""
+        columns = {name: array.copy() for name, array in snapshot.items()}
+        self._start, self.forgotten = columns.pop("start"), columns.pop("forgotten")
+        self._rows = Rows(**columns)
 
     def _forget_old(self) -> None:
         """Discard what is older than ``keep`` ticks: some agents' decisions may never be taken."""

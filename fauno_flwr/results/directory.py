@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +58,45 @@ class RunDirectory:
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
         """Write a JSON file; a number that is not finite becomes null."""
-        return self.write_text(name, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        return self.write_text(name, to_json(values))
 
-    def append(self, name: str, values: Mapping[str, Any]) -> None:
-        """Append one line to a JSON Lines file."""
+    def append(self, name: str, values: Mapping[str, Any]) -> str:
+        """Append one line to a JSON Lines file, and return it."""
+        line = json.dumps(_plain(values), allow_nan=False) + "\n"
         with (self.path / name).open("a") as file:
-            file.write(json.dumps(_plain(values), allow_nan=False) + "\n")
+            file.write(line)
+        return line
+
+    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> Path:
+        """Write a JSON Lines file atomically."""
+        text = (json.dumps(_plain(line), allow_nan=False) + "\n" for line in lines)
+        return self.write_text(name, "".join(text))
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
         """Write named arrays as safetensors."""
         path = self.path / "checkpoints" / name
+        path.parent.mkdir(exist_ok=True)
         save_file(dict(arrays), path)
         return path
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """Return values as JSON; a number that is not finite becomes null."""
+    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+
+
+def require_folder(setting: str, path: str) -> None:
+    """Make the folder of a setting, if it is set; ``ConfigError`` if it cannot be written."""
+    if not path:
+        return
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{setting} is {path!r}: cannot be written ({error.strerror}), must be a folder that "
+            f"can"
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> Path:

@@ -10,6 +10,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fauno_flwr.results.state import STATES, state_of
 from fauno_flwr.results.status import failures, newest_version, node_statistics, read_events
 
 PATH = "/metrics"
@@ -41,17 +42,24 @@ class RunCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; raise ``ConfigError`` if the folder holds no run."""
-        return metrics_of(read_events(self.path))
+        events = read_events(self.path)
+        return metrics_of(events, state_of(self.path, events).name)
 
 
-def metrics_of(events: list[dict[str, Any]]) -> Iterator[Metric]:
+def metrics_of(events: list[dict[str, Any]], state: str) -> Iterator[Metric]:
     """Yield the metrics of a run.
 
     Parameters
     ----------
     events : list of dict
         The lines of ``events.jsonl``.
+    state : str
+        One of :data:`fauno_flwr.results.state.STATES`.
     """
+    states = GaugeMetricFamily("fauno_run_state", "1 for the state of the run.", labels=["state"])
+    for name in STATES:
+        states.add_metric([name], float(name == state))
+    yield states
     statistics, version = node_statistics(events), newest_version(events)
     yield GaugeMetricFamily("fauno_version", "Newest version of the shared parameters.", version)
     nodes = len(statistics)

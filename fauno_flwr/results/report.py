@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +147,21 @@ def tables(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[dict[str, An
     policies : list of dict
         The rows without the differences.
     differences : list of dict
-        ``policy``, ``minus`` (the other policy), ``measure`` (``finished_ratio`` or
-        ``response_mean``), ``mean``, ``low`` and ``high``.
+        Of each pair once, with the sign of :func:`format_table`: ``policy``, ``other``, ``measure``
+        (``finished_ratio`` or ``response_mean``), ``policy_minus_other`` (mean over worlds),
+        ``low`` and ``high``.
     """
     policies = [{key: value for key, value in row.items() if key != "minus"} for row in rows]
     differences = [
-        {"policy": row["policy"], "minus": other, "measure": measure, **found}
-        for row in rows
-        for other, measures in row["minus"].items()
+        {
+            "policy": row["policy"],
+            "other": other,
+            "measure": measure,
+            "policy_minus_other": found["mean"],
+            "low": found["low"],
+            "high": found["high"],
+        }
+        for row, other, measures in _pairs(rows)
         for measure, found in measures.items()
     ]
     return policies, differences
@@ -171,23 +178,35 @@ def _flat(row: Row, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, str, Mapping[str, Any]]]:
+    """Yield a row, another policy and the row's differences to it, each pair once.
+
+    FAuNO - any other policy; of two others, the later one in the table - the earlier one.
+    """
+    place = {row["policy"]: number for number, row in enumerate(rows)}
+    for number, row in enumerate(rows):
+        for other, measures in row["minus"].items():
+            if row["policy"] == FAUNO or (other != FAUNO and place[other] < number):
+                yield row, other, measures
+
+
 def _differences(rows: Sequence[Row]) -> list[str]:
     """Format paired differences: FAuNO - baselines, or the other policies - the first one."""
-    ours = [row for row in rows if row["policy"] == FAUNO]
+    ours = any(row["policy"] == FAUNO for row in rows)
     lines = []
-    for row in ours or rows[1:]:
-        for other, minus in row["minus"].items():
-            finished, response = minus["finished_ratio"], minus["response_mean"]
-            values = (*finished.values(), *response.values())
-            if not (ours or other == rows[0]["policy"]) or not all(map(_is_number, values)):
-                continue
-            lines.append(
-                f"{title(row['policy'])} - {title(other)}: finished "
-                f"{100 * finished['mean']:+.2f} [{100 * finished['low']:+.2f}, "
-                f"{100 * finished['high']:+.2f}] points, response {response['mean']:+.2f} "
-                f"[{response['low']:+.2f}, {response['high']:+.2f}] s"
-            )
-    return lines
+    for row, other, minus in _pairs(rows):
+        finished, response = minus["finished_ratio"], minus["response_mean"]
+        shown = row["policy"] == FAUNO if ours else other == rows[0]["policy"]
+        if not shown or not all(map(_is_number, (*finished.values(), *response.values()))):
+            continue
+        lines.append(
+            f"{title(row['policy'])} - {title(other)}: finished "
+            f"{100 * finished['mean']:+.2f} [{100 * finished['low']:+.2f}, "
+            f"{100 * finished['high']:+.2f}] points, response {response['mean']:+.2f} "
+            f"[{response['low']:+.2f}, {response['high']:+.2f}] s"
+        )
+    head = "differences, the first policy - the second, paired by world, with 95 % intervals:"
+    return [head, *lines] if lines else []
 
 
 def _losses(rows: Sequence[Row]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.results.directory import read_lines
+from fauno_flwr.results.state import State
 from strategies.flower_internals import ErrorCode
 
 ERRORS = {
@@ -26,7 +27,12 @@ COLUMNS = (
     ("errors", "errors"),
     ("rejected", "rejections"),
 )
-COUNTS = {"dispatch": "dispatches", "reply": "replies", "error": "errors"}
+COUNTS = {
+    "dispatch": "dispatches",
+    "reply": "replies",
+    "error": "errors",
+    "reject": "rejections",
+}
 BYTES = {"dispatch": "bytes_to_node", "reply": "bytes_from_node"}
 Events = Sequence[dict[str, Any]]
 
@@ -58,7 +64,8 @@ def node_statistics(events: Events) -> dict[str, dict[str, float]]:
                 staleness[name].append(tau)
         elif "name" in event:
             node = statistics[event["name"]]
-            node[COUNTS.get(kind, "rejections")] += 1
+            if kind in COUNTS:
+                node[COUNTS[kind]] += 1
             if kind in BYTES:
                 node[BYTES[kind]] += event.get("bytes", 0)
             if kind == "reply":
@@ -91,8 +98,28 @@ def newest_version(events: Events) -> int:
     return versions[-1] if versions else 0
 
 
-def format_status(events: Events, versions: int) -> str:
-    """Format stage, version, a line per node, and the reasons of failures.
+def newest_stage(events: Events) -> str:
+    """Return the stage that a run has entered last."""
+    stages = [event["stage"] for event in events if event["event"] == "stage"]
+    return str(stages[-1]) if stages else "starting"
+
+
+def summarise_status(events: Events, versions: int, state: State) -> dict[str, Any]:
+    """Return what :func:`format_status` formats, as JSON can hold it; parameters as there."""
+    return {
+        "state": state.name,
+        "reason": state.reason,
+        "stage": newest_stage(events),
+        "version": newest_version(events),
+        "versions": versions,
+        "nodes": node_statistics(events),
+        "failures": failures(events),
+        "refused": [event for event in events if event["event"] == "refused"],
+    }
+
+
+def format_status(events: Events, versions: int, state: State) -> str:
+    """Format state, stage, version, a line per node, and the reasons of failures.
 
     Parameters
     ----------
@@ -100,10 +127,9 @@ def format_status(events: Events, versions: int) -> str:
         The lines of ``events.jsonl``.
     versions : int
         That the run is to make.
+    state : State
     """
-    stages = [event["stage"] for event in events if event["event"] == "stage"]
-    stage = stages[-1] if stages else "starting"
-    lines = [f"{stage}, version {newest_version(events)}/{versions}"]
+    lines = [str(state), f"{newest_stage(events)}, version {newest_version(events)}/{versions}"]
     statistics = node_statistics(events)
     ids: dict[str, set[int]] = defaultdict(set)
     last: dict[str, str] = {}
@@ -114,6 +140,11 @@ def format_status(events: Events, versions: int) -> str:
             last[event["name"]] = event["event"]
             if "reason" in event:
                 reasons[event["name"]] = str(event["reason"])
+    lines += [
+        f"node {event['node']} does not take part: {event['reason']}"
+        for event in events
+        if event["event"] == "refused"
+    ]
     width = max(map(len, (*statistics, "node")))
     head = "".join(f"{title:>11}" for title, _ in COLUMNS)
     lines.append(f"{'node':<{width}}{head}{'ids':>5}  last")

@@ -64,5 +64,14 @@ class Task(Protocol):
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
         """Return the rows of the table: the agents, if there are any, and their baselines."""
 
+    def validate(self, population: AgentStack) -> dict[str, float]:
+        """Evaluate the agents during training, in worlds that the final evaluation does not use.
+
+        Returns
+        -------
+        dict of str to float
+            ``finished_ratio`` and ``response`` in seconds, or ``return``.
+        """
+
     def describe(self) -> str:
         """Describe the task in a few words."""

@@ -15,7 +15,7 @@ from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
 from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.envs.single import EdgeVectorEnv
-from sim_env.evaluation import run_policies
+from sim_env.evaluation import interval, run_policies, run_policy
 from sim_env.scenario import Scenario
 
 
@@ -65,6 +65,21 @@ class EdgeTask:
             warmup=evaluation.warmup,
             window=evaluation.window,
         )
+
+    def validate(self, population: AgentStack) -> dict[str, float]:
+        """Return finished ratio and mean response of the agents on the validation seeds."""
+        evaluation = self.config.evaluation
+        metrics = run_policy(
+            self.scenario,
+            population.policy(self.scenario.agent_of_node, evaluation.greedy),
+            evaluation.validation_seeds,
+            warmup=evaluation.warmup,
+            window=evaluation.window,
+        )
+        return {
+            "finished_ratio": interval(metrics.finished_ratio).mean,
+            "response": interval(metrics.mean_response).mean,
+        }
 
     def describe(self) -> str:
         """Return the offered load."""

@@ -4,7 +4,7 @@ The networks are the padded ones without destinations: an MLP of the observation
 legal actions, which an environment may return as ``info["action_mask"]``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,6 +27,10 @@ from sim_env.evaluation import interval
 LARGEST_OBSERVATION, MOST_ACTIONS = 4096, 1024
 MASK = "action_mask"
 RANDOM = "random"
+
+
+class BadEnvironmentError(ValueError):
+    """An environment has returned what cannot be learned from; the text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +130,25 @@ class GymTask:
             the initial states, averaged over the agents. ``by_node`` of FAuNO has the mean return
             of each agent.
         """
-        evaluation, rows = self.config.evaluation, []
+        seeds, rows = self.config.evaluation.seeds, []
         if population is not None:
-            policy = population.policy(greedy=evaluation.greedy)
-            played = np.array([self._play(policy, agent) for agent in range(population.agents)])
+            played = self._play_all(population, seeds)
             row = self._row(FAUNO, played)
             means = played[:, :, 0].mean(axis=1).tolist()
             rows.append({**row, "by_node": dict(zip(self.names, means, strict=True))})
-        rows.append(self._row(RANDOM, np.array([self._play(None, 0)])))
+        rows.append(self._row(RANDOM, np.array([self._play(None, 0, seeds)])))
         return rows
+
+    def validate(self, population: AgentStack) -> dict[str, float]:
+        """Return the mean return of the agents from the initial states of the validation seeds."""
+        played = self._play_all(population, self.config.evaluation.validation_seeds)
+        return {"return": float(played[:, :, 0].mean())}
+
+    def _play_all(self, population: AgentStack, seeds: Iterable[int]) -> np.ndarray:
+        """Return total reward and length of the episodes of all agents, shape (A, S, 2)."""
+        policy = population.policy(greedy=self.config.evaluation.greedy)
+        agents = range(population.agents)
+        return np.array([self._play(policy, agent, seeds) for agent in agents])
 
     def _row(self, name: str, played: np.ndarray) -> dict[str, Any]:
         totals, lengths = played.mean(axis=0).T
@@ -145,10 +159,12 @@ class GymTask:
             "length": asdict(interval(lengths)),
         }
 
-    def _play(self, policy: ActorPolicy | None, agent: int) -> list[tuple[float, int]]:
-        """Return total reward and length of an episode from every initial state."""
+    def _play(
+        self, policy: ActorPolicy | None, agent: int, seeds: Iterable[int]
+    ) -> list[tuple[float, int]]:
+        """Return total reward and length of an episode from the initial state of every seed."""
         played = []
-        for seed in self.config.evaluation.seeds:
+        for seed in seeds:
             rng = np.random.default_rng([seed, agent])
             running = RunningEnv(make_env(self.env_id), seed)
             length = 0
@@ -198,13 +214,16 @@ class RunningEnv:
 
     def _observe(self, observation: Any, info: Mapping[str, Any], ended: bool = False) -> None:
         self.observation = np.asarray(observation, np.float32).ravel()
+        name = self.env.spec.id if self.env.spec is not None else str(self.env)
         if not np.isfinite(self.observation).all():
-            raise ValueError(f"an observation of {self.env} is not finite: {shown(observation)}")
+            raise BadEnvironmentError(
+                f"an observation of {name} is not finite: {shown(observation)}"
+            )
         count = int(self.env.action_space.n)  # type: ignore[attr-defined]
         mask = np.asarray(info.get(MASK, np.ones(count)), bool)
         if mask.shape != (count,) or not (mask.any() or ended):
-            raise ValueError(
-                f"{MASK} of {self.env} is {shown(info.get(MASK))}: must be {count} values, one at "
+            raise BadEnvironmentError(
+                f"{MASK} of {name} is {shown(info.get(MASK))}: must be {count} values, one at "
                 f"least of them true"
             )
         self.mask = mask

@@ -17,6 +17,7 @@ def transfer(
     seed: int,
     *,
     keep_own: bool = True,
+    any_role: bool = False,
 ) -> list[Arrays]:
     """Give each agent of a network the actor of its own name, or of a node with its role.
 
@@ -33,6 +34,8 @@ def transfer(
     keep_own : bool, default True
         Whether a node of the target that was trained too, in the same role, keeps its own actor.
         Otherwise all actors are drawn.
+    any_role : bool, default False
+        Whether a node whose role was not trained gets the actor of any trained node.
 
     Returns
     -------
@@ -42,18 +45,20 @@ def transfer(
     Raises
     ------
     ValueError
-        If no trained node has a role of the target.
+        If no trained node has a role of the target, unless `any_role`.
     """
     rng, topology = np.random.default_rng(seed), target.topology
     found = []
     for node in target.agents:
         name, role = topology.names[node], topology.roles[node]
         candidates = [trained for trained in actors if role_of.get(trained) == role]
+        if not candidates and any_role:
+            candidates = list(actors)
         if not candidates:
             roles = sorted({role_of[trained] for trained in actors if trained in role_of})
             raise ValueError(
                 f"role of {name} is {role!r}: must be a role of a trained node "
-                f"({', '.join(roles) or 'there is none'})"
+                f"({', '.join(roles) or 'there is none'}), or any_role"
             )
         own = keep_own and name in candidates
         chosen = name if own else candidates[int(rng.choice(len(candidates)))]

@@ -6,6 +6,7 @@ the sources instead.
 """
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -14,13 +15,40 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import caching
+from numba.core import caching, event
 
+LOGGER = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]  # sim_env
 # IEEE arithmetic. No compiled function creates an array, so none needs reference counts; counting
 # those of a NamedTuple of arrays at every call would take five times as long as the tick itself.
 OPTIONS: Any = {"error_model": "numpy", "_nrt": False}
 UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+class CompilationLog(event.Listener):
+    """Log each kernel that is compiled because the cache lacks it.
+
+    numba broadcasts its event after it has looked into the cache. Kernels and parts that are
+    compiled for another kernel are not logged apart.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+
+    def on_start(self, event: event.Event) -> None:
+        """Log a kernel of this package's, level INFO."""
+        function = event.data["dispatcher"].py_func
+        if self._depth == 0 and function in KERNELS:
+            LOGGER.info("compiling %s.%s", function.__module__, function.__name__)
+        self._depth += 1
+
+    def on_end(self, event: event.Event) -> None:
+        """Leave the kernel."""
+        self._depth -= 1
+
+
+KERNELS: set[Callable[..., Any]] = set()
+event.register("numba:compile", CompilationLog())  # type: ignore[no-untyped-call]
 
 
 def cache_root() -> Path:
@@ -77,6 +105,7 @@ class ContentLocator(caching.UserProvidedCacheLocator):
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` with numba and cache the result on disk."""
+    KERNELS.add(function)
     settings: Any = numba.config
     before = settings.CACHE_LOCATOR_CLASSES
     settings.CACHE_LOCATOR_CLASSES = f"{__name__}.{ContentLocator.__name__}"

@@ -3,11 +3,12 @@
 An encoding turns each decision into a row of features of the node and its task (``local``) and a
 row for each of its slots (``destinations``); spaces and networks take their widths from it. An
 encoding of your own is an :class:`Encoding` at an import path; :data:`OBSERVATIONS` holds the
-built-in ones, which compiled rollouts call by number (:func:`encode`).
+built-in ones. Compiled rollouts call those of :data:`COMPILED` by number (:func:`encode`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def encode_paper(local, destination, mask, out_local, out_destination):
 
 @part
 def encode(number, local, destination, mask, out_local, out_destination):
-    """Encode with entry `number` of :data:`OBSERVATIONS`, inside compiled code."""
+    """Encode with entry `number` of :data:`COMPILED`, inside compiled code."""
     if number == 0:
         encode_full(local, destination, mask, out_local, out_destination)
     else:
@@ -129,7 +130,7 @@ class Encoding:
     delay : int, optional
         Index of the feature of a slot that is log1p(expected delay in ticks) / 4, if there is one.
     name : str
-        Import path of an encoding that is not built in; set by :func:`find_encoding`.
+        Name of an encoding that is not in :data:`COMPILED`; set by :func:`find_encoding`.
     """
 
     local: int
@@ -174,10 +175,11 @@ class Encoding:
         out_destination = np.zeros((rows, slots, self.destinations), np.float32)
         self.encode(local, destination, mask, out_local, out_destination)
         if self.name:
-            self._check(out_local, out_destination, mask)
+            self.check(out_local, out_destination, mask)
         return out_local, out_destination
 
-    def _check(self, local: np.ndarray, destination: np.ndarray, mask: np.ndarray) -> None:
+    def check(self, local: np.ndarray, destination: np.ndarray, mask: np.ndarray) -> None:
+        """Raise ``ValueError`` for impossible features; parameters as :meth:`features` returns."""
         where = f"observation {self.name!r}"
         if not (np.isfinite(local).all() and np.isfinite(destination).all()):
             raise ValueError(f"{where} gave features that are not finite: must be finite numbers")
@@ -187,12 +189,17 @@ class Encoding:
             raise ValueError(f"{where} gave features of slots that the mask excludes: must be 0")
 
 
-OBSERVATIONS = {
-    "full": Encoding(12, 10, encode_full, delay=7),
-    "paper": Encoding(7, 3, encode_paper),
-}
-"""The built-in observations by name."""
+COMPILED = (Encoding(12, 10, encode_full, delay=7), Encoding(7, 3, encode_paper))
+"""The encodings that :func:`encode` calls, in the order of their numbers."""
+OBSERVATIONS = dict(zip(("full", "paper"), COMPILED, strict=True))
+"""The built-in observations by name; an encoding without a number is called from Python."""
 GROUP = "fauno.observations"  # of entry points
+GUARD = 4096  # numbers on either side of an array that an encoding is tried on
+
+
+def number_of(encoding: Encoding) -> int:
+    """Return the number of an encoding in compiled code; -1 if it has none."""
+    return next((n for n, each in enumerate(COMPILED) if each is encoding), -1)
 
 
 def require_observation(name: str) -> None:
@@ -212,10 +219,49 @@ def find_encoding(name: str) -> Encoding:
     Raises
     ------
     ValueError
-        If there is none, or it is not an :class:`Encoding`.
+        If there is none, it is not an :class:`Encoding`, or its widths are wrong.
     """
     found = plugins.find("observation", name, OBSERVATIONS, GROUP)
-    if name in OBSERVATIONS:
-        return OBSERVATIONS[name]
     require_kind(f"observation {name!r}", found, Encoding, "an Encoding")
-    return replace(found, name=name)
+    if number_of(found) >= 0:
+        return found
+    own = replace(found, name=name)
+    require_widths(own)
+    return own
+
+
+def require_widths(encoding: Encoding) -> None:
+    """Raise ``ValueError`` for an encoding that writes outside of its features, or cannot be used.
+
+    A compiled function does not check its indices: what it writes elsewhere corrupts the memory of
+    the process. So it is tried on two decisions whose arrays lie within larger ones.
+    """
+    local, destination = (
+        _within((2, NUM_LOCAL), float)[1],
+        _within((2, 2, NUM_DESTINATION), float)[1],
+    )
+    local[:], destination[:] = 1.0, 1.0
+    destination[:, :, CAPACITY], destination[:, :, SPEED] = 10.0, REFERENCE_SPEED
+    mask = _within((2, 2), bool)[1]
+    mask[:] = [[True, False], [True, True]]
+    outer_local, out_local = _within((2, encoding.local), np.float32)
+    outer_destination, out_destination = _within((2, 2, encoding.destinations), np.float32)
+    out_local[:], out_destination[:] = 0.0, 0.0
+    arguments = local, destination, mask, out_local, out_destination
+    plugins.call("observation", encoding.name, encoding.encode, *arguments)
+    for setting, outer in (("local", outer_local), ("destinations", outer_destination)):
+        width = getattr(encoding, setting)
+        beyond = np.flatnonzero(~np.isnan(outer[-GUARD:]))
+        if len(beyond) or not np.isnan(outer[:GUARD]).all():
+            filled = f"{width + beyond[-1] + 1} features" if len(beyond) else "features before 0"
+            raise ValueError(
+                f"observation is {encoding.name!r}: its function fills {filled} where "
+                f"Encoding.{setting} is {width}: must be as many"
+            )
+    encoding.check(out_local, out_destination, mask)
+
+
+def _within(shape: tuple[int, ...], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return an array of NaN (False, if bool), and one of `shape` inside it."""
+    outer = np.full(int(np.prod(shape)) + 2 * GUARD, 0 if dtype is bool else np.nan, dtype)
+    return outer, np.ndarray(shape, dtype, outer.data, GUARD * outer.itemsize)

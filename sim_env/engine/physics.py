@@ -1,8 +1,17 @@
 """The physics of a world, as plain values: time, links, queues, and the fate of late tasks."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from sim_env.errors import require_choice, require_kind, require_number, require_whole
+from sim_env.errors import (
+    Use,
+    require_choice,
+    require_effect,
+    require_kind,
+    require_number,
+    require_whole,
+    with_kind,
+)
 
 LINK_CHOICES = {
     "link": ("wireless", "fixed"),
@@ -96,12 +105,14 @@ class PhysicsSpec:
     link : str
         ``wireless``: Shannon capacity under free-space path loss, by distance. ``fixed``: the
         same rate and latency for all links, others for those of a server.
-    bandwidth, power, frequency : float
-        Of ``wireless`` links: Hz, dBm, Hz.
-    rate, latency : float
-        Of ``fixed`` links: bits per second, seconds.
-    server_rate, server_latency : float
-        The same for ``fixed`` links of a server.
+    bandwidth, frequency : float
+        Bandwidth and carrier frequency of ``wireless`` links, in Hz.
+    power : float
+        Transmission power of ``wireless`` links, in dBm.
+    rate, server_rate : float
+        Bits per second of ``fixed`` links, and of those of a server.
+    latency, server_latency : float
+        Seconds of latency of ``fixed`` links, and of those of a server.
     latency_unit : str
         ``tick``: whole ticks, rounded up; ``second``: whole seconds, rounded to nearest, as in the
         original simulator. At least one tick either way.
@@ -117,6 +128,15 @@ class PhysicsSpec:
     quirks : Quirks
         Further deviations of the original simulator.
     """
+
+    uses: ClassVar[dict[str, Use]] = {
+        **dict.fromkeys(
+            ("bandwidth", "power", "frequency", "noise_bandwidth"), with_kind("link", "wireless")
+        ),
+        **dict.fromkeys(
+            ("rate", "latency", "server_rate", "server_latency"), with_kind("link", "fixed")
+        ),
+    }
 
     tick: float = 0.1
     link: str = "wireless"
@@ -145,6 +165,7 @@ class PhysicsSpec:
         for name in ("latency", "server_latency"):
             require_number(f"physics.{name}", getattr(self, name), at_least=0)
         require_kind("physics.quirks", self.quirks, Quirks, "Quirks")
+        require_effect("physics.", self, self.uses)
         if self.quirks.tick_order == "random" and self.information_delay == 0:
             raise ValueError(
                 "physics.information_delay is 0: must be at least 1 with quirks.tick_order random"

@@ -10,14 +10,14 @@ one of the second kind a name, a column of ``State.ends`` and a line in :func:`c
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from sim_env import plugins
 from sim_env.engine.compilation import part
 from sim_env.engine.features import BACK, CAPACITY, EXECUTE, QUEUE, SEND, SPEED, WAIT
-from sim_env.errors import require_number
+from sim_env.errors import Use, require_effect, require_number, with_kind
 
 REWARDS = ("delay", "peersimgym_dense", "sparse", "outcome")
 """Names of the built-in rewards: see :class:`RewardSpec`."""
@@ -53,6 +53,16 @@ class RewardSpec:
         Earned by an agent in a tick in which it has nothing to decide.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        "utility": with_kind("kind", *REWARDS),
+        "scale": with_kind("kind", "delay"),
+        "delay_cap": with_kind("kind", "delay"),
+        "overload_weight": with_kind("kind", "delay", "peersimgym_dense"),
+        **dict.fromkeys(
+            ("queue_cap", "exec_cap", "comm_cap"), with_kind("kind", "peersimgym_dense")
+        ),
+    }
+
     kind: str = "delay"
     utility: float = 1.0
     scale: float = 10.0
@@ -71,6 +81,7 @@ class RewardSpec:
             require_number(f"reward.{name}", getattr(self, name), above=0)
         for name in ("overload_weight", "queue_cap", "exec_cap", "comm_cap"):
             require_number(f"reward.{name}", getattr(self, name), at_least=0)
+        require_effect("reward.", self, self.uses)
 
 
 class Reward(NamedTuple):

@@ -3,11 +3,19 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_kind, require_number, shown
+from sim_env.errors import (
+    Use,
+    require_choice,
+    require_effect,
+    require_kind,
+    require_number,
+    shown,
+)
 from sim_env.network.topology import Topology
 
 NEVER = 2**31 - 1
@@ -53,6 +61,10 @@ class DynamicsSpec:
         Mean time to repair in seconds, exponentially distributed.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        f"{each}_mttr": Use(f"{each}_mttf", lambda mttf: mttf > 0) for each in ("node", "link")
+    }
+
     nodes: dict[str, list[Outage]] = field(default_factory=dict)
     links: dict[str, list[Outage]] = field(default_factory=dict)
     node_mttf: float = 0.0
@@ -67,6 +79,7 @@ class DynamicsSpec:
             require_number(f"dynamics.{name}", getattr(self, name), above=0)
         _require_outages("dynamics.nodes", "rpi_3", self.nodes)
         _require_outages("dynamics.links", "rpi_3/nuc_0", self.links)
+        require_effect("dynamics.", self, self.uses)
 
 
 def _require_outages(key: str, example: str, outages: object) -> None:
@@ -167,6 +180,21 @@ class Outages:
             self._down[key] = before - 1 if change.up else before + 1
             if (before == 0) != (self._down[key] == 0):
                 yield change
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the changes to come and the random streams, as JSON can hold them."""
+        return {
+            "heap": [[astuple(change), random] for change, random in self._heap],
+            "down": [[list(key), count] for key, count in self._down.items()],
+            "rngs": [rng.bit_generator.state for rng in self._rngs],
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Restore what :meth:`snapshot` has returned."""
+        self._heap = [(Change(*values), random) for values, random in snapshot["heap"]]
+        self._down = Counter({tuple(key): count for key, count in snapshot["down"]})
+        for rng, state in zip(self._rngs, snapshot["rngs"], strict=True):
+            rng.bit_generator.state = state
 
     def _scheduled(self, topology: Topology) -> Iterator[tuple[str, int, Outage]]:
         """Yield kind, index and span of every scheduled outage."""

@@ -7,12 +7,20 @@ is a function at an import path.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from sim_env import plugins
-from sim_env.errors import require_number, require_path, require_whole, shown
+from sim_env.errors import (
+    Use,
+    require_effect,
+    require_number,
+    require_path,
+    require_whole,
+    shown,
+    without_kind,
+)
 from sim_env.memory import require_memory
 from sim_env.network import generators
 from sim_env.network.conversion import from_networkx
@@ -30,6 +38,10 @@ __all__ = [
     "read_ether_json",
     "read_topology",
 ]
+
+
+ETHER, FILE = "ether", "file"
+FLAT = ("random", "grid", "ring", "full", "bridged")
 
 
 @dataclass
@@ -55,13 +67,21 @@ class TopologySpec:
     radius : float
         Reach of a node of a ``random`` network, in metres.
     path : str
-        Of the ``file``; absolute if several processes read it.
+        Path of the ``file``; absolute if several processes read it.
     memory_per_task : float
         Bytes of memory that one queued task takes: capacity = round(memory / this). With a
         ``file`` of the plain format, which states capacities, it must keep its default.
     seed : int
         Seed of the positions and of the order of the tiers.
     """
+
+    uses: ClassVar[dict[str, Use]] = {
+        "clusters": without_kind("kind", *FLAT, FILE),
+        "nodes": without_kind("kind", ETHER, FILE),
+        "radius": without_kind("kind", ETHER, "grid", "ring", "full", "bridged", FILE),
+        "path": without_kind("kind", ETHER, *FLAT),
+        "seed": without_kind("kind", FILE),
+    }
 
     kind: str = "ether"
     clusters: int = 2
@@ -78,8 +98,9 @@ class TopologySpec:
         require_number("topology.radius", self.radius, above=0)
         require_number("topology.memory_per_task", self.memory_per_task, above=0)
         require_whole("topology.seed", self.seed, at_least=0)
-        if self.kind == "file":
+        if self.path or self.kind == FILE:
             require_path("topology.path", self.path)
+        require_effect("topology.", self, self.uses)
 
 
 class Size(NamedTuple):

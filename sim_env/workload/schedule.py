@@ -3,10 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 
-from sim_env.errors import require_choice, require_kind, require_number, require_whole
+from sim_env.errors import (
+    Use,
+    require_choice,
+    require_effect,
+    require_kind,
+    require_number,
+    require_whole,
+    with_kind,
+)
 
 # A slot that begins this fraction of itself after a tick counts as begun: 3 * 0.1 s is 0.3 s.
 ROUNDING = 1e-9
@@ -55,6 +64,15 @@ class Schedule:
         Seed of ``uniform``.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        "low": with_kind("kind", "linear", "zigzag", "uniform"),
+        "high": with_kind("kind", "linear", "zigzag", "uniform"),
+        "step": with_kind("kind", "linear", "zigzag"),
+        "slot": with_kind("kind", "linear", "zigzag", "uniform"),
+        "steps": with_kind("kind", "steps"),
+        "seed": with_kind("kind", "uniform"),
+    }
+
     kind: str = "constant"
     low: float = 1.0
     high: float = 10.0
@@ -71,6 +89,7 @@ class Schedule:
         require_number("workload.schedule.slot", self.slot, at_least=SHORTEST_SLOT)
         require_whole("workload.schedule.seed", self.seed, at_least=0)
         require_steps(self.steps, at_least_one=self.kind == "steps")
+        require_effect("workload.schedule.", self, self.uses)
 
     @property
     def highest(self) -> float:

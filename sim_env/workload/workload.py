@@ -4,11 +4,20 @@ import fnmatch
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from sim_env import plugins
-from sim_env.errors import require_kind, require_number, require_path, shown
+from sim_env.errors import (
+    Use,
+    require_effect,
+    require_kind,
+    require_number,
+    require_path,
+    shown,
+    without_kind,
+)
 from sim_env.network.graph import Topology
 from sim_env.network.plain import require_node
 from sim_env.tables import read_table
@@ -50,10 +59,10 @@ class WorkloadSpec:
         as ``my_module:jobs``, or an entry point of ``fauno.workloads``: a function of this
         WorkloadSpec that returns a :class:`JobTable`.
     path : str
-        Of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute if several processes
-        read it.
+        Path of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute if several
+        processes read it.
     types : list of TaskType
-        Of ``types``.
+        Task types of ``types``.
     work_scale : float
         The instructions of every job are multiplied by this. (The paper's Alibaba jobs have a
         tenth of the trace's; ``alibaba`` is fitted to those.)
@@ -74,6 +83,11 @@ class WorkloadSpec:
         none.
     """
 
+    uses: ClassVar[dict[str, Use]] = {
+        "path": without_kind("jobs", "alibaba", "light", "types"),
+        "types": without_kind("jobs", "alibaba", "light", "file"),
+    }
+
     jobs: str = "alibaba"
     path: str = ""
     types: list[TaskType] = field(default_factory=list)
@@ -87,7 +101,7 @@ class WorkloadSpec:
 
     def __post_init__(self) -> None:
         plugins.require_name("workload.jobs", self.jobs, JOB_TABLES, GROUP)
-        if self.jobs == "file":
+        if self.path or self.jobs == "file":
             require_path("workload.path", self.path)
         require_kind("workload.types", self.types, Sequence, "a list of task types")
         if self.jobs == "types" and not self.types:
@@ -122,6 +136,7 @@ class WorkloadSpec:
             at_least=self.deadline_min,
             at_most=LONGEST_DEADLINE,
         )
+        require_effect("workload.", self, self.uses)
 
 
 def build_jobs(spec: WorkloadSpec) -> JobTable:

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.failures import RunFailedError
 from fauno_flwr.federation.protocol import (
     ACTOR,
     ARRAYS,
@@ -28,9 +30,10 @@ from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.results.directory import RunDirectory, read_lines
+from fauno_flwr.results.state import FAILED, state_of
 from fauno_flwr.tasks.edge import EdgeTask
 from strategies.arrays import Layout, to_arrays, to_record
-from strategies.grids import InMemoryGrid
+from strategies.grids import GridAround, InMemoryGrid
 
 TINY = [
     "topology=ether1",
@@ -179,8 +182,9 @@ def test_a_node_that_is_no_agent_says_so(
     message = Message(RecordDict({CONFIG: settings_record(config.to_yaml())}), 1000, QUERY, ttl=60)
     context = grid.contexts[1000]
     change(grid)
-    with pytest.raises(ValueError, match=sentence):
-        client_app.app(message, context)
+    reply = client_app.app(message, context)
+    assert reply.has_error()
+    assert sentence in reply.error.reason
 
 
 def test_another_protocol_is_refused(grid: InMemoryGrid, config: RunConfig) -> None:
@@ -272,8 +276,62 @@ def test_a_node_that_never_answers_does_not_end_the_run(config: RunConfig, tmp_p
 def test_a_run_in_which_every_training_fails_is_a_failure(config: RunConfig, tmp_path) -> None:
     short = load_config("ether2", [*TINY, "federation.timeout=30"])
     grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise" if k else None)
-    with pytest.raises(RuntimeError, match=r"no version was made .* scripted fault"):
+    with pytest.raises(
+        RunFailedError, match=r"all 6 nodes .* 3 messages in a row; rpi_0: scripted"
+    ):
         run(grid, short, tmp_path / "run")
+    events = read_lines(tmp_path / "run" / "events.jsonl")
+    assert events[-1]["event"] == "end"
+    assert state_of(tmp_path / "run", events).name == FAILED
+    assert state_of(tmp_path / "run", events).reason.endswith("rpi_0: scripted fault")
+
+
+def test_a_run_whose_nodes_all_fail_later_on_keeps_its_critic(config: RunConfig, tmp_path) -> None:
+    grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise" if k > 1 else None)
+    with pytest.raises(RunFailedError, match="all 6 nodes"):
+        run(grid, config, tmp_path / "run")
+    assert 600 < grid.clock.monotonic() < 1200
+    untrained = Population(1, config.agent, config.seed).get_critic()
+    kept = load_file(tmp_path / "run" / "checkpoints" / "critic.safetensors")
+    assert any((kept[name] != untrained[name]).any() for name in untrained)
+
+
+def test_a_run_without_a_version_in_time_is_a_failure(grid: InMemoryGrid, tmp_path) -> None:
+    hasty = load_config("ether2", [*TINY, "federation.timeout=0.001"])
+    with pytest.raises(RunFailedError, match=r"no version was made in federation.timeout = 0.001"):
+        run(grid, hasty, tmp_path / "run")
+
+
+def test_a_run_ends_at_once_if_all_nodes_answer_the_handshake_with_an_error(tmp_path) -> None:
+    patient = load_config("ether2", [*TINY, "federation.wait_for_nodes=3000"])
+    grid = InMemoryGrid(client_app.app, AGENTS, faults=lambda i, k: "raise")
+    with pytest.raises(RunFailedError, match=r"all 6 nodes answer with an error; node .* scripted"):
+        run(grid, patient, tmp_path / "run")
+    assert grid.clock.monotonic() < 10
+    events = read_lines(tmp_path / "run" / "events.jsonl")
+    assert [each["event"] for each in events] == ["stage", "refused", "end"]
+
+
+def test_a_run_for_which_too_few_nodes_come_has_failed(tmp_path) -> None:
+    incomplete = InMemoryGrid(client_app.app, AGENTS, presence={2: [(1e6, 1e9)]})
+    with pytest.raises(ConfigError, match="5 of 6 SuperNodes answered within"):
+        run(incomplete, load_config("ether2", TINY), tmp_path / "run")
+    events = read_lines(tmp_path / "run" / "events.jsonl")
+    assert state_of(tmp_path / "run", events).name == FAILED
+    assert "5 of 6 SuperNodes answered" in events[-1]["reason"]
+
+
+def test_a_node_answers_an_exception_with_one_line_and_logs_its_traceback(
+    grid: InMemoryGrid, config: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    def unplugged(*_: object) -> None:
+        raise RuntimeError("sensor 7\nis unplugged")
+
+    message = train_message(grid, config, 0, 0)
+    monkeypatch.setattr(client_app, "read_message", unplugged)
+    reply = ask(grid, message)
+    assert reply.error.reason == "RuntimeError: sensor 7 is unplugged"
+    assert "in unplugged" in caplog.text
 
 
 def test_a_node_that_refuses_at_first_is_asked_again(config: RunConfig, tmp_path) -> None:
@@ -361,5 +419,62 @@ def test_a_training_goes_on_from_its_checkpoints(tmp_path) -> None:
     out = run(InMemoryGrid(client_app.app, AGENTS), longer, tmp_path / "second")
     events = read_lines(out.path / "events.jsonl")
     assert [e["version"] for e in events if e["event"] == "resume"] == [4]
-    assert [e["version"] for e in events if e["event"] == "flush"] == [5, 6]
+    assert [e["version"] for e in events if e["event"] == "flush"] == [1, 2, 3, 4, 5, 6]
     assert [line["version"] for line in read_lines(out.path / "metrics.jsonl")] == list(range(1, 7))
+
+
+class Engine(GridAround):
+    """Forgets its nodes and their messages, as Flower does when a run has ended.
+
+    Parameters
+    ----------
+    state_dir : Path, optional
+        Set by the owner of the nodes.
+    """
+
+    def __init__(self, state_dir: Path | None = None) -> None:
+        super().__init__(InMemoryGrid(client_app.app, AGENTS))
+        self.clock = self.grid.clock
+        for node, context in enumerate(self.grid.contexts.values()):
+            if state_dir is not None:
+                context.node_config["state-dir"] = str(state_dir / f"node-{node}")
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self.grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.grid.pull_messages(message_ids)
+
+
+def test_agents_that_their_nodes_have_saved_resume(tmp_path: Path) -> None:
+    own, state_dir = f"federation.checkpoints={tmp_path / 'server'}", tmp_path / "nodes"
+    settings = load_config("ether2", [*TINY, own])
+    run(Engine(state_dir), settings, tmp_path / "first")
+    resumed = run(Engine(state_dir), settings, tmp_path / "second")
+    for name in ("actors", "critic"):
+        first, second = (
+            (tmp_path / folder / "checkpoints" / f"{name}.safetensors").read_bytes()
+            for folder in ("first", "second")
+        )
+        assert first == second
+    longer = load_config("ether2", [*TINY, own, "federation.versions=6"])
+    resumed = run(Engine(state_dir), longer, tmp_path / "third")
+    replies = [e for e in read_lines(resumed.path / "events.jsonl") if e["event"] == "reply"]
+    for name in {reply["name"] for reply in replies}:
+        counted = [int(e["metrics"]["messages"]) for e in replies if e["name"] == name]
+        assert counted == sorted(set(counted))
+
+
+def test_a_training_whose_agents_are_lost_is_not_resumed_with_new_ones(tmp_path: Path) -> None:
+    own = f"federation.checkpoints={tmp_path / 'server'}"
+    settings = load_config("ether2", [*TINY, own])
+    run(Engine(), settings, tmp_path / "first")
+    with pytest.raises(ConfigError, match=r"6 of 6 agents are lost \(.*state-dir") as error:
+        run(Engine(), settings, tmp_path / "second")
+    assert "\n" not in str(error.value)
+    replaced = [*TINY, own, "federation.versions=5", "federation.replace_lost_agents=true"]
+    out = run(Engine(), load_config("ether2", replaced), tmp_path / "third")
+    assert (out.path / "summary.json").exists()

@@ -9,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from pettingzoo.test import parallel_api_test
 
+from sim_env.engine.features import NUM_DESTINATION, NUM_LOCAL
 from sim_env.engine.physics import PhysicsSpec, Quirks
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.parallel import EdgeParallelEnv
@@ -179,10 +180,13 @@ def test_environments_with_rules_of_ones_own_pass_the_checkers() -> None:
     ],
 )
 def test_impossible_features_get_one_sentence(name: str, sentence: str) -> None:
-    env = EdgeVectorEnv(scenario(observation=f"{own.PATH}:{name}"), 0, 8, horizon=1000)
-    env.reset(seed=0)
+    """When the scenario is compiled, and whenever they occur later."""
     with pytest.raises(ValueError, match=f"observation '{own.PATH}:{name}' {sentence}"):
-        all(env.step(np.zeros(8, int)) for _ in range(100))
+        scenario(observation=f"{own.PATH}:{name}")
+    wrong = replace(getattr(own, name), name=name)
+    mask = np.array([[True, False]])
+    with pytest.raises(ValueError, match=f"observation '{name}' {sentence}"):
+        wrong.features(np.ones((1, NUM_LOCAL)), np.ones((1, 2, NUM_DESTINATION)), mask)
 
 
 # ---- topologies and workloads ------------------------------------------------------------------

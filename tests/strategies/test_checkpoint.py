@@ -180,7 +180,7 @@ def damage(path: Path, how: str) -> None:
     elif how == "foreign":
         save_file({"w": np.zeros(3)}, path)
     elif how == "other schema version":
-        path.write_bytes(data.replace(b'"schema_version":"3"', b'"schema_version":"9"'))
+        path.write_bytes(data.replace(b'"schema_version":"4"', b'"schema_version":"9"'))
     elif how == "other model":
         path.write_bytes(data.replace(b"float64(3,)", b"float64(4,)"))
 
@@ -192,7 +192,7 @@ def damage(path: Path, how: str) -> None:
         ("empty", "version-000000011.safetensors cannot be read"),
         ("flipped", "version-000000011.safetensors is damaged: its checksum is wrong"),
         ("foreign", "version-000000011.safetensors was not written by"),
-        ("other schema version", "has schema version 9: must be 3"),
+        ("other schema version", "has schema version 9: must be 4"),
         ("other model", "is of another model"),
     ],
 )
@@ -289,3 +289,51 @@ def test_files_are_safetensors_with_plain_json(folder: Path) -> None:
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]
     assert json.loads(metadata["state"])["version"] == 11
+
+
+class Counter:
+    """A part of one's own."""
+
+    def __init__(self) -> None:
+        self.versions = 0
+
+    def state(self) -> int:
+        """Return the count."""
+        return self.versions
+
+    def load(self, state: int) -> None:
+        """Restore the count."""
+        self.versions = state
+
+
+def with_parts(folder: Path, counter: Counter, versions: int, **about: Any) -> Result:
+    def count(*_: object) -> None:
+        counter.versions += 1
+
+    strategy = BufferedAsync(
+        2,
+        on_version=count,
+        checkpoint=Checkpoints(folder, resume=True, about=about, parts={"counter": counter}),
+    )
+    grid = InMemoryGrid(walking_app(), 3)
+    return strategy.start(grid, to_record({"w": np.zeros(3)}), num_rounds=versions)
+
+
+def test_parts_of_ones_own_are_restored(tmp_path: Path) -> None:
+    with_parts(tmp_path, Counter(), 4)
+    resumed = Counter()
+    with_parts(tmp_path, resumed, 7)
+    assert resumed.versions == 7
+
+
+def test_a_run_with_other_settings_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+    with_parts(tmp_path, Counter(), 2, data="a", sizes=(1, 2), seed=1)
+    with_parts(tmp_path, Counter(), 3, data="a", sizes=[1, 2], seed=1)
+    with pytest.raises(ValueError, match=r"other settings: data is 'b', there 'a'; seed is None"):
+        with_parts(tmp_path, Counter(), 4, data="b", sizes=(1, 2))
+
+
+def test_checkpoints_without_settings_are_not_taken_for_ones_own(tmp_path: Path) -> None:
+    with_parts(tmp_path, Counter(), 2)
+    with pytest.raises(ValueError, match="other settings: data is 'a', there None"):
+        with_parts(tmp_path, Counter(), 4, data="a")

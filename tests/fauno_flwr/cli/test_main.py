@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fauno_flwr.cli import prepare
+from fauno_flwr.cli.compilation import LINE
 from fauno_flwr.cli.flower_run import keep_log
 from fauno_flwr.cli.main import app
 from fauno_flwr.cli.progress import EventFile, Progress
+from fauno_flwr.learning import kernels
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
 
@@ -27,6 +29,7 @@ def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
     out = tmp_path / "c"
     done = fauno(*("compare", "--policies", "lq,sed", "--seeds", "3", "--out", str(out)), *short)
     assert done.returncode == 0, done.stderr
+    assert done.stderr in ("", f"{LINE}\n")
     assert "LeastQueue" in done.stdout
     assert "ShortestExpectedDelay" in done.stdout
     assert "rho = 0.411" in done.stdout
@@ -48,9 +51,9 @@ def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
         differences = list(csv.DictReader(file))
     minus = written["table"][1]["minus"]["lq"]["response_mean"]
     found = [
-        [float(row[end]) for end in ("mean", "low", "high")]
+        [float(row[end]) for end in ("policy_minus_other", "low", "high")]
         for row in differences
-        if (row["policy"], row["minus"], row["measure"]) == ("sed", "lq", "response_mean")
+        if (row["policy"], row["other"], row["measure"]) == ("sed", "lq", "response_mean")
     ]
     assert found == [[minus["mean"], minus["low"], minus["high"]]]
 
@@ -78,6 +81,7 @@ def test_version_is_that_of_the_package() -> None:
         (["compare", "workload.jobs=file", "workload.path=/none.csv"], "cannot be read"),
         (["compare", "--conf", "nowhere"], "conf is 'nowhere'"),
         (["compare", "--policies", ""], "policies is '': must be one of"),
+        (["world", "serve", "--out", "/"], "out is '/': is a folder, must be a file"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
@@ -102,6 +106,30 @@ def test_progress_reads_complete_lines_only(tmp_path: Path) -> None:
         progress.update(event)
     assert "1/6 nodes have replied, version 3/40, 0 s left" in progress.text()
     assert list(events.new()) == []
+
+
+def test_progress_prints_the_first_failure_of_each_kind_with_the_node(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = Progress(3, 40)
+    progress({"event": "stage", "stage": "training"})
+    for name, reason in [("a", "sensor 7 fails"), ("b", "sensor 12 fails"), ("b", "no disk")]:
+        progress({"event": "error", "name": name, "node": 1, "reason": reason})
+    progress({"event": "refused", "node": 5, "reason": "another version"})
+    progress({"event": "end", "state": "failed", "reason": "no node succeeds"})
+    assert progress.failed == "no node succeeds"
+    assert [line for line in capsys.readouterr().err.splitlines() if "training" not in line] == [
+        "a: sensor 7 fails",
+        "b: no disk",
+        "node 5: another version",
+    ]
+
+
+def test_the_seconds_left_are_never_negative() -> None:
+    progress = Progress(3, 2)
+    progress({"event": "stage", "stage": "training"})
+    progress({"event": "flush", "version": 3})
+    assert progress.text().endswith("version 3/2, 0 s left")
 
 
 def test_progress_prints_each_stage_at_once_and_versions_now_and_then(
@@ -135,17 +163,35 @@ def test_the_log_of_a_run_that_failed_before_its_results_is_kept(
     assert keep_log(tmp_path / "run", "why").read_text() == "why"
 
 
+def test_one_line_says_that_kernels_are_compiled(capsys: pytest.CaptureFixture) -> None:
+    CliRunner().invoke(app, ["peersimgym"])  # any command
+    CliRunner().invoke(app, ["peersimgym"])
+    logger = logging.getLogger("sim_env.engine.compilation")
+    logger.info("compiling tick")
+    logger.info("compiling roll")
+    assert capsys.readouterr().err.splitlines() == [LINE]
+
+
 def test_prepare_compiles_the_kernels_of_every_kind_of_scenario(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The plain ones; with ``--all`` also those of the quirks, and of a reward in Python."""
     prepared = []
-    monkeypatch.setattr(prepare, "compile_kernels", prepared.append)
+
+    def compile_kernels(config, scenario, report) -> None:
+        prepared.append(scenario)
+        for part in kernels.PARTS:
+            report(part)
+
+    monkeypatch.setattr(kernels, "compile_kernels", compile_kernels)
     for arguments, count in (["prepare"], 1), (["prepare", "--all"], 3):
         prepared.clear()
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0
-        assert done.output.startswith("compiled kernels are in ")
+        assert done.stdout.startswith("compiled kernels are in ")
         assert len(prepared) == count
+        steps = [line.partition(" ")[0] for line in done.stderr.splitlines()[1:]]
+        total = count * len(kernels.PARTS)
+        assert steps == [f"{step}/{total}" for step in range(1, total + 1)]
     assert [scenario.net.events for scenario in prepared] == [False, True, False]
     assert [scenario.is_compiled for scenario in prepared] == [True, True, False]

@@ -118,7 +118,7 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
         ("ether2", ["federation.bufer_size=3"], "did you mean federation.buffer_size?"),
         ("ether2", ["federation.buffer_size=20"], "is 20: must be at most 19"),
         ("ether2", ["federation.buffer_size=2.5"], "is 2.5: must be a whole number"),
-        ("ether2", ["agent.hidden=abc"], "agent.hidden: Value 'abc'"),
+        ("ether2", ["agent.hidden=abc"], "agent.hidden is 'abc': must be a whole number"),
         ("ether2", ["training.peers=lqq"], "training.peers is 'lqq'"),
         ("ether2", ["evaluation.policies=[lq,best]"], "evaluation.policies is 'best'"),
         ("ether2", ["topology=ether9"], "topology is 'ether9': must be one of"),
@@ -159,12 +159,12 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
         (
             "ether2",
             ["cosim.slowdown='rpi_3 10'"],
-            "cosim.slowdown is rpi_3 10: must be of the form {rpi_3: 10, nuc_0: 2}",
+            "cosim.slowdown is 'rpi_3 10': must be of the form {rpi_3: 10, nuc_0: 2}",
         ),
         (
             "ether2",
             ["dynamics.nodes='rpi_3 20-60'"],
-            "dynamics.nodes is rpi_3 20-60: must be of the form {rpi_3: [{down: 20, up: 60}]",
+            "dynamics.nodes is 'rpi_3 20-60': must be of the form {rpi_3: [{down: 20, up: 60}]",
         ),
         (
             "ether2",
@@ -174,7 +174,7 @@ def test_the_presets_have_the_stated_load(name: str) -> None:
         (
             "ether2",
             ["workload.schedule.steps=1-100"],
-            "workload.schedule.steps is 1-100: must be of the form [{multiplier: 1, seconds: 100}",
+            "workload.schedule.steps is '1-100': must be of the form [{multiplier: 1, seconds: 10",
         ),
         ("ether2", ["world.heuristic=my_module:Rule"], "world.heuristic is 'my_module:Rule'"),
         (

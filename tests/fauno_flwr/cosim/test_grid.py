@@ -41,7 +41,7 @@ class Trained:
     """A training and what it has left behind."""
 
     def __init__(self, path: Path, *overrides: str) -> None:
-        self.config = settings(*overrides)
+        self.path, self.config = path, settings(*overrides)
         scenario = self.config.build_scenario()
         self.grid = CosimGrid(self.config, scenario)
         self.rows = Run(

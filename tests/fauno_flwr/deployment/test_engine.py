@@ -96,8 +96,9 @@ def test_a_signal_while_stopping_does_not_stop_the_stopping() -> None:
     script = """
 import os, psutil, signal, subprocess, sys, threading
 from fauno_flwr.deployment import engine as launcher
-from fauno_flwr.cli.flower_run import stop_on_signals
-stop_on_signals()
+from fauno_flwr.cli.signals import unwinding
+stopping = unwinding()
+stopping.__enter__()
 engine = launcher.Engine()
 engine.__enter__()
 code = "import signal, time; signal.signal(15, 1); print('up', flush=True); time.sleep(99)"

@@ -20,7 +20,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.logs import SETTING, set_up_logging
+from fauno_flwr.results.directory import read_lines
 from fauno_flwr.results.prometheus import make_metrics_server, make_registry
+from fauno_flwr.results.state import (
+    FAILED,
+    FINISHED,
+    GONE,
+    INTERRUPTED,
+    RUNNING,
+    STATES,
+    UNKNOWN,
+    State,
+    append_end,
+    state_of,
+    write_process,
+)
 from fauno_flwr.results.status import failures, format_status
 from tests.fauno_flwr.cli.test_main import fauno
 
@@ -37,6 +51,7 @@ EVENTS = [
     {"event": "flush", "t": 4.0, "version": 1, "nodes": [1], "names": ["a"], "staleness": [0]},
 ]
 TYPES = {
+    "fauno_run_state": "gauge",
     "fauno_version": "gauge",
     "fauno_nodes": "gauge",
     "fauno_node_dispatches": "counter",
@@ -60,9 +75,45 @@ def out(tmp_path: Path) -> Path:
 
 def test_failures_are_counted_by_node_and_reason() -> None:
     assert failures(EVENTS) == {'b"\\': {"finite": 2, "message-unavailable": 1}}
-    text = format_status(EVENTS, 5)
-    assert text.startswith("training, version 1/5\n")
+    text = format_status(EVENTS, 5, State(FAILED, "too few nodes"))
+    assert text.startswith("failed: too few nodes\ntraining, version 1/5\n")
     assert "2 x finite, 1 x message-unavailable; the last: time is over" in text
+
+
+def test_a_run_is_running_as_long_as_its_process_then_gone(out: Path) -> None:
+    program = (
+        "import pathlib, sys, time; from fauno_flwr.results.state import write_process;"
+        "write_process(pathlib.Path(sys.argv[1])); print(flush=True); time.sleep(600)"
+    )
+    arguments = [sys.executable, "-c", program, str(out)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert state_of(out, EVENTS) == State(RUNNING)
+        process.kill()
+    assert state_of(out, EVENTS).name == GONE
+    values = json.loads((out / "process.json").read_text())
+    own = {**values, "pid": os.getpid()}  # a process that has got the number of the run's
+    (out / "process.json").write_text(json.dumps(own))
+    assert state_of(out, EVENTS).name == GONE
+    (out / "process.json").write_text(json.dumps({**own, "host": "another"}))
+    assert state_of(out, EVENTS).name == UNKNOWN
+
+
+def test_what_a_run_says_about_its_end_is_its_state(out: Path) -> None:
+    write_process(out)
+    path = out / "events.jsonl"
+    with path.open("a") as file:
+        file.write('{"event": "err')  # killed in the course of a line
+    append_end(out, State(INTERRUPTED, "SIGINT"))
+    done = fauno("status", str(out), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    values = json.loads(done.stdout)
+    assert (values["state"], values["reason"]) == (INTERRUPTED, "SIGINT")
+    assert (values["stage"], values["version"]) == ("training", 1)
+    append_end(out, State(FINISHED))
+    append_end(out, State(INTERRUPTED, "SIGINT"))  # too late
+    assert state_of(out, read_lines(path)) == State(FINISHED)
 
 
 def exported(out: Path) -> str:
@@ -84,7 +135,9 @@ def test_metrics_have_their_names_types_and_labels(out: Path) -> None:
     assert samples["fauno_node_latency_seconds_mean", "a"] == 2.0
     assert samples["fauno_node_failures_total", 'b"\\', "finite"] == 2
     assert 'fauno_node_failures_total{node="b\\"\\\\",reason="finite"} 2.0\n' in exported(out)
-    assert len(samples) == 2 + 7 * 2 + 2
+    assert len(samples) == len(STATES) + 2 + 7 * 2 + 2
+    assert samples["fauno_run_state", UNKNOWN] == 1  # there is no process.json
+    assert sum(samples["fauno_run_state", name] for name in STATES) == 1
 
 
 def test_metrics_are_served_from_what_the_run_has_written(out: Path) -> None:

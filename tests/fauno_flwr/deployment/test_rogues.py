@@ -7,6 +7,7 @@ import pytest
 
 from fauno_flwr.deployment.engine import stage_app
 from fauno_flwr.deployment.local import Deployment, Service
+from fauno_flwr.results.state import FINISHED, State
 from fauno_flwr.results.status import format_status
 from tests.fauno_flwr.deployment.conftest import Started, names_of
 from tests.fauno_flwr.deployment.wrong_clock import WrongClock
@@ -116,7 +117,7 @@ def test_a_run_with_rogue_nodes_completes_and_reports_them(
     for name in rogue:
         if rogue[name] == "actor":
             assert f"the actor of {name} is left out" in said
-    text = format_status(run.events(), 8)
+    text = format_status(run.events(), 8, State(FINISHED))
     for name, reasons in counted.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"{name}: ")]
         assert all(reason in line for reason in reasons)

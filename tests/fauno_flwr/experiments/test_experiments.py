@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,11 +31,11 @@ from fauno_flwr.experiments.report import write
 from fauno_flwr.experiments.runner import (
     CellsFailedError,
     Outcome,
+    RayPool,
     Results,
     compute,
     in_process,
     stored,
-    through_ray,
 )
 from fauno_flwr.experiments.summary import differences, summarise
 
@@ -145,9 +146,9 @@ def test_a_killed_experiment_resumes(done, tmp_path: Path) -> None:
     found = compute(made, Results(tmp_path), lives, lines.append)
     assert computed == [cell.key for cell in made[3:]]
     assert found == done[1]
-    assert lines[0] == "3 of 5 cells are there"
-    assert "4/5 cells" in lines[1]
-    assert "left" in lines[1]
+    assert re.fullmatch(r"5 cells: 3 kept, 2 to compute, [\d:]+( to [\d:]+)? left", lines[0])
+    assert re.match(r"4/5 cells, [\d:]+( to [\d:]+)? left; done: ", lines[1])
+    assert lines[2].startswith("5/5 cells; done: ")
 
 
 def test_more_seeds_compute_only_the_missing_cells(done) -> None:
@@ -266,6 +267,10 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     assert "must be one of baseline, buffer" in said("bufer", "--out", str(tmp_path / "a"))
     (tmp_path / "file").write_text("")
     assert "is not empty" in said("buffer", "--out", str(tmp_path))
+    new = str(tmp_path / "new")
+    assert "did you mean fauno" in said("baseline", "--methods", "funo", "--out", new)
+    assert "holds no cells" in said("buffer", "--tables-only", "--out", new)
+    assert not Path(new).exists()
 
 
 @pytest.mark.slow
@@ -273,7 +278,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cells_go_through_ray(done) -> None:
     made = cells(TINY, True, 1)
-    found = list(through_ray(None)(made[:2]))
+    found = list(RayPool(None)(made[:2]))
     assert {cell.key for cell, _ in found} == {cell.key for cell in made[:2]}
     for cell, outcome in found:
         first = next(each for each in done[1] if each["key"] == cell.key)
@@ -284,4 +289,4 @@ def test_cells_go_through_ray(done) -> None:
 
 def test_an_address_without_a_cluster_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match="must be that of a Ray cluster"):
-        list(through_ray("127.0.0.1:1")(cells(TINY, True, 1)))
+        list(RayPool("127.0.0.1:1")(cells(TINY, True, 1)))

@@ -8,7 +8,7 @@ import pytest
 
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import _plain
-from sim_env.evaluation import run_policies
+from sim_env.evaluation import run_policies, run_policy, summarise
 from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import load_scenario
 
@@ -56,15 +56,42 @@ def test_tables_are_flat_and_leave_out_what_is_not_finite() -> None:
     span = {"mean": 1.0, "low": float("-inf"), "high": float("nan")}
     rows = [
         {"policy": "lq", "ratio": span, "served_by": [1, 2], "minus": {"sed": {"ratio": span}}},
-        {"policy": "sed", "ratio": span, "served_by": [3], "minus": {}},
+        {"policy": "sed", "ratio": span, "served_by": [3], "minus": {"lq": {"ratio": span}}},
     ]
     policies, differences = report.tables(rows)
     assert report.to_csv(policies) == (
         "policy,ratio.mean,ratio.low,ratio.high\nlq,1.0,,\nsed,1.0,,\n"
     )
     assert report.to_csv(differences) == (
-        "policy,minus,measure,mean,low,high\nlq,sed,ratio,1.0,,\n"
+        "policy,other,measure,policy_minus_other,low,high\nsed,lq,ratio,1.0,,\n"
     )
+
+
+@pytest.mark.parametrize("names", [["lq", "sed", "local"], ["sed", "fauno", "lq"]])
+def test_the_differences_of_the_file_have_the_sign_of_the_printed_ones(names: list[str]) -> None:
+    results = {
+        name: run_policy(
+            load_scenario("ether2"), POLICIES.get(name, POLICIES["threshold"]), [0, 1], window=300
+        )
+        for name in names
+    }
+    rows = summarise(results, baselines=names)
+    _, differences = report.tables(rows)
+    pairs = [frozenset((d["policy"], d["other"])) for d in differences[::2]]
+    assert len(pairs) == len(set(pairs)) == 3
+    mean = {row["policy"]: row["finished_ratio"]["mean"] for row in rows}
+    printed = report.format_table(rows, 0.41, 2)
+    head = "differences, the first policy - the second"
+    assert printed.count(" - ") == 1 + printed.partition(head)[2].count("points") == 3
+    for each in differences[::2]:
+        assert each["measure"] == "finished_ratio"
+        difference = each["policy_minus_other"]
+        assert difference == pytest.approx(mean[each["policy"]] - mean[each["other"]])
+        other_way = f"{report.title(each['other'])} - {report.title(each['policy'])}: finished"
+        assert other_way not in printed
+        line = f"{report.title(each['policy'])} - {report.title(each['other'])}: finished "
+        if line in printed:
+            assert printed.partition(line)[2].startswith(f"{100 * difference:+.2f} ")
 
 
 def test_nothing_finished_is_a_dash() -> None:

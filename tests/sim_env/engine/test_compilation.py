@@ -1,5 +1,7 @@
 """The stamp of the kernel cache."""
 
+import logging
+import logging.handlers
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,25 @@ def test_a_source_of_a_sub_folder_changes_the_stamp(
     else:
         inner.with_name("tick.py").write_text("")
     assert stamp() != before
+
+
+def double(x: float) -> float:
+    return 2 * x
+
+
+def test_a_kernel_is_logged_when_it_is_compiled_not_when_the_cache_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    handler = logging.handlers.BufferingHandler(100)
+    monkeypatch.setattr(compilation.LOGGER, "handlers", [handler])
+    monkeypatch.setattr(compilation.LOGGER, "level", logging.INFO)
+    inner = compilation.compiled(double)
+
+    def outer(x: float) -> float:
+        return float(inner(x) + 1)
+
+    assert compilation.compiled(outer)(3.0) == 7.0
+    assert [record.getMessage() for record in handler.buffer] == [f"compiling {__name__}.outer"]
+    assert compilation.compiled(double)(3.0) == 6.0
+    assert len(handler.buffer) == 1

@@ -1,7 +1,5 @@
 """Encodings by name, and that every environment follows them."""
 
-import dataclasses
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from pettingzoo.test import parallel_api_test
 from sim_env.engine import features
 from sim_env.engine.features import OBSERVATIONS
 from sim_env.engine.observation import empty_observation
-from sim_env.engine.reward import REWARDS
+from sim_env.engine.reward import REWARDS, RewardSpec
 from sim_env.envs.parallel import EdgeParallelEnv
 from sim_env.envs.single import EdgeEnv
 from sim_env.scenario import SCENARIOS, Scenario, ScenarioSpec
@@ -22,7 +20,8 @@ def scenario_of(observation: str, reward: str = "delay", name: str = "balanced")
     """Compile a registered scenario with another observation and reward."""
     spec = SCENARIOS[name]()
     spec.observation = observation
-    spec.reward = dataclasses.replace(spec.reward, kind=reward)
+    if reward != spec.reward.kind:
+        spec.reward = RewardSpec(reward)
     return Scenario(spec)
 
 

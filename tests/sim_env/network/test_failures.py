@@ -138,10 +138,14 @@ def test_random_failures_depend_on_the_seed_of_their_world_only() -> None:
     assert {kind for _, kind, *_ in alone} == {"node", "link"}
 
 
-@pytest.mark.parametrize("kind", ["ring", "ether"])
-def test_arrivals_are_the_same_under_failures_whatever_the_policy(kind: str) -> None:
+@pytest.mark.parametrize(
+    "topology", [TopologySpec(kind="ring", nodes=6), TopologySpec()], ids=["ring", "ether"]
+)
+def test_arrivals_are_the_same_under_failures_whatever_the_policy(
+    topology: TopologySpec,
+) -> None:
     spec = ScenarioSpec(
-        topology=TopologySpec(kind=kind, nodes=6),
+        topology=topology,
         dynamics=DynamicsSpec(node_mttf=60.0, node_mttr=10.0, link_mttf=60.0),
     )
     scenario = Scenario(spec)

@@ -49,7 +49,10 @@ def counts(topology: Topology) -> tuple[int, int, int]:
 def test_every_network_is_connected_symmetric_and_repeatable(
     kind: str, clusters: int, nodes: int, seed: int
 ) -> None:
-    spec = TopologySpec(kind=kind, clusters=clusters, nodes=nodes, radius=75.0, seed=seed)
+    sizes = {"clusters": clusters} if kind == "ether" else {"nodes": nodes}
+    spec = TopologySpec(kind=kind, **sizes, seed=seed)
+    if kind == "random":
+        spec.radius = 75.0
     topology, again = build_topology(spec), build_topology(spec)
     graph = topology.to_networkx()
     assert nx.is_connected(graph)
@@ -104,7 +107,8 @@ def test_random_links_are_those_within_the_radius() -> None:
 @pytest.mark.parametrize("kind", FLAT)
 @pytest.mark.parametrize(("nodes", "nucs"), [(10, 5), (20, 5), (40, 5), (80, 10), (4, 2)])
 def test_flat_networks_have_the_tiers_of_peersimgym(kind: str, nodes: int, nucs: int) -> None:
-    topology = build_topology(TopologySpec(kind=kind, nodes=nodes, radius=80.0))
+    reach = {"radius": 80.0} if kind == "random" else {}
+    topology = build_topology(TopologySpec(kind=kind, nodes=nodes, **reach))
     tiers = list(zip(topology.speed, topology.capacity, strict=True))
     third = round((nodes - nucs) / 3)
     assert tiers.count((14800e4, 215)) == nucs
@@ -353,7 +357,8 @@ def test_a_random_network_in_parts_names_the_radius() -> None:
 
 @pytest.mark.parametrize("kind", ["ether", "full", "bridged"])
 def test_networks_survive_the_journey_as_a_graph(kind: str) -> None:
-    topology = build_topology(TopologySpec(kind=kind, nodes=12))
+    nodes = {} if kind == "ether" else {"nodes": 12}
+    topology = build_topology(TopologySpec(kind=kind, **nodes))
     back = from_networkx(topology.to_networkx())
     for field in Topology.__dataclass_fields__:
         np.testing.assert_array_equal(

@@ -508,8 +508,9 @@ def test_highest_is_the_largest_multiplier() -> None:
 def test_multipliers_from_a_later_tick_on_are_a_part_of_all(
     kind: str, start: int, ticks: int
 ) -> None:
-    steps = [Step(1, 3), Step(2, 9), Step(0.5, 1)]
-    schedule = Schedule(kind, low=1, high=4, slot=0.7, steps=steps)
+    steps = {"steps": [Step(1, 3), Step(2, 9), Step(0.5, 1)]}
+    slots = {"low": 1.0, "high": 4.0, "slot": 0.7}
+    schedule = Schedule(kind, **{"constant": {}, "steps": steps}.get(kind, slots))
     whole = multipliers(schedule, start + ticks, 0.1)
     assert multipliers(schedule, ticks, 0.1, start).tolist() == whole[start:].tolist()
 

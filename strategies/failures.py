@@ -1,0 +1,46 @@
+"""What a failure of a node says, and the end of a training in which every node fails."""
+
+import re
+from collections.abc import Mapping
+
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+WRAPPED = re.compile(r"<class '(?P<type>[^']*)'>:<'(?P<text>.*)'>", re.DOTALL)  # by Flower
+FORWARDED = re.compile(r"^[\w.]*ClientAppException: ")  # by Flower's simulation engine
+LONGEST = 500  # characters
+
+
+def readable(reason: object) -> str:
+    """Return the reason of an error reply as one line.
+
+    Flower wraps an exception as ``<class 'KeyError'>:<'text'>``; in its simulation the text is a
+    traceback by Ray, whose last line is the exception.
+    """
+    text = ANSI.sub("", str(reason)).strip()
+    wrapped = WRAPPED.fullmatch(text)
+    if wrapped is not None:
+        text = wrapped["text"].strip()
+        if not wrapped["type"].startswith("ray.") and "ClientAppException" not in wrapped["type"]:
+            text = f"{wrapped['type'].rpartition('.')[2]}: {text}"
+        elif "\n" in text:
+            text = text.splitlines()[-1]
+    return FORWARDED.sub("", " ".join(text.split()))[:LONGEST]
+
+
+class TrainingFailedError(RuntimeError):
+    """No node succeeds: every one that takes part has failed its last messages.
+
+    Parameters
+    ----------
+    failures : int
+        Messages in a row that each node has failed, at least.
+    reasons : mapping of int to str
+        The last failure of each node, by node id.
+    """
+
+    def __init__(self, failures: int, reasons: Mapping[int, str]) -> None:
+        self.failures, self.reasons = failures, dict(reasons)
+        node_id, reason = next(iter(self.reasons.items()))
+        super().__init__(
+            f"all {len(self.reasons)} nodes have failed {failures} messages in a row; "
+            f"node {node_id}: {reason}"
+        )

@@ -1,0 +1,81 @@
+"""Every setting has an effect on the world or on the run, or is refused."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fauno_flwr.config.loading import load_config
+from fauno_flwr.config.settings import RunConfig
+from sim_env.engine.reward import REWARDS
+from sim_env.envs.single import EdgeVectorEnv
+from sim_env.network.topology import KINDS
+from sim_env.scenario import ScenarioSpec
+from sim_env.workload.schedule import SLOTS, multipliers
+from sim_env.workload.workload import JOB_TABLES
+from tests.fauno_flwr.config.effects import as_bytes, leaves, require_effect, write_files
+from tests.sim_env import own
+
+WORLD = [item.name for item in fields(ScenarioSpec)]
+# What a choice needs besides its name.
+NEEDS = {
+    "topology.kind=file": ["topology.path=a.json"],
+    "workload.jobs=file": ["workload.path=a.csv"],
+    "workload.jobs=types": ["workload.types=[{instructions: 1e6}]"],
+    "workload.schedule.kind=steps": ["workload.schedule.steps=[{multiplier: 2, seconds: 1}]"],
+}
+BASES = [
+    [],
+    *([f"topology.kind={kind}"] for kind in (*KINDS, f"{own.PATH}:star")),
+    *([f"workload.jobs={jobs}"] for jobs in (*JOB_TABLES, f"{own.PATH}:equal_jobs")),
+    *([f"workload.schedule.kind={kind}"] for kind in (*SLOTS, "steps")),
+    *([f"reward.kind={kind}"] for kind in (*REWARDS, f"{own.PATH}:delay")),
+    *([f"physics.link={link}"] for link in ("wireless", "fixed")),
+    *([f"dynamics.{each}_mttf=100"] for each in ("node", "link")),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("settings")
+    write_files(made)
+    return made
+
+
+def world_of(config: RunConfig) -> bytes:
+    """Return everything of a compiled world that is read, but for rewards."""
+    scenario = config.build_scenario()
+    net = scenario.net._asdict()
+    net.pop("reward")
+    if not net["message_noise"]:
+        del net["signal"], net["bandwidth"]
+    factors = multipliers(config.workload.schedule, 12_000, config.physics.tick)
+    changes = list(scenario.outages([1, 2]).due(30_000))
+    parts = [*net.values(), scenario.observation_number, scenario.encoding.local, factors, changes]
+    return as_bytes([*parts, scenario.topology.names])
+
+
+def rewards_of(config: RunConfig) -> bytes:
+    """Return what a node earns in some ticks, the idle ones among them."""
+    scenario = config.build_scenario()
+    env = EdgeVectorEnv(scenario, int(scenario.agents[0]), 2, "random", horizon=60)
+    env.reset(seed=1)
+    return as_bytes([env.step(np.full(2, tick % 2))[1] for tick in range(60)])
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: " ".join(base) or "default")
+def test_every_setting_of_the_world_has_an_effect_or_is_refused(
+    base: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every kind of network, jobs, schedule, reward, link and dynamics."""
+    monkeypatch.chdir(folder)
+    settings = ["workload.rate=4", *base, *NEEDS.get("".join(base), [])]
+    config = load_config("ether2", settings)
+    groups = [base[0].partition(".")[0]] if base else WORLD
+    for fingerprint, some in ((world_of, set(groups) - {"reward"}), (rewards_of, {"reward"})):
+        if some & set(groups):
+            expected = fingerprint(config)
+            for key, _ in leaves(config):
+                if key.partition(".")[0] in some:
+                    require_effect(settings, key, fingerprint, expected, folder)
