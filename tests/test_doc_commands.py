@@ -60,6 +60,7 @@ RUN_ELSEWHERE = {
     "docs/environments.md": [code for _, code in environments.EXAMPLES],
     "docs/strategies.md": strategies.EXAMPLES,
     "docs/extending.md": list(test_extending.FILES.values()),
+    "docs/own_network.md": python_of("docs/own_network.md"),  # by tests/test_own_network.py
     # By tests/fauno_flwr/tasks/test_gym.py, which expects one block.
     "docs/bring_your_own.md": python_of("docs/bring_your_own.md"),
 }
