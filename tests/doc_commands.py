@@ -25,6 +25,7 @@ CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations
 SYNTAX = "shows the form of a command"
 SUITE = "runs this test"
 LONG = "takes an hour: tests/fauno_flwr/test_search.py runs it with two tiny trials"
+NEWCOMER = "tests/test_own_network.py runs it"
 
 COMMANDS: dict[str, list[tuple[str, str]]] = {
     "README.md": [(SLOW, "make demo"), (SUITE, "make test")],
@@ -58,6 +59,35 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "flwr run . --run-config "
             '\'conf="cartpole" env-id="my_package:Lift-v0" out="/tmp/lift"\'',
         ),
+    ],
+    "docs/own_network.md": [
+        (NEWCOMER, "python make_network.py 25 net.json"),
+        (NEWCOMER, "fauno topology show net.json"),
+        (NEWCOMER, "fauno topology show net.json --conf mine.yaml --out net.png"),
+        (
+            NEWCOMER,
+            "fauno compare --conf mine.yaml --policies sed,lq,local,my_rule:MyRule --seeds 4",
+        ),
+        (
+            NEWCOMER,
+            "fauno train --conf mine.yaml federation.versions=5 evaluation.worlds=4 "
+            '"evaluation.policies=[sed,my_rule:MyRule]" --out results/mine',
+        ),
+        (NEWCOMER, "python make_network.py 40 larger.json"),
+        (NEWCOMER, "fauno evaluate results/mine topology=larger.json"),
+        (NEWCOMER, "python use_actor.py"),
+        (NEWCOMER, "fauno topology show small.json"),
+        (
+            NEWCOMER,
+            "fauno topology show ether2 topology.clusters=3 --out ether3.json --out ether3.png",
+        ),
+        (
+            NEWCOMER,
+            "fauno topology from-edges edges.csv --nodes nodes.csv --map rate=mbit "
+            "--scale rate=1e6 --map speed=mips --scale speed=1e6 --out abc.json --out "
+            "abc.png",
+        ),
+        (NEWCOMER, "fauno topology show net.json workload.sources=sources.csv --out sources.png"),
     ],
     "docs/environments.md": [
         (

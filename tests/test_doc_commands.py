@@ -63,6 +63,7 @@ RUN_ELSEWHERE = {
     "docs/extending.md": list(test_extending.FILES.values()),
     # By tests/fauno_flwr/tasks/test_trained.py, in the folder of a run.
     "docs/learners.md": python_of("docs/learners.md"),
+    "docs/own_network.md": python_of("docs/own_network.md"),  # by tests/test_own_network.py
     # By tests/fauno_flwr/tasks/test_gym.py, which expects one block.
     "docs/bring_your_own.md": python_of("docs/bring_your_own.md"),
 }

@@ -202,22 +202,24 @@ def format_network(scenario: "Scenario") -> str:
     tick = scenario.spec.physics.tick
     born = net.arrivals / tick
     rows = [net.rate[net.first[n] + 1 : net.first[n + 1]] / tick for n in range(len(net.slots))]
-    delays = net.latency * tick
+    own = np.repeat(np.arange(len(net.slots)), net.slots) == net.neighbour
+    delays = net.latency[~own] * tick
 
     def span(values: Any, text: Callable[[float], str]) -> str:
         low, high = text(float(np.min(values))), text(float(np.max(values)))
         return low if low == high else f"{low} to {high}"
 
-    def line(name: str, nodes: Any, count: str) -> list[str]:
-        own = [row for n in nodes for row in rows[n]]
+    def line(name: str, second: str, nodes: Any, decide: str) -> list[str]:
+        reached = [rate for n in nodes for rate in rows[n]]
         return [
             name,
-            count,
+            second,
             span(topology.speed[nodes], "{:.4g}".format),
             span(topology.capacity[nodes], "{:.0f}".format),
             span(net.slots[nodes] - 1, "{:.0f}".format),
-            span(own, bits_per_second) if own else "-",
+            span(reached, bits_per_second) if reached else "-",
             f"{born[nodes].sum():.4g}",
+            decide,
         ]
 
     head = ["speed (instr./s)", "capacity", "links", "rate of links", "tasks/s", "decide"]
@@ -225,15 +227,14 @@ def format_network(scenario: "Scenario") -> str:
     table = [["role", "nodes", *head]]
     for role in dict.fromkeys(topology.roles):
         nodes = np.flatnonzero(roles == role)
-        table.append(
-            [*line(role, nodes, str(len(nodes)))[:-1], str(topology.is_agent[nodes].sum())]
-        )
+        decide = str(int(topology.is_agent[nodes].sum()))
+        table.append(line(role, str(len(nodes)), nodes, decide))
     parts = [describe(scenario) + "; connected", _aligned(table)]
     if topology.num_nodes <= MOST_ROWS:
         each = [["node", "role", *head]]
         for node, name in enumerate(topology.names):
             decides = "yes" if topology.is_agent[node] else "no"
-            each.append([*line(name, [node], topology.roles[node]), decides])
+            each.append(line(name, topology.roles[node], [node], decides))
         parts.append(_aligned(each))
     if delays.any():
         parts.append(f"latency of links: {span(delays, '{:.3g} s'.format)}")

@@ -17,6 +17,7 @@ from sim_env.scenario import Scenario
 
 FORMATS = ("png", "pdf", "svg")
 SOURCE = "#D55E00"
+MOST_LEVELS = 4  # rates of links in the legend
 THIN, THICK = 0.5, 3.5  # points: the slowest and the fastest link
 
 
@@ -76,6 +77,8 @@ class NetworkPlan(NetworkPicture):
     def _links(self, ends: np.ndarray, alpha: float) -> None:
         rates = link_rates(self._scenario.net, self._scenario.spec.physics.tick)
         self._range = (float(rates.min()), float(rates.max())) if len(rates) else (1.0, 1.0)
+        exact = np.unique(rates)
+        self._levels = exact if len(exact) <= MOST_LEVELS else np.geomspace(*self._range, 3)
         self._axes.add_collection(
             LineCollection(
                 list(ends), colors=LINK, linewidths=self._widths(rates), alpha=alpha, zorder=1
@@ -116,8 +119,7 @@ class NetworkPlan(NetworkPicture):
             handles.append(Line2D([], [], label="tasks are born", mec=SOURCE, mew=2, **ring))
         if not topology.is_agent.all():
             handles.append(_dashed())
-        levels = np.geomspace(*self._range, 3) if self._range[1] > 1.05 * self._range[0] else None
-        for rate in [self._range[0]] if levels is None else levels:
+        for rate in self._levels:
             width = float(self._widths(np.array([rate]))[0])
             handles.append(Line2D([], [], color=LINK, lw=width, label=bits_per_second(rate)))
         figure.legend(
