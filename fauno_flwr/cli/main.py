@@ -40,7 +40,9 @@ class Commands(TyperGroup):
             error.show()
             code = error.exit_code
         except click.ClickException as error:
-            typer.echo(f"fauno: {' '.join(error.format_message().split())}", err=True)
+            # Both typer and click may suggest the same name.
+            parts = dict.fromkeys(" ".join(error.format_message().split()).split(" Did you "))
+            typer.echo(f"fauno: {' Did you '.join(parts)}", err=True)
             code = error.exit_code
         except click.Abort:
             code = FAILED

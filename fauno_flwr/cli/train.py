@@ -26,6 +26,10 @@ def train(
             f"simulated network anyway"
         )
     scenario = config.build_scenario()
+    try:
+        config.cosim.slowdowns(scenario.topology.names)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     import torch
 
     from fauno_flwr.cosim.grid import CosimGrid

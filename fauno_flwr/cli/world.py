@@ -2,6 +2,8 @@
 
 import json
 import signal
+import socket
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +57,9 @@ def serve(
 
     torch.set_num_threads(1)
     credentials = Credentials.read(token_file, certificates)
+    _require_host(host)
+    if out is not None:
+        _require_file(out.expanduser().absolute())
     stop = threading.Event()
 
     def request_stop(number: int, frame: FrameType | None) -> None:
@@ -78,6 +83,29 @@ def serve(
     typer.echo(format_status(status))
     if out is not None:
         write_atomically(out.expanduser().absolute(), json.dumps(status, indent=2) + "\n")
+
+
+def _require_host(host: str) -> None:
+    """Raise :class:`ConfigError` unless a name or address can be looked up."""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"host is {host!r}: must be a name or an address of this machine"
+        ) from error
+
+
+def _require_file(path: Path) -> None:
+    """Raise :class:`ConfigError` unless a file can be written there."""
+    try:
+        if path.is_dir():
+            raise ConfigError(f"out is {str(path)!r}: is a folder, must be a file")
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ConfigError(
+            f"out is {str(path)!r}: cannot be written ({error.strerror}), must be a file in a "
+            f"folder that exists"
+        ) from error
 
 
 def status(
