@@ -31,7 +31,8 @@ SMALL = [
 ]
 GROUPS = ("seed", "agent", "training", "federation", "cosim", "evaluation", "world")
 SETTINGS = [
-    (tuple(base), key)
+    # Double DQN has no critic to share.
+    (("federation.share=model",) if key == "agent.algorithm" else tuple(base), key)
     for base in ([], ["agent=ddqn", "federation.share=model"])
     for key, _ in leaves(load_config("ether2", base))
     if key.partition(".")[0] in (GROUPS if not base else ("agent",))
