@@ -48,6 +48,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
     "docs/bring_your_own.md": [
         (SLOW, "fauno simulate --conf cartpole"),
         (SLOW, "fauno simulate --conf cartpole world.env_id=my_package:Lift-v0 world.nodes=8"),
+        (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         (
             SLOW,
             "flwr run . --run-config "
@@ -185,6 +186,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             SLOW,
             "fauno simulate --conf cartpole federation.share=critic --out results/critic-only",
         ),
+        (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         (
             SLOW,
             "flwr run . --stream --run-config "
@@ -195,6 +197,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
     ],
     "examples/reuse/README.md": [
         (NETWORK, "pip install fauno-flwr"),
+        (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         *(
             (
                 SLOW,
@@ -219,7 +222,8 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
 # What the slow commands of a page take for granted, as shell commands.
 BEFORE = {
     "CONTRIBUTING.md": "git init --quiet",
-    "examples/reuse/README.md": """cat >> $FLWR_HOME/config.toml <<'TOML'
+    "examples/reuse/README.md": """flwr config list  # makes the file
+cat >> $FLWR_HOME/config.toml <<'TOML'
 [superlink.site]
 address = "127.0.0.1:8000"
 insecure = true

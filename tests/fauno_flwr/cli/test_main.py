@@ -172,6 +172,15 @@ def test_one_line_says_that_kernels_are_compiled(capsys: pytest.CaptureFixture) 
     assert capsys.readouterr().err.splitlines() == [LINE]
 
 
+@pytest.mark.slow
+def test_a_command_says_that_it_compiles_the_first_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    command = ("compare", "--policies", "sed", "--seeds", "1", "evaluation.window=50")
+    assert [fauno(*command).stderr.splitlines() for _ in range(2)] == [[LINE], []]
+
+
 def test_prepare_compiles_the_kernels_of_every_kind_of_scenario(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
