@@ -22,6 +22,7 @@ NETWORK = "installs from the internet"
 MACHINES = "needs several machines: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 SERVICES = "needs systemd and root: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations.py reads the files"
+SEARCH = "takes hours: tests/fauno_flwr/test_search.py runs the script with fewer trials"
 SYNTAX = "shows the form of a command"
 SUITE = "runs this test"
 
@@ -40,8 +41,11 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             '--federation-config "num-supernodes=19 client-resources-num-cpus=1"',
         ),
         (SLOW, "fauno train --out results/cosim"),
+        (SLOW, "fauno train --seeds 5 --out results/five-seeds"),
         (SLOW, "fauno evaluate results/cosim topology=ether4 workload.rate=1"),
         (SLOW, "fauno experiment baseline --quick --seeds 3 --out results/baseline"),
+        (SLOW, "fauno train federation.checkpoints=checkpoints/a --out results/a"),
+        (SLOW, "fauno train federation.checkpoints=checkpoints/a --out results/a-2"),
         (SLOW, "fauno deploy local --nodes 3 --tls --auth federation.versions=5"),
         (SLOW, "fauno status results/deploy-<time>"),
     ],
@@ -158,6 +162,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (CONTAINERS, "head -c 32 /dev/urandom | base64 > superexec.secret"),
         (CONTAINERS, "sudo chown -R 1000 tls superexec.secret && docker compose up --build"),
         (MACHINES, "fauno status /var/lib/fauno/results-1"),
+        (MACHINES, "fauno status /var/lib/fauno/results-1 --json"),
         (MACHINES, "fauno metrics /var/lib/fauno/results-1 --port 9464"),
         (MACHINES, "fauno metrics /var/lib/fauno/results-1 > fauno.prom"),
         (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/worker.secret"),
@@ -170,6 +175,16 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             MACHINES,
             "fauno deploy worker 127.0.0.1:9094 --secret-file /etc/fauno/worker.secret",
         ),
+    ],
+    "docs/learners.md": [
+        (SLOW, "fauno train --seeds 5 --out results/five"),
+        (SLOW, "fauno evaluate results/cosim"),
+        (
+            SLOW,
+            "fauno evaluate results/cosim topology=ether4 workload.rate=1 --out results/elsewhere",
+        ),
+        (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
+        (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),
     ],
     "docs/peersimgym.md": [
         (SYNTAX, "fauno peersimgym CONFIG.json --policy lq --seed 1 [--ticks N] --json"),
@@ -218,9 +233,23 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
         (SLOW, "flwr run examples/reuse site --stream"),
     ],
+    "examples/search/README.md": [
+        (NETWORK, "pip install 'fauno-flwr[search]'"),
+        (SEARCH, "python examples/search/search.py results/search 30"),
+        (
+            SEARCH,
+            "python examples/search/search.py results/search 30 workload.rate=4 "
+            "federation.versions=60",
+        ),
+        (
+            SLOW,
+            "fauno train --seeds 5 agent.learning_rate=0.003 agent.gamma=0.9 --out results/chosen",
+        ),
+    ],
 }
 # What the slow commands of a page take for granted, as shell commands.
 BEFORE = {
+    "docs/learners.md": "fauno train --out results/cosim",
     "CONTRIBUTING.md": "git init --quiet",
     "examples/reuse/README.md": """flwr config list  # makes the file
 cat >> $FLWR_HOME/config.toml <<'TOML'

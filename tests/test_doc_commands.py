@@ -49,6 +49,7 @@ from tests.strategies import test_docs as strategies
 FAUNO = typer.main.get_command(app)
 PATIENCE = 3 * 3600  # seconds for the slow commands of a page, on a busy machine
 PYTHON = "python"
+COLLECTED = ["federation.collect_actors=true"]  # as fauno train and fauno simulate set it
 
 
 def python_of(page: str) -> list[str]:
@@ -142,7 +143,7 @@ def test_options_and_settings_of_every_fauno_command_exist(recipes: Path) -> Non
         except click.UsageError as error:
             pytest.fail(f"{page}: fauno {' '.join(words)}: {error.format_message()}")
         overrides = context.params.get("overrides") or []
-        load_config(context.params.get("conf", "ether2"), list(overrides))
+        load_config(context.params.get("conf", "ether2"), [*COLLECTED, *overrides])
         checked += 1
     assert checked > 30
 
@@ -195,15 +196,16 @@ GROUPS = tuple(RunConfig.__dataclass_fields__)
 SETTING = re.compile(
     rf"(?<![\w./-])((?:{'|'.join(GROUPS)})(?:\.[a-z_]+)*=(?:\{{[^}}]*\}}|\[[^\]]*\]|[^\s`'\",]+))"
 )
+FORM = re.compile(r"=([A-Z]+$|<)|\.\.\.")  # stands for a value
 KEY = re.compile(rf"(?:{'|'.join(GROUPS)})(?:\.[a-z_]+)+")
 
 
 def test_settings_within_the_text_load(recipes: Path) -> None:
     checked = 0
     for page, code in inline_code():
-        if settings := [each for each in SETTING.findall(code) if "..." not in each]:
+        if settings := [each for each in SETTING.findall(code) if not FORM.search(each)]:
             try:
-                load_config("ether2", settings)
+                load_config("ether2", [*COLLECTED, *settings])
             except ValueError as error:
                 pytest.fail(f"{page}: {code}: {error}")
             checked += 1
@@ -263,6 +265,11 @@ def test_python_code_runs_in_the_order_of_the_page(
         exec(compile(code, page, "exec"), scope)
 
 
+def pages_with(kind: str) -> list[str]:
+    """Return the pages for which commands of a kind are listed."""
+    return [page for page, listed in COMMANDS.items() if kind in dict(listed)]
+
+
 def of_kind(page: str, *kinds: str) -> list[tuple[str, Command]]:
     """Return the commands of a page that are of these kinds, with their kinds."""
     listed = [kind for kind, _ in COMMANDS.get(page, [])]
@@ -270,7 +277,7 @@ def of_kind(page: str, *kinds: str) -> list[tuple[str, Command]]:
     return [(kind, command) for kind, command in pairs if kind in kinds]
 
 
-@pytest.mark.parametrize("page", [page for page in COMMANDS if of_kind(page, QUICK)])
+@pytest.mark.parametrize("page", pages_with(QUICK))
 def test_quick_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``fauno`` in this process: importing its libraries takes longer than the command."""
     (tmp_path / "docs").symlink_to(ROOT / "docs")
@@ -365,7 +372,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in COMMANDS if of_kind(page, SLOW)])
+@pytest.mark.parametrize("page", pages_with(SLOW))
 def test_slow_commands_run(page: str, folder: Folder) -> None:
     write_files(page, folder.path)
     folder.run(page, of_kind(page, QUICK, SLOW, SERVER))
