@@ -22,6 +22,7 @@ NETWORK = "installs from the internet"
 MACHINES = "needs several machines: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 SERVICES = "needs systemd and root: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations.py reads the files"
+SEARCH = "takes hours: tests/fauno_flwr/test_search.py runs the script with fewer trials"
 SYNTAX = "shows the form of a command"
 SUITE = "runs this test"
 LONG = "takes an hour: tests/fauno_flwr/test_search.py runs it with two tiny trials"
@@ -216,6 +217,16 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "fauno deploy worker 127.0.0.1:9094 --secret-file /etc/fauno/worker.secret",
         ),
     ],
+    "docs/learners.md": [
+        (SLOW, "fauno train --seeds 5 --out results/five"),
+        (SLOW, "fauno evaluate results/cosim"),
+        (
+            SLOW,
+            "fauno evaluate results/cosim topology=ether4 workload.rate=1 --out results/elsewhere",
+        ),
+        (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
+        (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),
+    ],
     "docs/peersimgym.md": [
         (SYNTAX, "fauno peersimgym CONFIG.json --policy lq --seed 1 [--ticks N] --json"),
         (
@@ -276,9 +287,23 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
         (SLOW, "flwr run examples/reuse site --stream"),
     ],
+    "examples/search/README.md": [
+        (NETWORK, "pip install 'fauno-flwr[search]'"),
+        (SEARCH, "python examples/search/search.py results/search 30"),
+        (
+            SEARCH,
+            "python examples/search/search.py results/search 30 workload.rate=4 "
+            "federation.versions=60",
+        ),
+        (
+            SLOW,
+            "fauno train --seeds 5 agent.learning_rate=0.003 agent.gamma=0.9 --out results/chosen",
+        ),
+    ],
 }
 # What the slow commands of a page take for granted, as shell commands.
 BEFORE = {
+    "docs/learners.md": "fauno train --out results/cosim",
     "CONTRIBUTING.md": "git init --quiet",
     "docs/learners.md": "fauno train federation.versions=4 --out results/cosim",
     "examples/reuse/README.md": """flwr config list  # makes the file
