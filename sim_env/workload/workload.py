@@ -57,8 +57,8 @@ class WorkloadSpec:
         as ``my_module:jobs``, or an entry point of ``fauno.workloads``: a function of this
         WorkloadSpec that returns a :class:`JobTable`.
     path : str
-        Path of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute if several processes
-        read it.
+        Path of a ``file``, see :func:`sim_env.workload.files.read_jobs`; absolute if several
+        processes read it.
     types : list of TaskType
         Task types of ``types``.
     work_scale : float
