@@ -24,6 +24,7 @@ SERVICES = "needs systemd and root: tests/fauno_flwr/deployment/test_several_mac
 CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations.py reads the files"
 SYNTAX = "shows the form of a command"
 SUITE = "runs this test"
+LONG = "takes an hour: tests/fauno_flwr/test_search.py runs it with two tiny trials"
 NEWCOMER = "tests/test_own_network.py runs it"
 
 COMMANDS: dict[str, list[tuple[str, str]]] = {
@@ -41,14 +42,18 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             '--federation-config "num-supernodes=19 client-resources-num-cpus=1"',
         ),
         (SLOW, "fauno train --out results/cosim"),
+        (SLOW, "fauno train --seeds 5 --out results/five-seeds"),
         (SLOW, "fauno evaluate results/cosim topology=ether4 workload.rate=1"),
         (SLOW, "fauno experiment baseline --quick --seeds 3 --out results/baseline"),
+        (SLOW, "fauno train federation.checkpoints=checkpoints/a --out results/a"),
+        (SLOW, "fauno train federation.checkpoints=checkpoints/a --out results/a-2"),
         (SLOW, "fauno deploy local --nodes 3 --tls --auth federation.versions=5"),
         (SLOW, "fauno status results/deploy-<time>"),
     ],
     "docs/bring_your_own.md": [
         (SLOW, "fauno simulate --conf cartpole"),
         (SLOW, "fauno simulate --conf cartpole world.env_id=my_package:Lift-v0 world.nodes=8"),
+        (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         (
             SLOW,
             "flwr run . --run-config "
@@ -95,6 +100,16 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno experiment baseline --quick --seeds 3 --out results/baseline"),
         (QUICK, "mkdir DIR && tar xzf docs/results/buffer-quick/cells.tar.gz -C DIR"),
         (QUICK, "fauno experiment buffer --quick --tables-only --out DIR"),
+    ],
+    "docs/learners.md": [
+        (SLOW, "fauno train --seeds 5 --out results/five"),
+        (SLOW, "fauno evaluate results/cosim"),
+        (
+            SLOW,
+            "fauno evaluate results/cosim topology=ether4 workload.rate=1 --out results/elsewhere",
+        ),
+        (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
+        (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),
     ],
     "docs/extending.md": [
         (SLOW, "fauno compare --policies sed,my_rule:MyRule"),
@@ -187,6 +202,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (CONTAINERS, "head -c 32 /dev/urandom | base64 > superexec.secret"),
         (CONTAINERS, "sudo chown -R 1000 tls superexec.secret && docker compose up --build"),
         (MACHINES, "fauno status /var/lib/fauno/results-1"),
+        (MACHINES, "fauno status /var/lib/fauno/results-1 --json"),
         (MACHINES, "fauno metrics /var/lib/fauno/results-1 --port 9464"),
         (MACHINES, "fauno metrics /var/lib/fauno/results-1 > fauno.prom"),
         (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/worker.secret"),
@@ -215,6 +231,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             SLOW,
             "fauno simulate --conf cartpole federation.share=critic --out results/critic-only",
         ),
+        (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         (
             SLOW,
             "flwr run . --stream --run-config "
@@ -223,8 +240,22 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
         (SLOW, "fauno deploy local --conf cartpole --out results/cartpole-deployed"),
     ],
+    "examples/search/README.md": [
+        (NETWORK, "pip install 'fauno-flwr[search]'"),
+        (LONG, "python examples/search/search.py results/search 30"),
+        (
+            LONG,
+            "python examples/search/search.py results/search 30 workload.rate=4 "
+            "federation.versions=60",
+        ),
+        (
+            SLOW,
+            "fauno train --seeds 5 agent.learning_rate=0.003 agent.gamma=0.9 --out results/chosen",
+        ),
+    ],
     "examples/reuse/README.md": [
         (NETWORK, "pip install fauno-flwr"),
+        (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         *(
             (
                 SLOW,
@@ -249,7 +280,9 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
 # What the slow commands of a page take for granted, as shell commands.
 BEFORE = {
     "CONTRIBUTING.md": "git init --quiet",
-    "examples/reuse/README.md": """cat >> $FLWR_HOME/config.toml <<'TOML'
+    "docs/learners.md": "fauno train federation.versions=4 --out results/cosim",
+    "examples/reuse/README.md": """flwr config list  # makes the file
+cat >> $FLWR_HOME/config.toml <<'TOML'
 [superlink.site]
 address = "127.0.0.1:8000"
 insecure = true

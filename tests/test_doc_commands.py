@@ -23,6 +23,7 @@ from fauno_flwr.cli.main import app
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.deployment import processes
+from fauno_flwr.deployment.engine import free_addresses
 from sim_env import plugins
 from sim_env.engine.compilation import cache_root
 from tests import test_extending
@@ -60,6 +61,8 @@ RUN_ELSEWHERE = {
     "docs/environments.md": [code for _, code in environments.EXAMPLES],
     "docs/strategies.md": strategies.EXAMPLES,
     "docs/extending.md": list(test_extending.FILES.values()),
+    # By tests/fauno_flwr/tasks/test_trained.py, in the folder of a run.
+    "docs/learners.md": python_of("docs/learners.md"),
     "docs/own_network.md": python_of("docs/own_network.md"),  # by tests/test_own_network.py
     # By tests/fauno_flwr/tasks/test_gym.py, which expects one block.
     "docs/bring_your_own.md": python_of("docs/bring_your_own.md"),
@@ -284,10 +287,15 @@ def test_quick_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.Monke
             subprocess.run(["bash", "-ec", command.text], check=True)
 
 
+# Flower gives its own SuperLink 15 s to start, which are too few on a busy machine.
+START_SUPERLINK = "for i in 1 2 3 4 5; do flwr list > /dev/null 2>&1 && break; done"
+
+
 def not_of_the_checkout(folder: str, names: list[str]) -> set[str]:
     """Return the names to leave out of a copy: caches, and what make and a user have made."""
     made = {"results", "build", "dist"} if Path(folder) == ROOT else set()
-    return {name for name in names if name.startswith(".") or name in made | {"__pycache__"}}
+    hidden = {name for name in names if name.startswith(".") and name != ".gitignore"}
+    return hidden | made | {"__pycache__"}
 
 
 class Folder:
@@ -306,6 +314,8 @@ class Folder:
             processes.MARK: self.mark,
             "HOME": str(self.home),
             "FLWR_HOME": str(self.home / ".flwr"),
+            # Not that of another test, or of the user, whose SuperLink would be used.
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": free_addresses(1)[0].rpartition(":")[2],
             "PATH": f"{self.path / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "NUMBA_CACHE_DIR": str(cache_root()),
         }
@@ -326,8 +336,13 @@ class Folder:
         for kind, command in commands:
             text = re.sub(r"results/(\w+)-<time>", r"results/\1-*", command.text)
             text = text.replace("/tmp/", f"{self.tmp}/")
+            if command.name.startswith("flwr run "):
+                lines.append(START_SUPERLINK)
             lines.append(f"echo {shlex.quote(f'@@ {command.name}')} >&2")
             lines.append(f"{text} &\nsleep 20" if kind == SERVER else text)
+            out = re.search(r"out=[\"']([^\"']+)", text)
+            if "--stream" in text and out:  # flwr run succeeds although its run fails
+                lines.append(f"test -s {out[1]}/summary.json || test -f {out[1]}")
         script = "\n".join(lines)
         log = self.path / "commands.log"
         try:

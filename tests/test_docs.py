@@ -47,6 +47,11 @@ def test_the_reference_shows_every_public_name_with_its_docstring(
         assert re.search(r"<p>.*\w.*</p>", section), f"{name} has no docstring"
 
 
+def test_the_site_has_a_reference_of_the_settings(site: Path) -> None:
+    page = (site / "reference" / "settings.html").read_text()
+    assert "<code>federation.buffer_size</code>" in page
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     loads = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\s(?:src|href)="?(?:https?:)?//[^>]*')
     found = {page.name: loads.findall(page.read_text()) for page in site.rglob("*.html")}

@@ -9,6 +9,7 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.results.report import format_table, plot_comparison, tables, to_csv
 from sim_env.evaluation import by_world, run_policy, summarise
+from sim_env.plugins import is_import_path
 from sim_env.policies.heuristics import Policy
 from sim_env.scenario import Scenario
 
@@ -33,19 +34,25 @@ def compare_policies(
         the figure.
     """
     evaluation = config.evaluation
-    try:
-        results = {
-            name: run_policy(
+    results = {}
+    for name, policy in policies.items():
+        try:
+            results[name] = run_policy(
                 scenario,
                 policy,
                 evaluation.seeds,
                 warmup=evaluation.warmup,
                 window=evaluation.window,
             )
-            for name, policy in policies.items()
-        }
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        except Exception as error:
+            if not is_import_path(name):
+                raise
+            said = " ".join(str(error).split())
+            raise ConfigError(
+                f"policies is {name!r}: raised {type(error).__name__} ({said})"
+            ) from error
     rows = summarise(results, baselines=list(policies))
     typer.echo(format_table(rows, scenario.rho, evaluation.worlds))
     if directory is None:

@@ -1,8 +1,8 @@
 """The command ``fauno``, assembled of its subcommands."""
 
 import sys
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,18 +32,28 @@ from sim_env.plugins import search_in
 class Commands(TyperGroup):
     """The commands; wrong arguments are one sentence, like wrong settings."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run a command; parameters as of :meth:`click.Command.main`."""
-        extra["standalone_mode"] = False
+        run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args)
         if not standalone_mode:
-            return super().main(*args, **extra)
+            return run(**extra)
         try:
-            code = super().main(*args, **extra)
+            code = run(**extra)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = error.exit_code
         except click.ClickException as error:
-            typer.echo(f"fauno: {' '.join(error.format_message().split())}", err=True)
+            # Both typer and click may suggest the same name.
+            parts = dict.fromkeys(" ".join(error.format_message().split()).split(" Did you "))
+            typer.echo(f"fauno: {' Did you '.join(parts)}", err=True)
             code = error.exit_code
         except click.Abort:
             code = FAILED

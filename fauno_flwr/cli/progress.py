@@ -157,5 +157,8 @@ def follow(
         if progress.stage == "done" or now - max(last_event, last_asked) > quiet:
             answer, last_asked = status(), now
             if answer[0].startswith("finished") or answer[0] == "unknown":
+                for event in events.new():  # written while the engine answered
+                    progress.update(event)
+                progress.show()
                 progress.clear()
                 return answer

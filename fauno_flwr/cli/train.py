@@ -46,6 +46,10 @@ def train(
 def train_once(config: RunConfig, path: Path) -> None:
     """Train with these settings, and print the comparison; the results go to a new folder."""
     scenario = config.build_scenario()
+    try:
+        config.cosim.slowdowns(scenario.topology.names)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     import torch
 
     from fauno_flwr.cli.progress import Progress

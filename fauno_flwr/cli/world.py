@@ -1,8 +1,9 @@
 """The commands ``fauno world serve`` and ``fauno world status``."""
 
 import json
-import os
 import signal
+import socket
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,7 @@ def serve(
 
     torch.set_num_threads(1)
     credentials = Credentials.read(token_file, certificates)
+    _require_host(host)
     world = WorldHost(config, scenario, pace)
     stop, interrupted = threading.Event(), threading.Event()
 
@@ -90,11 +92,26 @@ def serve(
 def require_file(name: str, path: Path) -> Path:
     """Return the absolute path of a file that can be written; else raise ``ConfigError``."""
     file = path.expanduser().absolute()
-    if file.is_dir():
-        raise ConfigError(f"{name} is {str(path)!r}: is a folder, must be a file")
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise ConfigError(f"{name} is {str(path)!r}: its folder does not exist or is not writable")
+    try:
+        if file.is_dir():
+            raise ConfigError(f"{name} is {str(path)!r}: is a folder, must be a file")
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{name} is {str(path)!r}: cannot be written ({error.strerror}), must be a file in a "
+            f"folder that exists"
+        ) from error
     return file
+
+
+def _require_host(host: str) -> None:
+    """Raise :class:`ConfigError` unless a name or address can be looked up."""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"host is {host!r}: must be a name or an address of this machine"
+        ) from error
 
 
 def status(

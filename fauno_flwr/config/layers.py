@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -137,7 +138,7 @@ def _add(
 ) -> None:
     """Add what a layer says of a group or of a single setting."""
     origin = Origin(layer.source, layer.rank, not _is_resolved(RunConfig, layer, layer.values))
-    if not dataclasses.is_dataclass(getattr(RunConfig(), name)):
+    if not dataclasses.is_dataclass(getattr(_defaults(), name)):
         groups[name], origins[name] = value, origin
         return
     if isinstance(value, str):
@@ -165,7 +166,8 @@ def _is_resolved(kind: type, layer: Layer, values: Mapping[Any, Any]) -> bool:
 
 def _built(name: str, value: Any, origins: dict[str, Origin]) -> Any:
     """Return a setting or a group with the types of its dataclass."""
-    if not isinstance(value, Mapping) or not dataclasses.is_dataclass(getattr(RunConfig(), name)):
+    if not isinstance(value, Mapping) or not dataclasses.is_dataclass(getattr(_defaults(), name)):
+        _require_strict(RunConfig, "", name, value)
         _require_type(RunConfig, "", name, value)
         return value
     kind = _group_class(name, value)
@@ -178,8 +180,13 @@ def _built(name: str, value: Any, origins: dict[str, Origin]) -> Any:
                 del values[key], origins[f"agent.{key}"]
     _require_keys(kind, f"{name}.", values)
     for key, each in _leaves(kind, f"{name}.", values):
-        _require_type(kind, f"{name}.", key.removeprefix(f"{name}."), each)
-    node = OmegaConf.merge(OmegaConf.structured(kind), values)
+        _require_strict(kind, f"{name}.", key.removeprefix(f"{name}."), each)
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(kind), values)
+    except (OmegaConfBaseException, ValueError, TypeError):
+        for key, each in _leaves(kind, f"{name}.", values):
+            _require_type(kind, f"{name}.", key.removeprefix(f"{name}."), each)
+        raise
     assert isinstance(node, DictConfig)
     _discard_unused(kind, f"{name}.", node, origins)
     return node
@@ -211,16 +218,26 @@ def _is_known(node: DictConfig, name: str) -> bool:
     return not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name)
 
 
+@cache
+def _defaults() -> RunConfig:
+    return RunConfig()
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _group_class(name: str, value: Any) -> type:
     """Return the dataclass of a group."""
     if name == "agent":
         return config_class(value.get("algorithm", PPO))
-    return type(getattr(RunConfig(), name))
+    return type(getattr(_defaults(), name))
 
 
 def _nested(kind: type, name: str) -> type | None:
     """Return the dataclass of a field; None if it is not one."""
-    hint = get_type_hints(kind).get(name)
+    hint = _hints(kind).get(name)
     return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None
 
 
@@ -243,6 +260,22 @@ def _require_keys(kind: type, prefix: str, values: Mapping[Any, Any]) -> None:
             _require_keys(nested, f"{prefix}{name}.", value)
 
 
+def _require_strict(kind: type, prefix: str, name: str, value: Any) -> None:
+    """Raise :class:`ConfigError` for a value that OmegaConf converts, or leaves out."""
+    owner: type | None = kind
+    *path, last = name.split(".")
+    for part in path:
+        owner = _nested(owner, part) if owner else None
+    hint = _hints(owner)[last] if owner else None
+    number = isinstance(value, int | float)
+    if value == "???" or (
+        (number and (hint is str or (hint is bool and not isinstance(value, bool))))
+        or (hint in (int, float) and isinstance(value, bool))
+    ):
+        allowed = _allowed(kind, prefix, name)
+        raise ConfigError(f"{prefix}{name} is {shown(value)}: must be {allowed}")
+
+
 def _require_type(kind: type, prefix: str, name: str, value: Any) -> None:
     """Raise :class:`ConfigError` for a value of another type than that of the setting."""
     try:
@@ -261,7 +294,7 @@ def _allowed(kind: type, prefix: str, name: str) -> str:
     *path, last = name.split(".")
     for part in path:
         owner = _nested(owner, part) if owner else None
-    hint = get_type_hints(owner)[last] if owner else None
+    hint = _hints(owner)[last] if owner else None
     if hint is not None and dataclasses.is_dataclass(hint):
         keys = ", ".join(item.name for item in dataclasses.fields(hint))
         return f"a mapping of {keys}"

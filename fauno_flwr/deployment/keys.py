@@ -88,6 +88,9 @@ def write_certificates(hosts: Sequence[str], folder: Path, days: int = DAYS) -> 
     """
     if not hosts:
         raise ConfigError("hosts is []: must be names or addresses of the SuperLink")
+    for host in hosts:
+        if not host or any(each.isspace() for each in host):
+            raise ConfigError(f"hosts has {host!r}: must be names or addresses of the SuperLink")
     try:
         names = x509.SubjectAlternativeName([_alternative_name(host) for host in hosts])
     except ValueError as error:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fauno_flwr.cli.compilation import LINE
 from fauno_flwr.cli.flower_run import keep_log
 from fauno_flwr.cli.main import app
-from fauno_flwr.cli.progress import EventFile, Progress
+from fauno_flwr.cli.progress import EventFile, Progress, follow
 from fauno_flwr.learning import kernels
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
@@ -125,6 +125,27 @@ def test_progress_prints_the_first_failure_of_each_kind_with_the_node(
     ]
 
 
+def test_what_a_run_writes_while_the_engine_answers_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("fauno_flwr.cli.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fauno_flwr.cli.progress.time.sleep", lambda seconds: now.append(seconds))
+    path, progress = tmp_path / "events.jsonl", Progress(3, 40)
+
+    def status() -> tuple[str, str]:
+        path.write_text(
+            '{"event": "error", "name": "a", "node": 1, "reason": "no disk"}\n'
+            '{"event": "end", "state": "failed", "reason": "no node succeeds"}\n'
+        )
+        return "finished:failed", "an exception"
+
+    progress.stage = "done"
+    follow(EventFile(path), progress, status)
+    assert progress.failed == "no node succeeds"
+    assert "a: no disk\n" in capsys.readouterr().err
+
+
 def test_the_seconds_left_are_never_negative() -> None:
     progress = Progress(3, 2)
     progress({"event": "stage", "stage": "training"})
@@ -170,6 +191,15 @@ def test_one_line_says_that_kernels_are_compiled(capsys: pytest.CaptureFixture) 
     logger.info("compiling tick")
     logger.info("compiling roll")
     assert capsys.readouterr().err.splitlines() == [LINE]
+
+
+@pytest.mark.slow
+def test_a_command_says_that_it_compiles_the_first_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    command = ("compare", "--policies", "sed", "--seeds", "1", "evaluation.window=50")
+    assert [fauno(*command).stderr.splitlines() for _ in range(2)] == [[LINE], []]
 
 
 def test_prepare_compiles_the_kernels_of_every_kind_of_scenario(

@@ -15,7 +15,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.results.statistics import crossed
 from tests.fauno_flwr.cosim.test_grid import SMALL
 
-SETTINGS = [*SMALL, "evaluation.worlds=2"]
+SETTINGS = [*SMALL, "evaluation.worlds=2", "federation.versions=1"]
 ARRAYS = "checkpoints/actors.safetensors"
 
 

@@ -20,7 +20,7 @@ NODE = {"id": "a", "coordinates": [0, 0], "capacity": {"cpu_milis": 1000, "memor
 VALUES: dict[str, list[Any]] = {
     "workload.types": [[{"instructions": 3e6, "megabytes": 1.0}]],
     "workload.source_rates": [{"*": 0.7}],
-    "workload.schedule.steps": [[{"multiplier": 2, "seconds": 3}]],
+    "workload.schedule.steps": [[{"multiplier": 3, "seconds": 3}]],
     "dynamics.nodes": [{"*": []}, {"rpi_0": [{"down": 1}]}, {"node_0": [{"down": 1}]}],
     "dynamics.links": [{"rpi_0/nuc_0": [{"down": 1}]}],
     "evaluation.policies": [["lq"]],
@@ -30,11 +30,12 @@ VALUES: dict[str, list[Any]] = {
     "world.env_id": ["Acrobot-v1"],
     "training.peers": ["local"],
 }
+SOURCES = ("rpi_0", "node_0")  # nodes of some networks
 ALLOWED = {each.key: each.allowed for each in settings()}
 
 
 def write_files(folder: Path) -> None:
-    """Write the files that settings name: two networks and two tables of jobs."""
+    """Write the files that settings name: networks, tables of jobs, and sources."""
     for name, rate in (("a", 1), ("b", 2)):
         nodes = {
             node: {**NODE, "id": node, "coordinates": [place, rate]}
@@ -43,6 +44,8 @@ def write_files(folder: Path) -> None:
         links = {"neighbours": {"nuc_0": [node for node in nodes if node != "nuc_0"]}}
         (folder / f"{name}.json").write_text(json.dumps({"nodes": nodes, "links": links}))
         (folder / f"{name}.csv").write_text(f"instructions,size_mb\n1e7,{rate}\n")
+    for name in SOURCES:
+        (folder / f"{name}.csv").write_text(f"node\n{name}\n")
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -62,6 +65,8 @@ def others(key: str, value: Any, folder: Path) -> list[Any]:
     if key.endswith(".path"):
         kind = "json" if key.startswith("topology") else "csv"
         return [str(folder / f"b.{kind}")]
+    if key == "workload.sources":
+        return [str(folder / f"{name}.csv") for name in SOURCES]
     if key == "federation.checkpoints":
         return [str(folder / "checkpoints")]
     if isinstance(value, bool):

@@ -25,10 +25,9 @@ NEEDS = {
     "workload.jobs=types": ["workload.types=[{instructions: 1e6}]"],
     "workload.schedule.kind=steps": ["workload.schedule.steps=[{multiplier: 2, seconds: 1}]"],
 }
-BASES = [
-    [],
-    *([f"topology.kind={kind}"] for kind in (*KINDS, f"{own.PATH}:star")),
-    *([f"workload.jobs={jobs}"] for jobs in (*JOB_TABLES, f"{own.PATH}:equal_jobs")),
+KINDS_OF = [
+    *([f"topology.kind={kind}"] for kind in KINDS),
+    *([f"workload.jobs={jobs}"] for jobs in JOB_TABLES),
     *([f"workload.schedule.kind={kind}"] for kind in (*SLOTS, "steps")),
     *([f"reward.kind={kind}"] for kind in (*REWARDS, f"{own.PATH}:delay")),
     *([f"physics.link={link}"] for link in ("wireless", "fixed")),
@@ -64,7 +63,11 @@ def rewards_of(config: RunConfig) -> bytes:
     return as_bytes([env.step(np.full(2, tick % 2))[1] for tick in range(60)])
 
 
-@pytest.mark.parametrize("base", BASES, ids=lambda base: " ".join(base) or "default")
+@pytest.mark.parametrize(
+    "base",
+    [[], *(pytest.param(base, marks=pytest.mark.slow) for base in KINDS_OF)],
+    ids=lambda base: " ".join(base) or "default",
+)
 def test_every_setting_of_the_world_has_an_effect_or_is_refused(
     base: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,11 +11,12 @@ from fauno_flwr.config.layers import PATHS
 from fauno_flwr.config.loading import absolute_overrides, load_config, load_resolved
 from fauno_flwr.config.reference import settings
 
-KINDS = {"topology": "topology.kind=file", "workload": "workload.jobs=file"}
+PATH_NAMES = (".path", ".sources", ".checkpoints")
+KINDS = {"topology.path": "topology.kind=file", "workload.path": "workload.jobs=file"}
 
 
 def test_every_setting_that_is_a_path_is_resolved() -> None:
-    paths = [each.key for each in settings() if each.key.endswith((".path", ".checkpoints"))]
+    paths = [each.key for each in settings() if each.key.endswith(PATH_NAMES)]
     assert sorted(paths) == sorted(PATHS)
 
 
@@ -24,7 +25,7 @@ def test_a_path_is_relative_to_the_working_directory_or_to_its_file(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group, _, name = key.partition(".")
-    kind = [KINDS[group]] if group in KINDS else []
+    kind = [KINDS[key]] if key in KINDS else []
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     monkeypatch.chdir(tmp_path / "a")
@@ -60,7 +61,6 @@ def test_flower_gets_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("key", PATHS)
 def test_an_app_in_flower_refuses_relative_paths(key: str) -> None:
-    group = key.partition(".")[0]
-    kind = [KINDS[group]] if group in KINDS else []
+    kind = [KINDS[key]] if key in KINDS else []
     with pytest.raises(ConfigError, match=f"{key} is 'x/y': must be an absolute path"):
         load_config("ether2", [*kind, f"{key}=x/y"], relative_to=None)

@@ -13,7 +13,6 @@ from fauno_flwr.results.directory import read_lines
 
 LITTLE = [
     "training.worlds=2",
-    "training.warmup=10",
     "training.ticks=40",
     "training.seconds_per_message=4",
     "evaluation.worlds=2",

@@ -56,7 +56,6 @@ SMALL = [
     "world.keep=2000",
     "world.patience=20",
     "training.worlds=2",
-    "training.warmup=0",
     "training.ticks=150",
 ]
 TICKS = 300  # of a rollout
@@ -413,8 +412,8 @@ def test_files_of_a_node_are_absolute_paths(value: object) -> None:
     ("overrides", "sentence"),
     [
         (["world=shared"], "world.address is '': must be HOST:PORT"),
-        (["world.address=somewhere"], "must be HOST:PORT"),
-        (["world.address=host:99999"], "must be HOST:PORT"),
+        (["world=shared", "world.address=somewhere"], "must be HOST:PORT"),
+        (["world=shared", "world.address=host:99999"], "must be HOST:PORT"),
         (["world.kind=mine"], "world.kind is 'mine': must be one of own, shared"),
         (["world=shared", "world.address=h:1", "world.keep=9"], "world.keep is 9: must be at lea"),
     ],

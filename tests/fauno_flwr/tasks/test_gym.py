@@ -215,6 +215,18 @@ def test_a_federation_learns_cart_pole(tmp_path: Path) -> None:
     assert {e["name"] for e in replies} == set(task.names)
 
 
+def test_an_evaluation_during_training_starts_in_other_states() -> None:
+    """It is the return of the table from the initial states of the validation seeds."""
+    settings = ["evaluation.worlds=3", "evaluation.window=60"]
+    config = load_config("cartpole", settings)
+    task = make_task(config)
+    agents = task.make_population(4)
+    first = config.evaluation.validation_seeds.start
+    other = make_task(load_config("cartpole", [*settings, f"evaluation.seed={first}"]))
+    assert task.validate(agents)["return"] == other.evaluate(agents)[0]["return"]["mean"]
+    assert not set(config.evaluation.seeds) & set(config.evaluation.validation_seeds)
+
+
 def test_the_example_of_the_docs_is_learned() -> None:
     """The page's own environment, as it stands there, by one node."""
     page = (ROOT / "docs" / "bring_your_own.md").read_text()
