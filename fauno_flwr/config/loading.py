@@ -124,7 +124,8 @@ def absolute_overrides(overrides: Sequence[str]) -> list[str]:
 
 def _group_file(group: str, name: str) -> Any:
     """Read a file of a group of ``conf``."""
-    _require_one_of(group, name, choices(group))
+    known = [*choices(group), "FILE.json"] if group == "topology" else choices(group)
+    _require_one_of(group, name, known)
     return _read(conf_dir() / group / f"{name}.yaml")
 
 
