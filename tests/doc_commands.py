@@ -23,15 +23,19 @@ MACHINES = "needs several machines: tests/fauno_flwr/deployment/test_several_mac
 SERVICES = "needs systemd and root: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations.py reads the files"
 SEARCH = "takes hours: tests/fauno_flwr/test_search.py runs the script with fewer trials"
+SHELL = "changes the start file of the user's shell"
 SYNTAX = "shows the form of a command"
 SUITE = "runs this test"
-LONG = "takes an hour: tests/fauno_flwr/test_search.py runs it with two tiny trials"
 NEWCOMER = "tests/test_own_network.py runs it"
 
 COMMANDS: dict[str, list[tuple[str, str]]] = {
     "README.md": [(SLOW, "make demo"), (SUITE, "make test")],
     "CONTRIBUTING.md": [(SUITE, "make test"), (SLOW, ".venv/bin/pre-commit install")],
     "docs/get_started.md": [
+        (QUICK, "fauno config --show --conf balanced workload.rate=4"),
+        (QUICK, "fauno config --list"),
+        (QUICK, "fauno config --keys"),
+        (SHELL, "fauno --install-completion"),
         (SLOW, "fauno simulate workload.rate=4 federation.buffer_size=5 --out results/mine"),
         (SLOW, "fauno simulate --conf balanced topology.clusters=4"),
         (QUICK, "fauno compare --conf ether2 --policies lq,sed,threshold,random,local --seeds 4"),
@@ -101,16 +105,6 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno experiment baseline --quick --seeds 3 --out results/baseline"),
         (QUICK, "mkdir DIR && tar xzf docs/results/buffer-quick/cells.tar.gz -C DIR"),
         (QUICK, "fauno experiment buffer --quick --tables-only --out DIR"),
-    ],
-    "docs/learners.md": [
-        (SLOW, "fauno train --seeds 5 --out results/five"),
-        (SLOW, "fauno evaluate results/cosim"),
-        (
-            SLOW,
-            "fauno evaluate results/cosim topology=ether4 workload.rate=1 --out results/elsewhere",
-        ),
-        (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
-        (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),
     ],
     "docs/extending.md": [
         (SLOW, "fauno compare --policies sed,my_rule:MyRule"),
@@ -251,19 +245,6 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
         (SLOW, "fauno deploy local --conf cartpole --out results/cartpole-deployed"),
     ],
-    "examples/search/README.md": [
-        (NETWORK, "pip install 'fauno-flwr[search]'"),
-        (LONG, "python examples/search/search.py results/search 30"),
-        (
-            LONG,
-            "python examples/search/search.py results/search 30 workload.rate=4 "
-            "federation.versions=60",
-        ),
-        (
-            SLOW,
-            "fauno train --seeds 5 agent.learning_rate=0.003 agent.gamma=0.9 --out results/chosen",
-        ),
-    ],
     "examples/reuse/README.md": [
         (NETWORK, "pip install fauno-flwr"),
         (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
@@ -303,7 +284,6 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
 }
 # What the slow commands of a page take for granted, as shell commands.
 BEFORE = {
-    "docs/learners.md": "fauno train --out results/cosim",
     "CONTRIBUTING.md": "git init --quiet",
     "docs/learners.md": "fauno train federation.versions=4 --out results/cosim",
     "examples/reuse/README.md": """flwr config list  # makes the file
