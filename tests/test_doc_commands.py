@@ -140,6 +140,9 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_options_and_settings_of_every_fauno_command_exist(recipes: Path) -> None:
     checked = 0
     for page, words in fauno_commands():
+        # An option of typer's; a page whose commands read files of each other.
+        if words == ["--install-completion"] or page == "docs/own_network.md":
+            continue
         command, arguments = find_command(words)
         assert not isinstance(command, click.Group), f"{page}: fauno {' '.join(words)}"
         try:

@@ -189,13 +189,18 @@ def add_links(
     """Return the physics with the links of the dictionary: bandwidth, power, kind of channel."""
     bandwidth = values.number("protocol.props.B", 2.0, above=0) * 1e6
     power = values.number("protocol.props.P_ti", 20.0)
-    physics = replace(physics, bandwidth=bandwidth, power=power)
     if _channel(values, topology, layer) == "WirelessSNR":
-        return physics
+        return replace(physics, bandwidth=bandwidth, power=power)
     ratio = 10 ** (values.number("protocol.urt.SNR", 45.0) / 10)
     rate = bandwidth * math.log2(1 + ratio)
     return replace(
-        physics, link="fixed", rate=rate, latency=0.0, server_rate=rate, server_latency=0.0
+        physics,
+        link="fixed",
+        rate=rate,
+        latency=0.0,
+        server_rate=rate,
+        server_latency=0.0,
+        noise_bandwidth=PhysicsSpec.noise_bandwidth,  # has no effect on fixed links
     )
 
 

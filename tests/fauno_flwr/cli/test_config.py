@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fauno_flwr.cli.config import catalogue
-from fauno_flwr.cli.main import COMMANDS, app, deployments, worlds
+from fauno_flwr.cli.main import COMMANDS, app, deployments, topologies, worlds
 from fauno_flwr.cli.options import complete_conf, complete_override
 from fauno_flwr.config.loading import choices, conf_dir
 from fauno_flwr.config.reference import settings
@@ -58,10 +58,11 @@ def test_keys_prints_every_key() -> None:
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_has_help(flag: str) -> None:
-    prefix = {app: [], deployments: ["deploy"], worlds: ["world"]}
+    prefix = {app: [], deployments: ["deploy"], topologies: ["topology"], worlds: ["world"]}
     for group, functions in COMMANDS.items():
         for function in functions:
-            assert "Usage" in fauno(*prefix[group], function.__name__, flag)
+            name = function.__name__.replace("_", "-")
+            assert "Usage" in fauno(*prefix[group], name, flag)
     assert "Usage" in fauno(flag)
 
 

@@ -9,20 +9,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fauno_flwr.cli.evaluate import read_actors
 from fauno_flwr.results.directory import read_lines
 from fauno_flwr.results.state import INTERRUPTED, State, state_of
+from fauno_flwr.tasks.trained import read_actors
 from tests.fauno_flwr.cli.test_main import FAUNO
 from tests.fauno_flwr.deployment.test_engine import alive, descendants
 from tests.fauno_flwr.test_apps import AGENTS, TINY
 
 ENDLESS = [*TINY, "federation.versions=100000"]
+# Without the settings of the engine, which co-simulation does not have.
+ALONE = [setting for setting in ENDLESS if "wait_for_nodes" not in setting]
 LONG = ["topology=ether1", "evaluation.worlds=64", "evaluation.window=100000"]
 # Each command, and the seconds within which it is interrupted; it must take longer than these.
 COMMANDS: dict[str, tuple[list[str], float]] = {
     "compare": (["compare", *LONG], 8.0),
     "evaluate": (["evaluate", "{trained}", *LONG[1:]], 8.0),
-    "train": (["train", *ENDLESS, "--out", "run"], 20.0),
+    "train": (["train", *ALONE, "--out", "run"], 20.0),
     "experiment": (["experiment", "buffer", "--quick", "--out", "run"], 30.0),
     "simulate": (["simulate", *ENDLESS, "--out", "run"], 40.0),
     "deploy": (["deploy", "local", "--nodes", "2", "--out", "run"], 40.0),
@@ -81,7 +83,7 @@ def test_a_command_is_interrupted_while_it_imports(seconds: float, tmp_path: Pat
 
 
 def test_training_that_is_interrupted_keeps_its_parameters(tmp_path: Path) -> None:
-    process = start(["train", *ENDLESS, "--out", "run"], tmp_path)
+    process = start(["train", *ALONE, "--out", "run"], tmp_path)
     out = tmp_path / "run"
     while not any(each["event"] == "flush" for each in read_lines(out / "events.jsonl")):
         assert process.poll() is None
@@ -98,7 +100,11 @@ def test_training_that_is_interrupted_keeps_its_parameters(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
-    subprocess.run([FAUNO, "train", *TINY, "--out", str(out)], check=True, capture_output=True)
+    subprocess.run(
+        [FAUNO, "train", *ALONE, "federation.versions=4", "--out", str(out)],
+        check=True,
+        capture_output=True,
+    )
     return out
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from fauno_flwr.cli.compilation import LINE
 from fauno_flwr.cli.main import app
 
 CONFIG = {
@@ -61,7 +62,7 @@ def test_both_forms_print_the_same_object(forms: dict[str, list[str]], policy: s
     for form in FORMS:
         done = run(*forms[form], "--policy", policy, "--seed", "3", "--json")
         assert done.exit_code == 0, done.stderr
-        assert done.stderr == ""
+        assert not done.stderr.replace(f"{LINE}\n", "")  # the first run may compile
         printed.append(json.loads(done.stdout))
         assert printed[-1].pop("seconds") >= 0
     assert printed[0] == printed[1]
@@ -134,7 +135,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 def test_a_cut_file_is_refused(forms: dict[str, list[str]], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG)[:200])
     (tmp_path / "jobs.csv").write_text("instructions,size_mb\n4800000,39\n240")
-    for form, sentence in (("config", "is not JSON"), ("files", "in the middle of a row")):
+    for form, sentence in (("config", "is not JSON"), ("files", "line 3 has 1 cells: must have 2")):
         done = run(*forms[form], "--policy", "lq")
         assert done.exit_code == 2
         assert sentence in done.stderr

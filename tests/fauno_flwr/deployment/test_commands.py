@@ -16,7 +16,7 @@ from tests.fauno_flwr.cli.test_main import fauno
     ("arguments", "sentence"),
     [
         (["deploy", "local", "--auth"], "keys of SuperNodes need TLS, add --tls"),
-        (["deploy", "local", "--nodes", "3", "topology=ether1"], "nodes is 3: must be 6"),
+        (["deploy", "local", "--nodes", "3", "topology=ether1"], "nodes is 3: has no effect"),
         (["deploy", "local", "training.seconds_per_message=-1"], "seconds_per_message is -1.0"),
         (["deploy", "local", "--out", "/proc/nothing/x"], "cannot be written"),
         (["deploy", "certificates", "ä.example", "--out", "/tmp/none"], "hosts is ['ä.example']"),

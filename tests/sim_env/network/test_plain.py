@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim_env.engine.state import OFFLOADED
 from sim_env.network.conversion import from_networkx
 from sim_env.network.files import read_topology
 from sim_env.network.graph import LINK_FIELDS
@@ -84,18 +85,23 @@ def test_stated_links_replace_those_of_the_physics(tmp_path: Path) -> None:
         assert np.array_equal(net.latency[others], usual.latency[others])
 
 
-def test_a_slow_link_slows_the_tasks_on_it() -> None:
+def test_a_task_on_a_link_that_is_too_slow_does_not_finish() -> None:
     graph = nx.path_graph(["a", "b"])
     nx.set_node_attributes(graph, {"a": (0, 0), "b": (1, 0)}, "pos")
-    means = {"speed": 1e9, "capacity": 1000, "role": "rpi"}
-    took = []
-    for rate in (1e9, 1e8):
+    nodes = {"speed": 1e8, "capacity": 1000, "role": "rpi"}
+    finished, kept = [], []
+    for rate in (1e9, 1e4):
         graph.edges["a", "b"]["rate"] = rate
-        world = World(Scenario(ScenarioSpec(), topology=from_networkx(graph, means)), [0])
+        scenario = Scenario(ScenarioSpec(), topology=from_networkx(graph, nodes))
+        assert scenario.jobs.input_bits.min() / 1e4 > 60
+        world = World(scenario, [0])
         for _ in range(600):
             world.step(np.array([[1, 0]], np.int32))
-        took.append(world.metrics().mean_response[0])
-    assert took[1] > took[0] + 1
+        finished.append(int(world.metrics().finished[0]))
+        kept.append(int(world.metrics().created[0] - world.state.total[0, OFFLOADED]))
+    assert kept[0] == kept[1]  # the same decisions
+    assert finished[1] <= kept[1]
+    assert finished[0] > kept[0]
 
 
 def test_rates_that_depend_on_the_message_are_refused(tmp_path: Path) -> None:
