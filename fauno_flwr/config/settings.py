@@ -175,6 +175,8 @@ class FederationConfig:
         critics leaves a node. A node with ``share-actor=false`` in its node config refuses.
     """
 
+    uses: ClassVar[dict[str, Use]] = {"replace_lost_agents": Use("checkpoints", bool)}
+
     share: str = CRITIC
     versions: int = 40
     buffer_size: int | float = 0.5
@@ -192,6 +194,7 @@ class FederationConfig:
     collect_actors: bool = False
 
     def __post_init__(self) -> None:
+        require_effect("federation.", self, self.uses)
         require_choice("federation.share", self.share, SHARES)
         require_number("federation.versions", self.versions, at_least=1)
         require_buffer_size(self.buffer_size, "federation.buffer_size")

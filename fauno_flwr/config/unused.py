@@ -25,7 +25,12 @@ UNREAD_IN_WORLD: dict[str, dict[str, Any]] = {
 # Overrides that a command refuses; what stands in a file may serve another command.
 UNREAD_BY_COMMAND = {
     "compare": ("seed", "agent", "training", "world", "federation", "cosim", "evaluation.greedy"),
-    "train": ("training.peers", "training.seconds_per_message", "federation.wait_for_nodes"),
+    "train": (
+        "training.peers",
+        "training.seconds_per_message",
+        "federation.replace_lost_agents",
+        "federation.wait_for_nodes",
+    ),
     "simulate": ("cosim",),
     "deploy local": ("cosim",),
 }

@@ -57,7 +57,7 @@ def test_killed_five_times_and_resumed_each_time(tmp_path: Path, command: str) -
     versions = len(events(whole, "flush"))
     for attempt in range(5):
         number = (signal.SIGINT, signal.SIGKILL)[attempt % 2]
-        version = rng.randrange(1, versions - 1)
+        version = rng.randrange(2, versions)  # the first one may not have been saved
         saving = [*settings, f"federation.checkpoints={tmp_path / f'checkpoints-{attempt}'}"]
         kill_at(saving, tmp_path / f"killed-{attempt}", version, number)
         out = tmp_path / f"resumed-{attempt}"

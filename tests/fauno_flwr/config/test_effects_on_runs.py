@@ -47,7 +47,7 @@ class Runs:
         self.expected: dict[tuple[str, ...], bytes] = {}
 
     def fingerprint(self, config: RunConfig) -> bytes:
-        """Run; return critics, actors, events and table."""
+        """Run; return critics and actors (the best too), events and table."""
         self.count += 1
         directory = RunDirectory(self.folder / str(self.count))
         scenario = config.build_scenario()
@@ -55,7 +55,7 @@ class Runs:
         grid = CosimGrid(config, scenario)
         with quiet_flower():
             rows = Run(grid, config, EdgeTask(config, scenario), directory).execute()
-        files = sorted(directory.path.glob("checkpoints/*.safetensors"))
+        files = sorted(directory.path.glob("checkpoints/**/*.safetensors"))
         saved = config.federation.checkpoints and Path(config.federation.checkpoints).exists()
         parts = [path.read_bytes() for path in files]
         text = (directory.path / "events.jsonl").read_text()
