@@ -74,8 +74,13 @@ def test_killed_five_times_and_resumed_each_time(tmp_path: Path, command: str) -
                 file = Path("checkpoints") / f"{name}.safetensors"
                 assert (out / file).read_bytes() == (whole / file).read_bytes()
             continue
-        # The engine runs in real time: two runs differ, but their intervals must not.
-        assert max(each["low"] for each in shown) <= min(each["high"] for each in shown)
+        # The engine runs in real time: two uninterrupted trainings differ by more than the interval
+        # over worlds. New agents would have lost what was learned above keeping every task.
+        gains = [
+            t["fauno"]["finished_ratio"]["mean"] - t["local"]["finished_ratio"]["mean"]
+            for t in (ours, theirs)
+        ]
+        assert gains[0] > 0.9 * gains[1] > 0
         for name in {event["name"] for event in events(out, "reply")}:
             counted = [e["metrics"]["messages"] for e in events(out, "reply") if e["name"] == name]
             assert counted == sorted(set(counted)), "an agent began anew"
