@@ -16,21 +16,9 @@ from fauno_flwr.federation.run import Run
 from fauno_flwr.results import journal
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.tasks.edge import EdgeTask
+from tests.fauno_flwr.cosim.test_grid import SMALL
 
-SMALL = [
-    "topology=ether1",
-    "training.worlds=2",
-    "training.ticks=48",
-    "training.rollouts=1",
-    "training.warmup=20",
-    "federation.versions=6",
-    "federation.buffer_size=3",
-    "federation.collect_actors=true",
-    "evaluation.worlds=1",
-    "evaluation.warmup=10",
-    "evaluation.window=50",
-    "evaluation.policies=[lq]",
-]
+SIX = [*SMALL, "federation.versions=6", "federation.buffer_size=3"]
 
 
 class Interrupted(BaseException):
@@ -39,7 +27,7 @@ class Interrupted(BaseException):
 
 def train(out: Path, *overrides: str, until: int | None = None) -> list[dict[str, Any]]:
     """Train; `until`: interrupt after so many events of the strategy."""
-    config = load_config("ether2", [*SMALL, *overrides])
+    config = load_config("ether2", [*SIX, *overrides])
     scenario = config.build_scenario()
     left = [-1 if until is None else until]
 

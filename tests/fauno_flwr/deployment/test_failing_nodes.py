@@ -114,5 +114,4 @@ def test_a_run_in_which_every_node_fails_ends_with_its_sentence(
     assert sentence in status["reason"]
     assert "Traceback" in (out / "flower.log").read_text() or command == DEPLOY
     print(f"{case}, {command[0]}: ended after {lasted:.0f} s")
-    if (os.getloadavg()[0]) < (os.cpu_count() or 1):
-        assert lasted < PATIENCE
+    assert lasted < PATIENCE
