@@ -15,10 +15,11 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import from_yaml
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.checkpoints import agents_folder
-from fauno_flwr.federation.failures import answer_errors
+from fauno_flwr.federation.failures import answer_errors, sentence
 from fauno_flwr.federation.local_training import LocalTraining, Progress
 from fauno_flwr.federation.logs import set_up_logging
 from fauno_flwr.federation.node_state import STATE_DIR, NodeState
@@ -141,8 +142,13 @@ def message_rng(config: RunConfig, agent: int, messages: int) -> np.random.Gener
 def describe(message: Message, context: Context) -> Message:
     """Introduce this node in the handshake."""
     config, task, agent = read_message(message, context)
-    # An unusable folder is reported before any training.
-    population, progress = load_agent(context, task, state_file(message, context, config, agent))
+    # An unusable world or folder is reported before any training.
+    try:
+        task.check(agent, context.node_config)
+        file = state_file(message, context, config, agent)
+        population, progress = load_agent(context, task, file)
+    except ValueError as error:
+        raise ConfigError(f"{task.names[agent]}: {sentence(error)}") from error
     shared = population.get_shared(config.federation.share)
     nodes = int(context.node_config.get("num-partitions", 0))
     about = node_record(agent, nodes, shared, progress.messages)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fauno_flwr.cli.options import Conf, Overrides, Tables, joined, split_names
+from fauno_flwr.cli.options import Conf, Overrides, Tables, joined, results_folder, split_names
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import require_different
@@ -27,6 +27,7 @@ def compare(
     out: Tables = None,
 ) -> None:
     """Compare heuristics on the same arrivals, without Flower."""
+    from fauno_flwr.results.directory import RunDirectory
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.memory import require_evaluation
 
@@ -42,10 +43,10 @@ def compare(
     found = find_heuristics("evaluation.policies", config.evaluation.policies)
     if not found:
         raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(POLICIES)}")
+    folder = results_folder(out, "compare") if out else None
     scenario = config.build_scenario()
     require_evaluation(config, scenario)
     from fauno_flwr.cli.comparison import compare_policies
-    from fauno_flwr.results.directory import RunDirectory
 
-    directory = RunDirectory(out.expanduser().absolute()) if out else None
+    directory = RunDirectory(folder) if folder else None
     compare_policies(config, scenario, found, directory)

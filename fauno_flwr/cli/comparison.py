@@ -7,7 +7,6 @@ import typer
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.results.directory import RunDirectory
-from fauno_flwr.results.report import format_table, plot_comparison, tables, to_csv
 from sim_env.evaluation import by_world, run_policy, summarise
 from sim_env.plugins import is_import_path
 from sim_env.policies.heuristics import Policy
@@ -53,6 +52,9 @@ def compare_policies(
             raise ConfigError(
                 f"policies is {name!r}: raised {type(error).__name__} ({said})"
             ) from error
+    # After the policies have run: importing matplotlib takes seconds.
+    from fauno_flwr.results.report import format_table, plot_comparison, tables, to_csv
+
     rows = summarise(results, baselines=list(policies))
     typer.echo(format_table(rows, scenario.rho, evaluation.worlds))
     if directory is None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_folder
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import absolute_overrides, load_config
 from fauno_flwr.config.settings import SHARED, RunConfig, require_address
+from fauno_flwr.deployment.engine import EngineError, free_addresses
 
 if TYPE_CHECKING:
     from fauno_flwr.deployment.local import Deployment
@@ -52,31 +53,28 @@ def local(
         settings += ["topology=full20", f"topology.nodes={nodes}"]
     settings += absolute_overrides(overrides or [])
     config = load_config(conf, settings, "deploy local")
-    # After the settings are checked: importing torch takes seconds.
-    from fauno_flwr.cli.flower_run import print_results, run_config, stop_on_signals
-    from fauno_flwr.deployment.engine import EngineError, free_addresses
-    from fauno_flwr.deployment.local import Deployment
-    from fauno_flwr.federation.checkpoints import agents_folder, require_own_checkpoints
-    from fauno_flwr.learning.kernels import compile_kernels
-    from fauno_flwr.results.directory import RunDirectory
-    from fauno_flwr.shared_world.table import format_status
-    from fauno_flwr.tasks.edge import EdgeTask
-    from fauno_flwr.tasks.heuristics import find_heuristics
-    from fauno_flwr.tasks.memory import require_training
-    from fauno_flwr.tasks.registry import make_task
-
-    find_heuristics("evaluation.policies", config.evaluation.policies)
+    path = results_folder(out, "deploy")
     hosts_world = config.world.kind == SHARED and not config.world.address
     if hosts_world:
         settings.append(f"world.address={free_addresses(1)[0]}")
         config = load_config(conf, settings)
-    task = make_task(config)
-    require_training(config, getattr(task, "scenario", None), 1)
+    scenario = config.build_network()
+    # After the settings are checked: importing torch takes seconds.
+    from fauno_flwr.cli.flower_run import print_results, run_config, stop_on_signals
+    from fauno_flwr.deployment.local import Deployment
+    from fauno_flwr.federation.checkpoints import agents_folder, require_own_checkpoints
+    from fauno_flwr.learning.kernels import compile_kernels
+    from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.tasks.heuristics import find_heuristics
+    from fauno_flwr.tasks.memory import require_training
+    from fauno_flwr.tasks.registry import task_in
+
+    find_heuristics("evaluation.policies", config.evaluation.policies)
+    task = task_in(config, scenario)
+    require_training(config, scenario, 1)
     agents = len(task.names)
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
-    path = results_path(out, "deploy")
-    RunDirectory.check(path)
     require_own_checkpoints(config)
     saved = agents_folder(config) if config.federation.checkpoints else None
     submitted, joint = run_config(conf, settings, path), path / "world.json"
@@ -86,8 +84,8 @@ def local(
     deployment = Deployment(
         agents, tls=tls, auth=auth, world=world, warm=warm, agents=saved, report=_print_line
     )
-    if isinstance(task, EdgeTask):
-        compile_kernels(config, task.scenario)
+    if scenario is not None:
+        compile_kernels(config, scenario)
     try:
         with stop_on_signals(path), deployment:
             _run(deployment, submitted, path, config)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fauno_flwr.cli.options import Best, Overrides, Tables
+from fauno_flwr.cli.options import Best, Overrides, Tables, results_folder
 from fauno_flwr.config.loading import load_config
 
 
@@ -23,6 +23,7 @@ def evaluate(
 ) -> None:
     """Evaluate the actors of a run, in its own network or in another one (topology=ether4)."""
     folder = run.expanduser()
+    tables = results_folder(out, "evaluate") if out else None
     from fauno_flwr.cli.comparison import compare_policies
     from fauno_flwr.learning.policy import FAUNO
     from fauno_flwr.results.directory import RunDirectory
@@ -36,5 +37,5 @@ def evaluate(
     heuristics = find_heuristics("evaluation.policies", config.evaluation.policies)
     agents = transferred(source, actors, config, scenario, config.seed, any_role=any_role)
     fauno = agents.policy(scenario.agent_of_node, config.evaluation.greedy)
-    directory = RunDirectory(out.expanduser().absolute()) if out else None
+    directory = RunDirectory(tables) if tables else None
     compare_policies(config, scenario, {FAUNO: fauno, **heuristics}, directory)

@@ -1,14 +1,21 @@
 """What the commands have in common: options, exit codes, where results go."""
 
+import itertools
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import choices
+from fauno_flwr.config.settings import LARGEST_SEED
+from fauno_flwr.results.directory import RunDirectory
 
+MOST_SEEDS = 1000  # of one command
 FAILED, BAD_INPUT = 1, 2  # and 128 + n, stopped by signal n
 
 
@@ -55,10 +62,79 @@ Best = Annotated[
 ]
 
 
-def results_path(out: Path | None, name: str) -> Path:
-    """Return the absolute folder of the results: `out`, or one named by `name` and the time."""
+def results_folder(out: Path | None, name: str) -> Path:
+    """Make the folder of a command's results, and return its absolute path.
+
+    If the command ends before it has written anything, the folder is removed again.
+
+    Parameters
+    ----------
+    out : Path or None
+        The folder that was asked for; None: one of its own below ``results``, even for commands
+        that start in the same second.
+    name : str
+        First part of its name, in the latter case; the second is the time.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written, or is not empty.
+    """
+    if out is not None:
+        path = out.expanduser().absolute()
+        if not path.exists():
+            _tidy_up(path)
+        return RunDirectory.check(path)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return (out or Path("results") / f"{name}-{stamp}").expanduser().absolute()
+    folder = Path("results").absolute()
+    for number in itertools.count(1):
+        path = folder / (f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{str(folder)!r} cannot be written ({error.strerror})") from error
+        _tidy_up(path)
+        break
+    return path
+
+
+def _tidy_up(path: Path) -> None:
+    """Remove a folder when the command ends, if it is empty then."""
+
+    def remove() -> None:
+        with suppress(OSError):
+            path.rmdir()
+
+    click.get_current_context().call_on_close(remove)
+
+
+def read_seeds(text: str, first: int) -> list[int]:
+    """Return the training seeds that ``--seeds`` stands for.
+
+    Parameters
+    ----------
+    text : str
+        A number of seeds, counted from `first`, or the seeds themselves, separated by commas.
+    first : int
+
+    Raises
+    ------
+    ConfigError
+        For anything else, or a seed that is given twice.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        raise ConfigError(f"seeds is {text!r}: must be a number of seeds (5), or seeds (1,2,3)")
+    numbers = [int(part) for part in parts]
+    if len(numbers) == 1:
+        if not 1 <= numbers[0] <= MOST_SEEDS:
+            raise ConfigError(f"seeds is {text!r}: must be a number from 1 to {MOST_SEEDS}")
+        numbers = list(range(first, first + numbers[0]))
+    if len(set(numbers)) < len(numbers) or max(numbers) > LARGEST_SEED:
+        raise ConfigError(f"seeds is {text!r}: must be different seeds of at most {LARGEST_SEED}")
+    return numbers
 
 
 def split_names(text: str) -> list[str]:

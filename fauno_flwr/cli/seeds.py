@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from fauno_flwr.config.errors import ConfigError
-from fauno_flwr.config.settings import LARGEST_SEED, RunConfig
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.policy import FAUNO
 from fauno_flwr.results.directory import SCHEMA_VERSION, RunDirectory, to_json, write_atomically
 from fauno_flwr.results.report import format_table, plot_comparison, tables, to_csv
@@ -20,35 +20,7 @@ from sim_env.evaluation import run_policy, summarise
 from sim_env.scenario import Scenario
 from sim_env.world import Metrics
 
-MOST_SEEDS = 1000
 DONE = "summary.json"
-
-
-def read_seeds(text: str, first: int) -> list[int]:
-    """Return the training seeds that ``--seeds`` stands for.
-
-    Parameters
-    ----------
-    text : str
-        A number of seeds, counted from `first`, or the seeds themselves, separated by commas.
-    first : int
-
-    Raises
-    ------
-    ConfigError
-        For anything else, or a seed that is given twice.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise ConfigError(f"seeds is {text!r}: must be a number of seeds (5), or seeds (1,2,3)")
-    numbers = [int(part) for part in parts]
-    if len(numbers) == 1:
-        if not 1 <= numbers[0] <= MOST_SEEDS:
-            raise ConfigError(f"seeds is {text!r}: must be a number from 1 to {MOST_SEEDS}")
-        numbers = list(range(first, first + numbers[0]))
-    if len(set(numbers)) < len(numbers) or max(numbers) > LARGEST_SEED:
-        raise ConfigError(f"seeds is {text!r}: must be different seeds of at most {LARGEST_SEED}")
-    return numbers
 
 
 def train_seeds(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_folder
 from fauno_flwr.config.loading import load_config
 
 
@@ -22,6 +22,7 @@ def simulate(
     # All nodes of a simulation are the user's own: their actors may be collected.
     settings = ["federation.collect_actors=true", *(overrides or [])]
     config = load_config(conf, settings, "simulate")
+    path, scenario = results_folder(out, Path(conf).stem), config.build_network()
     # After the settings are checked: importing torch takes seconds.
     from fauno_flwr.cli.flower_run import (
         print_results,
@@ -32,22 +33,18 @@ def simulate(
     from fauno_flwr.deployment.engine import Engine, EngineError, stage_app
     from fauno_flwr.federation.checkpoints import require_own_checkpoints
     from fauno_flwr.learning.kernels import compile_kernels
-    from fauno_flwr.results.directory import RunDirectory
-    from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.memory import require_training
-    from fauno_flwr.tasks.registry import make_task
+    from fauno_flwr.tasks.registry import task_in
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
-    task = make_task(config)
-    require_training(config, getattr(task, "scenario", None), 1)
-    path = results_path(out, Path(conf).stem)
-    RunDirectory.check(path)
+    task = task_in(config, scenario)
+    require_training(config, scenario, 1)
     require_own_checkpoints(config)
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
-    if isinstance(task, EdgeTask):
-        compile_kernels(config, task.scenario)
+    if scenario is not None:
+        compile_kernels(config, scenario)
     try:
         with stop_on_signals(path), Engine() as engine:
             app, submitted = stage_app(engine.home / "app"), run_config(conf, settings, path)

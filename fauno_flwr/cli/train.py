@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_path
+from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, read_seeds, results_folder
 from fauno_flwr.cli.signals import Stopped, StopRequest, unwinding
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
@@ -34,13 +34,15 @@ def train(
             f"world.kind is {config.world.kind!r}: must be {OWN} here, where the nodes share a "
             f"simulated network anyway"
         )
-    path = results_path(out, Path(conf).stem)
     if seeds is None:
-        train_once(config, path)
+        train_once(config, results_folder(out, Path(conf).stem))
         return
-    from fauno_flwr.cli.seeds import read_seeds, train_seeds
+    numbers = read_seeds(seeds, config.seed)
+    from fauno_flwr.cli.seeds import train_seeds
 
-    train_seeds(config, read_seeds(seeds, config.seed), path, train_once)
+    # A folder that was asked for may hold finished trainings of the same command.
+    path = out.expanduser().absolute() if out else results_folder(None, Path(conf).stem)
+    train_seeds(config, numbers, path, train_once)
 
 
 def train_once(config: RunConfig, path: Path) -> None:

@@ -348,6 +348,10 @@ class RunConfig:
             self.dynamics,
         )
 
+    def build_network(self) -> Scenario | None:
+        """Compile the world of this run as :meth:`build_scenario` does; None without a network."""
+        return None if self.world.kind == GYM else self.build_scenario()
+
     def build_scenario(self) -> Scenario:
         """Compile the world of this run and validate what depends on more than one group."""
         training, world = self.training, self.world

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from logging import INFO, WARNING
+from typing import Any
 
 from flwr.app import Message
 from flwr.common.logger import log
@@ -43,11 +44,16 @@ def handshake(run: RunContext) -> None:
             except (ValueError, KeyError) as error:
                 node_id, reason = reply.metadata.src_node_id, str(error)
                 raised += not reply.has_error() or reply.error.code in BY_NODE
-                refusal = f"node {node_id}: {reason}"
+                event: dict[str, Any] = {"event": "refused", "node": node_id}
+                # A node that knows its agent begins with its name.
+                name, _, rest = reason.partition(": ")
+                if name in run.task.names:
+                    reason, event["name"] = rest, name
+                refusal = f"{event.get('name', f'node {node_id}')}: {reason}"
                 if kind(reason) not in kinds:
                     kinds.add(kind(reason))
                     log(WARNING, "a node does not take part: %s", refusal)
-                    run.write({"event": "refused", "node": node_id, "reason": reason})
+                    run.write({**event, "reason": reason})
         if raised >= needed and not run.agent_of:
             raise RunFailedError(f"all {raised} nodes answer with an error; {refusal}")
         if len(run.agent_of) < needed:

@@ -86,7 +86,7 @@ def failures(events: Events) -> dict[str, Counter[str]]:
     """
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for event in events:
-        if "name" in event and "reason" in event:
+        if "name" in event and "reason" in event and event["event"] != "refused":
             named = ERRORS.get(event.get("code", -1), "error")
             found[event["name"]][event.get("check", named)] += 1
     return dict(found)
@@ -141,7 +141,7 @@ def format_status(events: Events, versions: int, state: State) -> str:
             if "reason" in event:
                 reasons[event["name"]] = str(event["reason"])
     lines += [
-        f"node {event['node']} does not take part: {event['reason']}"
+        f"{event.get('name', 'node ' + str(event['node']))} does not take part: {event['reason']}"
         for event in events
         if event["event"] == "refused"
     ]

@@ -1,7 +1,8 @@
 """A node's end of a shared world."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
@@ -77,6 +78,18 @@ class Access:
             "" if token_file is None else read_token(Path(token_file)),
             b"" if authority is None else read_file(Path(authority)),
         )
+
+
+def access_of(config: RunConfig, node_config: Mapping[str, Any]) -> Access:
+    """Return the address of the settings with the credentials of a node config.
+
+    Raises
+    ------
+    ValueError
+        As :meth:`Access.read`.
+    """
+    files = node_config.get(TOKEN_FILE), node_config.get(AUTHORITY)
+    return Access.read(config.world.address, *files)
 
 
 class WorldClient:
@@ -193,6 +206,7 @@ class SharedWorld:
         self._node = np.zeros(0, np.int32)
         self._encoding = scenario.encoding
         self._ticks = config.training.worlds * config.training.ticks
+        self._access = access
         self._client = WorldClient(access, config.world.patience)
         self._hello = {
             "agent": agent,
@@ -209,6 +223,17 @@ class SharedWorld:
 
     def __exit__(self, *_: object) -> None:
         self._client.__exit__()
+
+    def check(self) -> None:
+        """Join the world once; one that does not answer yet is not an error.
+
+        Raises
+        ------
+        RefusedError
+            If it refuses the token or the settings.
+        """
+        with WorldClient(self._access, 0.0) as client, suppress(UnreachableError):
+            client.call(wire.JOIN, self._hello)
 
     def collect(self, population: AgentStack) -> Decisions:
         """Let the first agent of a population act for a rollout; return its decisions.

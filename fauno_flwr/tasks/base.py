@@ -37,6 +37,20 @@ class Task(Protocol):
     def make_population(self, agents: int) -> AgentStack:
         """Make untrained agents; all start equal."""
 
+    def check(self, agent: int, node_config: Mapping[str, Any]) -> None:
+        """Check before any training that a node can open its environments.
+
+        Parameters
+        ----------
+        agent : int
+        node_config : mapping
+
+        Raises
+        ------
+        ValueError
+            If it cannot, and a later attempt could not either.
+        """
+
     def open(
         self,
         agent: int,

@@ -39,6 +39,14 @@ class EdgeTask:
         """Make untrained agents; all start equal."""
         return make_population(agents, self.config, self.scenario)
 
+    def check(self, agent: int, node_config: Mapping[str, Any]) -> None:
+        """Check that a shared world, if there is one and it answers, has the same settings."""
+        if self.config.world.kind == SHARED:
+            from fauno_flwr.shared_world.client import SharedWorld, access_of
+
+            access = access_of(self.config, node_config)
+            SharedWorld(self.config, self.scenario, agent, access).check()
+
     def open(
         self,
         agent: int,
@@ -225,8 +233,7 @@ def open_experience(
     if config.world.kind != SHARED:
         yield OwnWorlds(config, scenario, agent, population, rollouts, rng)
         return
-    from fauno_flwr.shared_world.client import AUTHORITY, TOKEN_FILE, Access, SharedWorld
+    from fauno_flwr.shared_world.client import SharedWorld, access_of
 
-    files = node_config.get(TOKEN_FILE), node_config.get(AUTHORITY)
-    with SharedWorld(config, scenario, agent, Access.read(config.world.address, *files)) as shared:
+    with SharedWorld(config, scenario, agent, access_of(config, node_config)) as shared:
         yield shared

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fauno_flwr.cli.main import app
-from fauno_flwr.cli.seeds import interval_of, read_seeds, with_seed
+from fauno_flwr.cli.options import read_seeds
+from fauno_flwr.cli.seeds import interval_of, with_seed
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.results.statistics import crossed

@@ -288,6 +288,20 @@ def test_different_settings_are_one_sentence(service: WorldService) -> None:
     assert "workload.rate is 7.0 in the run, 10.0 in the world" in str(no.value)
 
 
+def test_a_node_that_cannot_join_says_so_before_any_training(service: WorldService) -> None:
+    def task(**settings_of_world: str) -> EdgeTask:
+        changed = [f"{key}={value}" for key, value in settings_of_world.items()]
+        config = settings(f"world.address={service.address}", *changed)
+        return EdgeTask(config, config.build_scenario())
+
+    task().check(0, {})
+    with pytest.raises(RefusedError, match=r"the world have different settings: workload\.rate"):
+        task(**{"workload.rate": "7"}).check(0, {})
+    with pytest.raises(ValueError, match="must be an absolute path"):
+        task().check(0, {"world-token-file": "token"})
+    task(**{"world.address": "127.0.0.1:9"}).check(0, {})  # it may be started later
+
+
 def test_other_files_behind_the_same_settings_are_found_out(service: WorldService) -> None:
     claims = {**hello(settings()), "fingerprint": "0" * 64}
     with client(service) as own, pytest.raises(RefusedError, match="the files that they name"):
