@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 from fauno_flwr.config.errors import ConfigError
 from sim_env import plugins
-from sim_env.errors import Use, require_effect, require_number
+from sim_env.errors import Use, require_choice, require_effect, require_number, with_kind
 
 SHARES = CRITIC, MODEL, NOTHING = ("critic", "model", "nothing")
 PPO, DDQN = "ppo", "ddqn"
+CRITICS = ACTION, STATE = ("action", "state")
 EQUIVARIANT, PADDED = "equivariant", "padded"
 ALGORITHM_GROUP, NETWORK_GROUP = "fauno.algorithms", "fauno.networks"  # of entry points
 
@@ -82,14 +83,33 @@ class PPOConfig(AgentConfig):
         Clip range of the probability ratio.
     entropy : float
         Weight of the entropy bonus.
+    critic : str
+        ``action``: it values every action, and has a say in the policy; ``state``: it values the
+        state, as the paper's does, and serves as the baseline of the advantages only.
+    temperature : float
+        T of the policy ``softmax(actor(s, a) + Q(s, a) / T)`` with a critic of actions, in the
+        units of the reward.
+    critic_rate : float
+        Learning rate of the critic, relative to that of the actor.
     """
+
+    uses: ClassVar[dict[str, Use]] = {
+        **AgentConfig.uses,
+        "temperature": with_kind("critic", ACTION),
+    }
 
     gae_lambda: float = 0.95
     clip: float = 0.2
     entropy: float = 0.01
+    critic: str = STATE
+    temperature: float = 0.3
+    critic_rate: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("agent.critic", self.critic, CRITICS)
+        for name in ("temperature", "critic_rate"):
+            require_number(f"agent.{name}", getattr(self, name), above=0)
         require_number("agent.gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         require_number("agent.clip", self.clip, above=0)
         require_number("agent.entropy", self.entropy, at_least=0)

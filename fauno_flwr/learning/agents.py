@@ -138,8 +138,10 @@ class AgentStack(ABC):
     def _make_actor(self, generator: torch.Generator) -> Actor:
         return find_networks(self.config.network).actor(self.sizes, generator)
 
-    def _make_critic(self, generator: torch.Generator) -> nn.Module:
-        return find_networks(self.config.network).critic(self.sizes, generator)
+    @property
+    def acting(self) -> dict[str, float]:
+        """Names of the networks whose scores, with these weights, add up to those of actions."""
+        return {"actor": 1.0}
 
     # ---- what an algorithm adds ----------------------------------------------------------------
 
@@ -210,12 +212,20 @@ class AgentStack(ABC):
     # ---- parameters ----------------------------------------------------------------------------
 
     def get_actor(self, agent: int = 0) -> Arrays:
-        """Return the actor parameters of an agent, by name."""
-        return get(self.actor, agent)
+        """Return the parameters that an agent acts with, by name.
+
+        Where several networks act, a name begins with that of its network: ``critic.weights.0``.
+        """
+        if len(self.acting) == 1:
+            return get(self.actor, agent)
+        return get_all({name: self.networks[name] for name in self.acting}, agent)
 
     def set_actor(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
-        """Replace the actor parameters of an agent."""
-        put(self.actor, arrays, agent)
+        """Replace the parameters that an agent acts with."""
+        if len(self.acting) == 1:
+            put(self.actor, arrays, agent)
+        else:
+            put_all({name: self.networks[name] for name in self.acting}, arrays, agent)
 
     def select(self, agents: Sequence[int]) -> Self:
         """Copy some of the agents into a new stack."""
@@ -253,6 +263,7 @@ class AgentStack(ABC):
         return {
             "networks": {name: each.state_dict() for name, each in self.networks.items()},
             "optimizers": {name: each.state() for name, each in self.optimizers.items()},
+            "acting": self.acting,
         }
 
     def _take_state(self, state: dict[str, Any]) -> None:
@@ -265,8 +276,8 @@ class AgentStack(ABC):
 
     def weights(self, agent_of_node: np.ndarray, greedy: bool) -> Weights:
         """Return the actors as compiled code reads them; parameters: :meth:`policy`."""
-        first, middle, last = (weight.detach().numpy() for weight in self.actor.weights)
-        biases = [bias.detach().numpy()[:, 0] for bias in self.actor.biases]
+        networks = [(self.networks[name], weight) for name, weight in self.acting.items()]
+        (first, middle, last), biases = side_by_side(networks)
         width, features = self.encoding.local, self.encoding.destinations
         rest = first[:, width:]
         padded = isinstance(self.actor, PaddedActor)
@@ -285,11 +296,11 @@ class AgentStack(ABC):
             slot=slot.copy(),
             best=best.copy(),
             present=present.copy(),
-            bias=biases[0].copy(),
-            middle=middle.copy(),
-            middle_bias=biases[1].copy(),
+            bias=biases[0],
+            middle=middle,
+            middle_bias=biases[1],
             last=last.transpose(0, 2, 1).copy(),
-            last_bias=biases[2].copy(),
+            last_bias=biases[2],
             agent_of_node=np.asarray(agent_of_node, np.int32),
             softmax=softmax,
             epsilon=epsilon,
@@ -309,6 +320,40 @@ class AgentStack(ABC):
         return ActorPolicy(self.weights(nodes, greedy))
 
 
+def side_by_side(
+    networks: Sequence[tuple[nn.Module, float]],
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return copies of networks of equal sizes as one, whose output is their weighted sum.
+
+    Parameters
+    ----------
+    networks : sequence of (StackedMLP, float)
+        G networks of H hidden units, with their weights.
+
+    Returns
+    -------
+    weights : list of array
+        (A, inputs, G H), (A, G H, H): row g is for the H units of its own network, and
+        (A, G H, outputs).
+    biases : list of array
+        (A, G H), (A, G H), (A, outputs).
+    """
+
+    def arrays(kind: str, layer: int) -> list[np.ndarray]:
+        return [getattr(network, kind)[layer].detach().numpy() for network, _ in networks]
+
+    scales = [np.float32(scale) for _, scale in networks]
+    last = [w * scale for w, scale in zip(arrays("weights", 2), scales, strict=True)]
+    bias = [b * scale for b, scale in zip(arrays("biases", 2), scales, strict=True)]
+    weights = [
+        np.concatenate(arrays("weights", 0), axis=2),
+        np.concatenate(arrays("weights", 1), axis=1),
+        np.concatenate(last, axis=1),
+    ]
+    biases = [np.concatenate(arrays("biases", layer), axis=2)[:, 0] for layer in range(2)]
+    return weights, [*biases, np.add.reduce(bias)[:, 0]]
+
+
 def alike(batches: list[Decisions]) -> list[list[int]]:
     """Group agents by similar numbers of slots and decisions, so that there is little padding."""
     groups: dict[tuple[int, int], list[int]] = {}
@@ -316,6 +361,23 @@ def alike(batches: list[Decisions]) -> list[list[int]]:
         size = max(8, batch.mask.shape[1] - 1).bit_length(), max(8, len(batch)).bit_length()
         groups.setdefault(size, []).append(agent)
     return [groups[size] for size in sorted(groups)]
+
+
+def get_all(modules: Mapping[str, nn.Module], agent: int) -> Arrays:
+    """Return the parameters of an agent in several networks: ``<network>.<name>``."""
+    return {
+        f"{part}.{name}": array
+        for part, module in modules.items()
+        for name, array in get(module, agent).items()
+    }
+
+
+def put_all(modules: Mapping[str, nn.Module], arrays: Mapping[str, np.ndarray], agent: int) -> None:
+    """Replace what :func:`get_all` has returned; raise as :func:`put`."""
+    for part, module in modules.items():
+        prefix = f"{part}."
+        own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+        put(module, own, agent)
 
 
 def get(module: nn.Module, agent: int) -> Arrays:

@@ -21,7 +21,7 @@ from fauno_flwr.config.agent import EQUIVARIANT, NETWORK_GROUP, PADDED
 from fauno_flwr.config.errors import ConfigError
 from sim_env import plugins
 
-POLICY_GAIN, VALUE_GAIN = 0.1, 1.0
+POLICY_GAIN, VALUE_GAIN, ACTION_VALUE_GAIN = 0.1, 1.0, 0.01
 
 
 class Widths(Protocol):
@@ -88,6 +88,8 @@ class EquivariantActor(StackedMLP):
         destination relative to the shortest one, and lowers its score with this weight: the initial
         policy is close to ShortestExpectedDelay. These weights are trained like all others. No
         effect if the encoding has no delay.
+    gain : float, default 0.1
+        Of the initial weights of the last layer.
     """
 
     def __init__(
@@ -97,9 +99,10 @@ class EquivariantActor(StackedMLP):
         hidden: int,
         generator: torch.Generator,
         prior: float = 0.0,
+        gain: float = POLICY_GAIN,
     ) -> None:
         inputs = encoding.local + 2 * encoding.destinations
-        super().__init__(agents, (inputs, hidden, 1), POLICY_GAIN, generator)
+        super().__init__(agents, (inputs, hidden, 1), gain, generator)
         if prior > 0 and encoding.delay is not None:
             self._expect_delay(encoding.local + encoding.destinations + encoding.delay, prior)
 
@@ -142,6 +145,17 @@ class EquivariantActor(StackedMLP):
         """Return scores (A, R, K), minus infinity where illegal; parameters: :meth:`features`."""
         return self.scores(*self.features(local, destination, mask))
 
+    def taken(self, features: tuple[Tensor, ...], action: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs of :meth:`score` for the actions (A, R), from :meth:`features`."""
+        decision, destination, _ = features
+        index = action[:, :, None, None].expand(-1, -1, 1, destination.shape[3])
+        return decision, destination.gather(2, index)
+
+    def score(self, decision: Tensor, destination: Tensor) -> Tensor:
+        """Return scores (A, R) of the actions that were :meth:`taken`."""
+        legal = torch.ones(destination.shape[:3], dtype=torch.bool)
+        return self.scores(decision, destination, legal).squeeze(2)
+
 
 class PooledCritic(StackedMLP):
     """Estimate the value of a decision: MLP of [local, x_self, mean_k x_k, min_k x_k]."""
@@ -177,13 +191,21 @@ class PaddedActor(StackedMLP):
         ``x_k`` is 0 where it is not.
     hidden : int
     generator : torch.Generator
+    gain : float, default 0.1
+        Of the initial weights of the last layer.
     """
 
     def __init__(
-        self, agents: int, encoding: Widths, slots: int, hidden: int, generator: torch.Generator
+        self,
+        agents: int,
+        encoding: Widths,
+        slots: int,
+        hidden: int,
+        generator: torch.Generator,
+        gain: float = POLICY_GAIN,
     ) -> None:
         inputs = encoding.local + slots * (encoding.destinations + 1)
-        super().__init__(agents, (inputs, hidden, slots), POLICY_GAIN, generator)
+        super().__init__(agents, (inputs, hidden, slots), gain, generator)
         self.slots = slots
 
     def features(self, local: Tensor, destination: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -198,6 +220,14 @@ class PaddedActor(StackedMLP):
     def logits(self, local: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
         """Return scores as :meth:`EquivariantActor.logits` does, for at most ``slots`` slots."""
         return self.scores(*self.features(local, destination, mask))
+
+    def taken(self, features: tuple[Tensor, ...], action: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs of :meth:`score` for the actions (A, R), from :meth:`features`."""
+        return features[0], action
+
+    def score(self, x: Tensor, action: Tensor) -> Tensor:
+        """Return scores (A, R) of the actions that were :meth:`taken`."""
+        return self(x).gather(2, action.unsqueeze(2)).squeeze(2)
 
 
 class PaddedCritic(StackedMLP):
@@ -247,6 +277,9 @@ class Sizes(NamedTuple):
         Width of the hidden layers.
     prior : float
         See :class:`EquivariantActor`.
+    gain : float, default 0.1
+        Of the last layer of an actor. A critic of actions is an actor without prior whose gain is
+        0.01: its initial values are close to 0.
     """
 
     agents: int
@@ -254,6 +287,7 @@ class Sizes(NamedTuple):
     slots: int
     hidden: int
     prior: float
+    gain: float = POLICY_GAIN
 
 
 @dataclass(frozen=True)
@@ -266,7 +300,8 @@ class Networks:
         ``(sizes, generator) -> EquivariantActor or PaddedActor``: acting is compiled, and knows
         these two.
     critic : callable
-        ``(sizes, generator) -> Critic``, any module with parameters on a leading agent axis.
+        ``(sizes, generator) -> Critic``, any module with parameters on a leading agent axis; the
+        critic of states (``agent.critic=state``).
     """
 
     actor: Callable[[Sizes, torch.Generator], Actor]
@@ -274,7 +309,7 @@ class Networks:
 
 
 def _equivariant_actor(s: Sizes, generator: torch.Generator) -> Actor:
-    return EquivariantActor(s.agents, s.encoding, s.hidden, generator, s.prior)
+    return EquivariantActor(s.agents, s.encoding, s.hidden, generator, s.prior, s.gain)
 
 
 def _pooled_critic(s: Sizes, generator: torch.Generator) -> nn.Module:
@@ -282,7 +317,7 @@ def _pooled_critic(s: Sizes, generator: torch.Generator) -> nn.Module:
 
 
 def _padded_actor(s: Sizes, generator: torch.Generator) -> Actor:
-    return PaddedActor(s.agents, s.encoding, s.slots, s.hidden, generator)
+    return PaddedActor(s.agents, s.encoding, s.slots, s.hidden, generator, s.gain)
 
 
 def _padded_critic(s: Sizes, generator: torch.Generator) -> nn.Module:

@@ -120,4 +120,7 @@ class ActorPolicy:
 
     def _second_layer(self, agent: int, x: np.ndarray) -> np.ndarray:
         w = self.weights
-        return np.asarray(np.tanh(np.tanh(x) @ w.middle[agent] + w.middle_bias[agent]))
+        width = w.middle.shape[2]
+        blocks = np.tanh(x).reshape(len(x), -1, width).swapaxes(0, 1)
+        second = blocks @ w.middle[agent].reshape(-1, width, width)
+        return np.asarray(np.tanh(second.swapaxes(0, 1).reshape(x.shape) + w.middle_bias[agent]))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fauno_flwr.config.agent import MODEL, PPOConfig
-from fauno_flwr.learning.agents import AgentStack, Arrays, get, put
-from fauno_flwr.learning.networks import Critic
+from fauno_flwr.config.agent import MODEL, STATE, PPOConfig
+from fauno_flwr.learning.agents import AgentStack, Arrays, get, get_all, put, put_all
+from fauno_flwr.learning.networks import ACTION_VALUE_GAIN, Actor, Critic, find_networks
 from fauno_flwr.learning.transitions import Decisions, stack
 
 
@@ -28,9 +28,20 @@ class Population(AgentStack):
     config: PPOConfig
 
     def _others(self, generator: torch.Generator) -> dict[str, nn.Module]:
-        critic = self._make_critic(generator)
-        self.critic = cast(Critic, critic)
-        return {"critic": critic}
+        networks = find_networks(self.config.network)
+        if self.config.critic == STATE:
+            self.critic = networks.critic(self.sizes, generator)
+        else:
+            sizes = self.sizes._replace(prior=0.0, gain=ACTION_VALUE_GAIN)
+            self.critic = networks.actor(sizes, generator)
+        return {"critic": self.critic}
+
+    @property
+    def acting(self) -> dict[str, float]:
+        """The actor, and a critic of actions: its values, divided by the temperature."""
+        if self.config.critic == STATE:
+            return super().acting
+        return {"actor": 1.0, "critic": 1.0 / self.config.temperature}
 
     def exploration(self) -> tuple[bool, np.ndarray]:
         """Sample actions from the softmax."""
@@ -45,31 +56,41 @@ class Population(AgentStack):
         """Update every agent; see :func:`update`."""
         return update(self, batches, rate, rngs)
 
+    def critic_of(
+        self, features: tuple[Tensor, ...], decisions: tuple[Tensor, ...]
+    ) -> "_CriticOfStates | _CriticOfActions":
+        """Return the critic as an update needs it.
+
+        Parameters
+        ----------
+        features : tuple of Tensor
+            Those of the actor, which a critic of actions shares.
+        decisions : tuple of Tensor
+            See :class:`_CriticOfStates`.
+        """
+        if self.config.critic == STATE:
+            return _CriticOfStates(self, decisions)
+        return _CriticOfActions(self, features, decisions)
+
     def get_critic(self, agent: int = 0) -> Arrays:
         """Return the critic parameters of an agent, by name."""
-        return get(self.networks["critic"], agent)
+        return get(self.critic, agent)
 
     def set_critic(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> None:
         """Replace the critic parameters of an agent."""
-        put(self.networks["critic"], arrays, agent)
+        put(self.critic, arrays, agent)
 
     def get_shared(self, share: str, agent: int = 0) -> Arrays:
         """Return the critic, or with ``share="model"`` actor and critic."""
-        if share != MODEL:
-            return self.get_critic(agent)
-        parts = {"actor": self.get_actor(agent), "critic": self.get_critic(agent)}
-        return {f"{part}.{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
+        return get_all(self.networks, agent) if share == MODEL else self.get_critic(agent)
 
     def set_shared(self, arrays: Mapping[str, np.ndarray], agent: int = 0) -> bool:
-        """Replace what :meth:`get_shared` returned; returns whether that includes the actor."""
-        if not any(name.startswith("actor.") for name in arrays):
-            self.set_critic(arrays, agent)
-            return False
-        for part, module in self.networks.items():
-            prefix = f"{part}."
-            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            put(module, own, agent)
-        return True
+        """Replace what :meth:`get_shared` returned; returns whether that includes what acts."""
+        if any(name.startswith("actor.") for name in arrays):
+            put_all(self.networks, arrays, agent)
+            return True
+        self.set_critic(arrays, agent)
+        return "critic" in self.acting
 
 
 def advantages(
@@ -137,15 +158,14 @@ def update(
     config = population.config
     rates = torch.from_numpy(np.broadcast_to(rate, population.agents).astype(np.float32))
     local, destination, mask, action = stack(batches)
-    actor, critic = population.actor, population.critic
+    actor = population.actor
     for_actor = actor.features(local, destination, mask)
-    for_critic = critic.features(local, destination, mask)
+    critic = population.critic_of(for_actor, (local, destination, mask, action))
     with torch.no_grad():
-        value = critic.values(*for_critic).numpy()
-        log_all = torch.log_softmax(actor.scores(*for_actor), dim=2)
+        log_all = torch.log_softmax(actor.scores(*for_actor) + critic.offset, dim=2)
         old_log = log_all.gather(2, action.unsqueeze(2)).squeeze(2)
-
-    targets = _targets(config, batches, value)
+        value = critic.state_values(log_all.exp()).numpy()
+    targets = _targets(config, batches, value, critic.gae_lambda)
 
     sums = torch.zeros(population.agents, 5)
     parts = torch.zeros(population.agents)
@@ -163,7 +183,7 @@ def update(
 
             # Summed over agents, the losses stay separate: no parameter is shared.
             scores = actor.scores(*(each[agents, index] for each in for_actor))
-            log_all = torch.log_softmax(scores, dim=2)
+            log_all = torch.log_softmax(scores + critic.offset_at(agents, index), dim=2)
             log_new = log_all.gather(2, action[agents, index].unsqueeze(2)).squeeze(2)
             log_ratio = log_new - old_log[agents, index]
             ratio = log_ratio.exp()
@@ -171,13 +191,13 @@ def update(
             clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
             policy_loss = -torch.minimum(ratio * gain, clipped * gain)
             entropy = -(log_all.exp() * log_all.masked_fill(~legal, 0.0)).sum(2)
-            values = critic.values(*(each[agents, index] for each in for_critic))
+            values = critic.evaluate(*(each[agents, index] for each in critic.features))
             value_loss = 0.5 * (values - targets.returns[agents, index]).square()
             loss = policy_loss + value_loss - config.entropy * entropy
             (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
             active = weight.sum(1) > 0
-            for optimizer in population.optimizers.values():
-                optimizer.step(rates, active)
+            population.optimizers["actor"].step(rates, active)
+            population.optimizers["critic"].step(rates * config.critic_rate, active)
 
             with torch.no_grad():
                 kl = ratio - 1 - log_ratio
@@ -197,6 +217,70 @@ def update(
     ]
 
 
+class _CriticOfStates:
+    """The critic ``V(s)`` during an update: the baseline of the advantages.
+
+    Parameters
+    ----------
+    population : Population
+    decisions : tuple of Tensor
+        Local features, features of the slots, mask and actions of the batch, each (A, R, ...).
+
+    Attributes
+    ----------
+    features : tuple of Tensor
+        What :meth:`evaluate` takes, of all rows.
+    """
+
+    offset = 0.0  # that the critic adds to the scores of the actor
+
+    def __init__(self, population: Population, decisions: tuple[Tensor, ...]) -> None:
+        self.critic = cast(Critic, population.critic)
+        self.features = self.critic.features(*decisions[:3])
+        self.evaluate = self.critic.values
+        self.gae_lambda = population.config.gae_lambda  # of the targets
+
+    def state_values(self, probability: Tensor) -> Tensor:
+        """Return the values of the states (A, R)."""
+        return self.critic.values(*self.features)
+
+    def offset_at(self, agents: Tensor, index: Tensor) -> float:
+        """Return the offset of some rows."""
+        return self.offset
+
+
+class _CriticOfActions:
+    """The critic ``Q(s, a)`` during an update; it also acts.
+
+    The policy is the softmax of ``actor(s, a) + Q(s, a) / T``; in that sum Q is the one from before
+    the update, a constant: the policy's loss has no gradient in the critic. The value of a state is
+    ``sum_a pi(a | s) Q(s, a)``, and the target of Q is ``r + gamma V(s')`` (expected SARSA).
+
+    Parameters, attributes and methods as of :class:`_CriticOfStates`.
+    """
+
+    gae_lambda = 0.0
+
+    @torch.no_grad()
+    def __init__(
+        self, population: Population, features: tuple[Tensor, ...], decisions: tuple[Tensor, ...]
+    ) -> None:
+        critic = cast(Actor, population.critic)
+        legal, action = decisions[2:]
+        self.values = critic.scores(*features).masked_fill(~legal, 0.0)
+        self.offset = self.values / population.config.temperature
+        self.features = critic.taken(features, action)
+        self.evaluate = critic.score
+
+    def state_values(self, probability: Tensor) -> Tensor:
+        """Return the values of the states (A, R) under the policy (A, R, K)."""
+        return (probability * self.values).sum(2)
+
+    def offset_at(self, agents: Tensor, index: Tensor) -> Tensor:
+        """Return the offset of some rows."""
+        return self.offset[agents, index]
+
+
 class _Targets(NamedTuple):
     """Targets of an update: A agents, R rows.
 
@@ -210,8 +294,10 @@ class _Targets(NamedTuple):
     explained: list[float]
 
 
-def _targets(config: PPOConfig, batches: list[Decisions], value: np.ndarray) -> _Targets:
-    """Compute advantages and returns of each agent from its values (A, R)."""
+def _targets(
+    config: PPOConfig, batches: list[Decisions], value: np.ndarray, gae_lambda: float
+) -> _Targets:
+    """Compute advantages of each agent from its values (A, R), and returns with that lambda."""
     targets = _Targets(torch.zeros(value.shape), torch.zeros(value.shape), [], [])
     for agent, batch in enumerate(batches):
         own = value[agent, : len(batch)].astype(np.float64)
@@ -222,9 +308,14 @@ def _targets(config: PPOConfig, batches: list[Decisions], value: np.ndarray) -> 
         scale = gae[keep].std() + 1e-8 if len(keep) else 1.0
         centred = (gae - (gae[keep].mean() if len(keep) else 0.0)) / scale
         targets.advantage[agent, : len(batch)] = torch.from_numpy(centred)
-        targets.returns[agent, : len(batch)] = torch.from_numpy(gae + own)
+        returns = own + (
+            gae
+            if gae_lambda == config.gae_lambda
+            else advantages(batch.reward, own, batch.last, config.gamma, gae_lambda, batch.terminal)
+        )
+        targets.returns[agent, : len(batch)] = torch.from_numpy(returns)
         targets.rows.append(keep)
-        targets.explained.append(_explained(own[keep], (gae + own)[keep]))
+        targets.explained.append(_explained(own[keep], returns[keep]))
     return targets
 
 

@@ -24,6 +24,9 @@ from sim_env.world import World
 class Weights(NamedTuple):
     """Parameters of stacked actors; F features of a decision, D of a slot, H hidden units.
 
+    These are the units of all G networks that act side by side, see
+    :func:`fauno_flwr.learning.agents.side_by_side`.
+
     For padded actors, S is the number of slots that they know; for equivariant ones it is 1,
     because they score all slots with the same weights.
     """
@@ -34,7 +37,7 @@ class Weights(NamedTuple):
     best: np.ndarray  # float32 (A, D, H): minimum of each feature over the slots, if equivariant
     present: np.ndarray  # float32 (A, S, H): bit of a legal slot, if padded
     bias: np.ndarray  # float32 (A, H)
-    middle: np.ndarray  # float32 (A, H, H)
+    middle: np.ndarray  # float32 (A, H, H / G): row h is for the units of its own network
     middle_bias: np.ndarray  # float32 (A, H)
     last: np.ndarray  # float32 (A, S, H)
     last_bias: np.ndarray  # float32 (A, S)
@@ -134,9 +137,11 @@ def second_layer(weights, a, one, two):
     for h in range(len(one)):
         one[h] = np.tanh(one[h])
         two[h] = weights.middle_bias[a, h]
+    width = weights.middle.shape[2]
     for g in range(len(one)):
-        for h in range(len(two)):
-            two[h] += one[g] * weights.middle[a, g, h]
+        own = g // width * width
+        for h in range(width):
+            two[own + h] += one[g] * weights.middle[a, g, h]
     for h in range(len(two)):
         two[h] = np.tanh(two[h])
 
