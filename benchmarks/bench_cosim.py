@@ -37,7 +37,7 @@ def note(benchmark, config: RunConfig, agents: int) -> None:
 def test_all_agents_side_by_side(benchmark) -> None:
     """A rollout of compiled actors and one stacked update."""
     config, world, population = setting()
-    recorder = Recorder(world, population.agents, config.agent.hidden, TICKS)
+    recorder = Recorder(world, population.agents, TICKS)
     rngs = [np.random.default_rng(agent) for agent in range(population.agents)]
 
     def run() -> None:
@@ -58,7 +58,7 @@ def test_one_agent_after_another(benchmark) -> None:
     def run() -> None:
         rng = np.random.default_rng(0)
         policies = [agent.policy() for agent in agents]
-        recorder = Recorder(world, len(agents), config.agent.hidden, TICKS)
+        recorder = Recorder(world, len(agents), TICKS)
         for _ in range(TICKS):
             seen = world.observe()
             actions = np.zeros((world.num_worlds, world.num_nodes), np.int32)

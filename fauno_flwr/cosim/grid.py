@@ -117,7 +117,7 @@ class CosimGrid(LocalGrid):
         ]
         agents, training = len(self._agents), config.training
         self.population = make_population(agents, config, scenario)
-        self._recorder = Recorder(self.world, agents, config.agent.hidden, training.ticks)
+        self._recorder = Recorder(self.world, agents, training.ticks)
         self._weights = self.population.weights(scenario.agent_of_node, greedy=False)
         self._weights_changed = False
         self._replies: list[Message] = []

@@ -32,7 +32,7 @@ def compile_kernels(
     """
     world = World(scenario, [0])
     actors = make_population(1, config, scenario)
-    recorder = Recorder(world, 1, config.agent.hidden, keep=TICKS)
+    recorder = Recorder(world, 1, keep=TICKS)
     nodes = np.zeros(world.num_nodes)
     heuristics, policy, rollouts, observations = PARTS
     report(heuristics)

@@ -20,8 +20,6 @@ class Recorder:
     world : World
     agents : int
         A.
-    hidden : int
-        Width of the actors' hidden layers.
     keep : int
         Ticks after which a decision that has not been taken may be discarded.
 
@@ -31,23 +29,24 @@ class Recorder:
         Number of discarded decisions of each agent.
     """
 
-    def __init__(self, world: World, agents: int, hidden: int, keep: int) -> None:
+    def __init__(self, world: World, agents: int, keep: int) -> None:
         self.world, self.agents, self.keep = world, agents, keep
         net, self._encoding = world.net, world.scenario.encoding
         deciding = net.is_agent
         self._rows_per_tick = world.num_worlds * int(deciding.sum())
         self._slots_per_tick = world.num_worlds * int(net.slots[deciding].sum())
-        self._scratch = make_scratch(self._encoding, int(net.slots.max()), hidden)
+        self._slots = int(net.slots.max())
         self._rows = make_rows(self._encoding, world.num_worlds, agents, 0, 0)
         self._start = np.zeros(agents, np.int64)
         self.forgotten = np.zeros(agents, np.int64)
 
     def roll(self, weights: Weights, ticks: int) -> None:
         """Advance the worlds by `ticks` under the actors."""
+        scratch = make_scratch(self._encoding, self._slots, weights.bias.shape[1])
         while ticks > 0:
             some = min(ticks, CHUNK)
             self._reserve(some)
-            advance(self.world, some, weights, self._scratch, self._rows)
+            advance(self.world, some, weights, scratch, self._rows)
             ticks -= some
 
     def take(self, agent: int, since: int = 0) -> Decisions:

@@ -138,9 +138,7 @@ class WorldHost:
         self.world = World(self.scenario, [int(seed[0])])
         self.world.measure(0, NEVER, exchange=True)
         self.members = [Member() for _ in range(agents)]
-        self.recorder = Recorder(
-            self.world, agents, self.config.agent.hidden, self.config.world.keep
-        )
+        self.recorder = Recorder(self.world, agents, self.config.world.keep)
         actors: dict[str, Any] = {
             name: np.zeros((agents, *shape), dtype) for name, (shape, dtype) in self.schema.items()
         }

@@ -26,7 +26,7 @@ AUTHORIZATION, SCHEME = "authorization", "Bearer "
 LENGTH = 4  # bytes of the length of the head
 LARGEST_REQUEST = 2**20  # bytes beside the actor
 LARGEST_ANSWER = 2**28  # bytes; a rollout of thousands of decisions is a few million
-AGENT_SETTINGS = ("algorithm", "network", "hidden")
+AGENT_SETTINGS = ("algorithm", "network", "hidden", "critic")
 Head = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
@@ -140,7 +140,7 @@ def world_settings(config: RunConfig) -> dict[str, str]:
             flat[prefix] = repr(value)
 
     walk("", asdict(config.scenario_spec))
-    walk("agent", {name: getattr(config.agent, name) for name in AGENT_SETTINGS})
+    walk("agent", {name: getattr(config.agent, name, None) for name in AGENT_SETTINGS})
     return flat
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fauno_flwr.config.agent import CONFIGS, PPOConfig
+from fauno_flwr.config.agent import ACTION, CONFIGS, CRITICS, PPOConfig
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.learning.agents import AgentStack
@@ -17,14 +17,17 @@ from sim_env.world import World
 from tests.fauno_flwr.learning.test_ppo import some_decisions
 
 torch.set_num_threads(1)  # small matrices: more threads would wait for each other
-KINDS = [(algorithm, network) for algorithm in ALGORITHMS for network in ("equivariant", "padded")]
+LEARNERS = ("ppo state", "ppo action", "ddqn")  # PPO with each critic
+KINDS = [(algorithm, network) for algorithm in LEARNERS for network in ("equivariant", "padded")]
 SLOTS = 6
 all_kinds = pytest.mark.parametrize(("algorithm", "network"), KINDS)
 
 
 def make(algorithm: str, network: str, agents: int = 1, seed: int = 0, **settings) -> AgentStack:
-    config = CONFIGS[algorithm](network=network, **settings)
-    return ALGORITHMS[algorithm](agents, config, seed, "full", SLOTS)
+    name, _, critic = algorithm.partition(" ")
+    if critic:
+        settings["critic"] = critic
+    return ALGORITHMS[name](agents, CONFIGS[name](network=network, **settings), seed, "full", SLOTS)
 
 
 def rngs(*seeds: int) -> list[np.random.Generator]:
@@ -109,8 +112,11 @@ def test_what_is_shared_comes_back(algorithm: str, network: str) -> None:
 
 @pytest.mark.parametrize("network", ["equivariant", "padded"])
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_the_numpy_actor_equals_the_torch_actor(network: str, observation: str) -> None:
-    config = PPOConfig(network=network)
+@pytest.mark.parametrize("critic", CRITICS)
+def test_the_numpy_policy_equals_the_torch_networks(
+    critic: str, network: str, observation: str
+) -> None:
+    config = PPOConfig(network=network, critic=critic)
     population = ALGORITHMS["ppo"](3, config, 1, observation, SLOTS)
     for agent in range(3):
         noisy = {k: v + 0.1 * agent for k, v in population.get_actor(agent).items()}
@@ -121,6 +127,8 @@ def test_the_numpy_actor_equals_the_torch_actor(network: str, observation: str) 
     ]
     with torch.no_grad():
         expected = population.actor.logits(*rows).numpy()
+        if critic == ACTION:
+            expected += population.critic.logits(*rows).numpy() / config.temperature
     for agent in range(3):
         scores = population.policy().scores(agent, batch.local, batch.destination, batch.mask)
         np.testing.assert_allclose(scores, expected[agent], rtol=1e-4, atol=1e-5)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fauno_flwr.config.agent import PPOConfig
+from fauno_flwr.config.agent import ACTION, CRITICS, PPOConfig
 from fauno_flwr.learning import ppo
+from fauno_flwr.learning.agents import get
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.tasks.edge import collect
 from sim_env.engine.features import OBSERVATIONS, Encoding
@@ -87,6 +88,91 @@ def test_one_update_equals_a_reference_written_with_torch_alone(network: str) ->
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
 
 
+def values_of(population: Population, batch: ppo.Decisions) -> tuple[np.ndarray, ...]:
+    """Return Q(s, a) of the actions taken, and V(s), of a critic of actions, each (R,)."""
+    rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
+    with torch.no_grad():
+        q = population.critic.logits(*rows)[0].masked_fill(~rows[2][0], 0.0)
+        logits = population.actor.logits(*rows)[0] + q / population.config.temperature
+        value = (torch.softmax(logits, 1) * q).sum(1).numpy().astype(np.float64)
+    return q.numpy()[np.arange(len(batch)), batch.action].astype(np.float64), value
+
+
+@pytest.mark.parametrize("network", ["equivariant", "padded"])
+def test_an_update_with_a_critic_of_actions_equals_a_reference(network: str) -> None:
+    """As above; the policy is softmax(actor + Q / T), the target of Q is r + gamma V(s')."""
+    config = PPOConfig(
+        network=network, epochs=1, minibatches=1, critic=ACTION, temperature=0.4, critic_rate=3.0
+    )
+    ours, theirs = (Population(1, config, 3, "full", 5) for _ in range(2))
+    for population in (ours, theirs):  # values that are not close to 0
+        arrays = population.get_critic()
+        population.set_critic({**arrays, "weights.2": 50 * arrays["weights.2"]})
+    batch = some_decisions(1)
+    ppo.update(ours, [batch], 1e-2, [np.random.default_rng(0)])
+
+    keep = np.flatnonzero(~batch.last)
+    rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
+    _, value = values_of(theirs, batch)
+    gae = ppo.advantages(batch.reward, value, batch.last, config.gamma, config.gae_lambda)
+    gain = torch.from_numpy((gae - gae[keep].mean()) / (gae[keep].std() + 1e-8)).float()
+    q = theirs.critic.logits(*rows)[0]
+    chosen = torch.distributions.Categorical(
+        logits=theirs.actor.logits(*rows)[0] + q.detach() / 0.4
+    )
+    action = torch.from_numpy(batch.action)
+    log = chosen.log_prob(action)
+    ratio = (log - log.detach()).exp()
+    policy = -torch.minimum(ratio * gain, ratio.clamp(0.8, 1.2) * gain)
+    target = torch.from_numpy(batch.reward + config.gamma * np.append(value[1:], 0)).float()
+    error = q.gather(1, action[:, None])[:, 0] - target
+    loss = policy + 0.5 * error**2 - config.entropy * chosen.entropy()
+    loss[torch.from_numpy(keep)].mean().backward()
+    for module, rate in ((theirs.actor, 1e-2), (theirs.critic, 3e-2)):
+        torch.nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+        torch.optim.Adam(module.parameters(), lr=rate, eps=1e-5).step()
+    for mine, reference in zip(
+        (*list(ours.actor.parameters())[:-1], *ours.critic.parameters()),
+        (*list(theirs.actor.parameters())[:-1], *theirs.critic.parameters()),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, reference, rtol=1e-3, atol=2e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_gradient_of_the_policy_reaches_a_critic_of_actions(seed: int) -> None:
+    """Where every target equals its value, the critic stays as it is, and the actor learns."""
+    config = PPOConfig(critic=ACTION, entropy=0.5, epochs=1, minibatches=1)
+    population = Population(1, config, 0)
+    batch = some_decisions(seed)
+    taken, value = values_of(population, batch)
+    batch.reward = (taken - config.gamma * np.append(value[1:], 0)).astype(np.float32)
+    actor, critic = population.get_actor(), population.get_critic()
+    ppo.update(population, [batch], 1e-3, [np.random.default_rng(0)])
+    for name, array in population.get_critic().items():
+        np.testing.assert_allclose(array, critic[name], atol=2e-5)
+    moved = max(
+        float(np.abs(array - actor[name]).max())
+        for name, array in population.get_actor().items()
+        if name.startswith("actor.")
+    )
+    assert moved > 5e-4
+
+
+def test_the_critic_of_actions_travels_alone_and_changes_the_policy() -> None:
+    population = Population(2, PPOConfig(critic=ACTION), 0)
+    batch = some_decisions(1)
+    ppo.update(population, [batch, batch], 1e-2, [np.random.default_rng(k) for k in (0, 1)])
+    shared, actor = population.get_shared("critic", 0), get(population.actor, 1)
+    assert set(shared) == {name for name, _ in population.critic.named_parameters()}
+    before = population.policy().scores(1, batch.local, batch.destination, batch.mask)
+    assert population.set_shared(shared, 1)
+    after = population.policy().scores(1, batch.local, batch.destination, batch.mask)
+    assert np.abs(after[batch.mask] - before[batch.mask]).max() > 1e-6
+    for name, array in get(population.actor, 1).items():
+        np.testing.assert_array_equal(array, actor[name])
+
+
 def test_an_agent_without_decisions_stays_as_it_is() -> None:
     population = Population(1, PPOConfig(), 0)
     before = population.save()
@@ -105,10 +191,11 @@ def test_the_actor_does_not_care_about_the_order_of_neighbours() -> None:
     np.testing.assert_allclose(turned, scores[:, order], rtol=1e-4, atol=1e-6)
 
 
-def test_ppo_learns_what_pays() -> None:
+@pytest.mark.parametrize("critic", CRITICS)
+def test_ppo_learns_what_pays(critic: str) -> None:
     """Reward is the first feature of the chosen destination; nine tenths of it can be had."""
     rng = np.random.default_rng(0)
-    population = Population(1, PPOConfig(), 0)
+    population = Population(1, PPOConfig(critic=critic), 0)
     for _ in range(25):
         batch = some_decisions(int(rng.integers(2**31)), rows=200)
         policy = population.policy()

@@ -12,6 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from fauno_flwr.cli.main import app
+from fauno_flwr.config.agent import CRITICS
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.agents import AgentStack
@@ -42,8 +43,7 @@ class Setting(NamedTuple):
 
     def recorder(self, keep: int) -> Recorder:
         """Return the recorder of new worlds."""
-        agents, hidden = len(self.scenario.agents), self.config.agent.hidden
-        return Recorder(World(self.scenario, SEEDS), agents, hidden, keep)
+        return Recorder(World(self.scenario, SEEDS), len(self.scenario.agents), keep)
 
 
 def setting(*overrides: str) -> Setting:
@@ -71,12 +71,17 @@ def scores(made: Setting, agent: int, taken: Decisions) -> np.ndarray:
     one = made.population.select([agent])
     rows = [torch.from_numpy(x)[None] for x in (taken.local, taken.destination, taken.mask)]
     with torch.no_grad():
-        return one.actor.logits(*rows)[0].numpy()
+        return sum(
+            weight * one.networks[name].logits(*rows)[0].numpy()
+            for name, weight in one.acting.items()
+        )
 
 
 @pytest.mark.parametrize(("network", "observation"), KINDS)
-def test_the_greedy_choice_is_that_of_torch(network: str, observation: str) -> None:
-    made = setting(f"agent.network={network}", f"observation={observation}")
+@pytest.mark.parametrize("critic", CRITICS)
+def test_the_greedy_choice_is_that_of_torch(critic: str, network: str, observation: str) -> None:
+    settings = f"agent.network={network}", f"observation={observation}", f"agent.critic={critic}"
+    made = setting(*settings)
     clear = total = 0
     for agent, taken in enumerate(by_agent(made, made.weights(greedy=True))):
         logits = scores(made, agent, taken)
@@ -93,10 +98,12 @@ def test_the_greedy_choice_is_that_of_torch(network: str, observation: str) -> N
 
 
 @pytest.mark.parametrize("network", ["equivariant", "padded"])
-@pytest.mark.parametrize("epsilon", [None, 0.3])
-def test_sampled_actions_have_the_frequencies_of_torch(network: str, epsilon: float | None) -> None:
+@pytest.mark.parametrize(("critic", "epsilon"), [("state", None), ("action", None), ("state", 0.3)])
+def test_sampled_actions_have_the_frequencies_of_torch(
+    network: str, critic: str, epsilon: float | None
+) -> None:
     """Softmax, or epsilon-greedy; counts of each slot within five standard deviations."""
-    made = setting(f"agent.network={network}")
+    made = setting(f"agent.network={network}", f"agent.critic={critic}")
     agents = len(made.scenario.agents)
     weights = made.weights(greedy=epsilon is not None)
     if epsilon is not None:
@@ -132,7 +139,10 @@ class RowWisePolicy(ActorPolicy):
         base = np.einsum("rf,fh->rh", local, w.local[agent]) + w.bias[agent]
         base -= np.einsum("rd,dh->rh", best, w.best[agent])
         x = np.tanh(base[:, None] + np.einsum("rkd,dh->rkh", destination, w.slot[agent, 0]))
-        x = np.tanh(np.einsum("rkh,hg->rkg", x, w.middle[agent]) + w.middle_bias[agent])
+        middle = w.middle[agent]
+        blocks = x.reshape(*x.shape[:2], -1, middle.shape[1])
+        second = np.einsum("rknh,nhg->rkng", blocks, middle.reshape(-1, *2 * middle.shape[1:]))
+        x = np.tanh(second.reshape(x.shape) + w.middle_bias[agent])
         scores = np.einsum("rkg,g->rk", x, w.last[agent, 0]) + w.last_bias[agent, 0]
         return np.where(mask, scores, np.float32(-np.inf))
 

@@ -147,7 +147,7 @@ def test_a_trajectory_and_its_update_are_those_of_the_own_recorder(algorithm: st
         stack.set_actor({k: v.astype(np.float32) for k, v in noise.items()}, agent)
     scenario = config.build_scenario()
     seed = np.random.SeedSequence([config.seed, 5, 0]).generate_state(1, np.uint64)
-    ours = Recorder(World(scenario, [int(seed[0])]), AGENTS, config.agent.hidden, 2000)
+    ours = Recorder(World(scenario, [int(seed[0])]), AGENTS, 2000)
     nodes = np.full(scenario.topology.num_nodes, -1)
     nodes[scenario.agents] = np.arange(AGENTS)
     ours.roll(stack.weights(nodes, greedy=False), 500)
