@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from scipy.linalg import block_diag
 
 from fauno_flwr.config.agent import EQUIVARIANT, PADDED
 from fauno_flwr.config.errors import ConfigError
@@ -97,7 +98,37 @@ def of_run(config: RunConfig, actors: Mapping[str, Arrays]) -> Exported:
     population = make_task(config).make_population(1)
     scores = LOGITS if population.exploration()[0] else VALUES
     observation = config.world.env_id if config.world.kind == GYM else config.observation
-    return Exported(actors, observation, population.encoding, scores)
+    single = {name: one_network(actor, population.acting) for name, actor in actors.items()}
+    return Exported(single, observation, population.encoding, scores)
+
+
+def one_network(actor: Arrays, acting: Mapping[str, float]) -> Arrays:
+    """Return the arrays of one network that acts as several do.
+
+    Parameters
+    ----------
+    actor : dict of str to array
+        As :meth:`fauno_flwr.learning.agents.AgentStack.get_actor` returns it.
+    acting : mapping of str to float
+        See :attr:`fauno_flwr.learning.agents.AgentStack.acting`.
+    """
+    if len(acting) == 1:
+        return actor
+
+    def of_all(name: str) -> list[np.ndarray]:
+        return [actor[f"{network}.{name}"] for network in acting]
+
+    def scaled(name: str) -> list[np.ndarray]:
+        scales = map(np.float32, acting.values())
+        return [scale * array for scale, array in zip(scales, of_all(name), strict=True)]
+
+    return {
+        **{name: np.concatenate(of_all(name), axis=1) for name in ("weights.0", "biases.0")},
+        "weights.1": block_diag(*of_all("weights.1")),
+        "biases.1": np.concatenate(of_all("biases.1"), axis=1),
+        "weights.2": np.concatenate(scaled("weights.2")),
+        "biases.2": np.add.reduce(scaled("biases.2")),
+    }
 
 
 def of_states(parameters: Mapping[str, bytes], observation: str = "") -> Exported:
@@ -116,13 +147,9 @@ def of_states(parameters: Mapping[str, bytes], observation: str = "") -> Exporte
         If no observation fits.
     """
     saved = {
-        name: torch.load(io.BytesIO(data), weights_only=True)["networks"]
-        for name, data in parameters.items()
+        name: torch.load(io.BytesIO(data), weights_only=True) for name, data in parameters.items()
     }
-    actors = {
-        name: {key: tensor[0].numpy() for key, tensor in networks["actor"].items()}
-        for name, networks in saved.items()
-    }
+    actors = {name: _acting_of(state) for name, state in saved.items()}
     first = next(iter(actors.values()))
     try:
         widths = {
@@ -136,8 +163,21 @@ def of_states(parameters: Mapping[str, bytes], observation: str = "") -> Exporte
             f"observation is {observation or 'not given'!r}: must be that of the training, whose "
             f"actors have {len(first['weights.0'])} inputs"
         )
-    logits = all("critic" in networks for networks in saved.values())
+    logits = all("critic" in state["networks"] for state in saved.values())
     return Exported(actors, fitting[0], widths[fitting[0]], LOGITS if logits else VALUES)
+
+
+def _acting_of(state: Mapping[str, Any]) -> Arrays:
+    """Return the network that acts, of the saved state of one agent."""
+    acting, networks = state["acting"], state["networks"]
+    if len(acting) == 1:
+        return {key: tensor[0].numpy() for key, tensor in networks["actor"].items()}
+    arrays = {
+        f"{network}.{key}": tensor[0].numpy()
+        for network in acting
+        for key, tensor in networks[network].items()
+    }
+    return one_network(arrays, acting)
 
 
 def network_of(actor: Arrays, widths: Widths) -> str:

@@ -17,6 +17,7 @@ from fauno_flwr.tasks.transfer import make_trained, transfer
 from sim_env.network.topology import build_topology
 from sim_env.scenario import Scenario, as_scenario
 
+NETWORKS = ("actor", "critic")  # that may act together
 BEST = "best"
 
 
@@ -204,7 +205,12 @@ def read_actors(run: Path, *, best: bool = False) -> dict[str, Arrays]:
     actors: dict[str, Arrays] = {}
     for key, array in arrays.items():
         node, layer, number = key.rsplit(".", 2)
-        actors.setdefault(node, {})[f"{layer}.{number}"] = array
+        name, network = f"{layer}.{number}", node.rpartition(".")[2]
+        base = node.removesuffix(f".{network}")
+        # Of agents with several networks that act: node.critic.weights.0
+        if network in NETWORKS and all(f"{base}.{each}.{name}" in arrays for each in NETWORKS):
+            node, name = base, f"{network}.{name}"
+        actors.setdefault(node, {})[name] = array
     return dict(sorted(actors.items()))
 
 

@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from fauno_flwr.cli.main import app
+from fauno_flwr.config.agent import CRITICS
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.tasks.export import FEATURES
@@ -23,8 +24,9 @@ from tests.fauno_flwr.tasks.test_trained import write_run
 from tests.fauno_flwr.test_apps import TINY
 
 KINDS = {
-    "equivariant": (),
+    "equivariant": ("agent.critic=state",),
     "padded": ("agent=paper", "observation=paper"),
+    "action critic": ("agent.critic=action",),
     "ddqn": ("agent=ddqn", "federation.share=model"),
 }
 # Runs beside the exported files: prints the probabilities of the stored decisions.
@@ -75,7 +77,10 @@ def test_the_loader_gives_the_probabilities_of_the_actor(kind: str, tmp_path: Pa
     found = np.load(tmp_path / "found.npy")
     stack = [torch.from_numpy(x).unsqueeze(0) for x in (local, destination, mask)]
     with torch.no_grad():
-        scores = agents.population.select([agent]).actor.logits(*stack)[0]
+        one = agents.population.select([agent])
+        scores = sum(
+            weight * one.networks[name].logits(*stack)[0] for name, weight in one.acting.items()
+        )
     if kind == "ddqn":
         expected = np.eye(mask.shape[1])[scores.argmax(1).numpy()]
     else:
@@ -86,8 +91,11 @@ def test_the_loader_gives_the_probabilities_of_the_actor(kind: str, tmp_path: Pa
     assert about["network"] == ("padded" if kind == "padded" else "equivariant")
 
 
-def test_the_owner_of_a_node_exports_its_actor_without_the_server(tmp_path: Path) -> None:
-    config = load_config("ether2", TINY)
+@pytest.mark.parametrize("critic", CRITICS)
+def test_the_owner_of_a_node_exports_its_actor_without_the_server(
+    critic: str, tmp_path: Path
+) -> None:
+    config = load_config("ether2", [*TINY, f"agent.critic={critic}"])
     node = Node(config, str(tmp_path / "state"))
     node.train()
     export("--state-dir", tmp_path / "state", "--out", tmp_path / "out")
