@@ -89,6 +89,11 @@ class PPOConfig(AgentConfig):
     temperature : float
         T of the policy ``softmax(actor(s, a) + Q(s, a) / T)`` with a critic of actions, in the
         units of the reward.
+    target_lambda : float
+        Lambda of the targets of a critic of actions: 0 is ``r + gamma V(s')``, expected SARSA.
+    learn_actor : bool
+        Whether the actor learns. With a critic of actions it need not: the critic acts alone then,
+        beside the initial actor.
     critic_rate : float
         Learning rate of the critic, relative to that of the actor.
     """
@@ -96,6 +101,8 @@ class PPOConfig(AgentConfig):
     uses: ClassVar[dict[str, Use]] = {
         **AgentConfig.uses,
         "temperature": with_kind("critic", ACTION),
+        "target_lambda": with_kind("critic", ACTION),
+        "learn_actor": with_kind("critic", ACTION),
     }
 
     gae_lambda: float = 0.95
@@ -103,13 +110,16 @@ class PPOConfig(AgentConfig):
     entropy: float = 0.01
     critic: str = STATE
     temperature: float = 0.3
+    target_lambda: float = 0.0
+    learn_actor: bool = True
     critic_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_choice("agent.critic", self.critic, CRITICS)
+        require_number("agent.target_lambda", self.target_lambda, at_least=0, at_most=1)
         for name in ("temperature", "critic_rate"):
             require_number(f"agent.{name}", getattr(self, name), above=0)
+        super().__post_init__()
         require_number("agent.gae_lambda", self.gae_lambda, at_least=0, at_most=1)
         require_number("agent.clip", self.clip, above=0)
         require_number("agent.entropy", self.entropy, at_least=0)

@@ -193,10 +193,13 @@ def update(
             entropy = -(log_all.exp() * log_all.masked_fill(~legal, 0.0)).sum(2)
             values = critic.evaluate(*(each[agents, index] for each in critic.features))
             value_loss = 0.5 * (values - targets.returns[agents, index]).square()
-            loss = policy_loss + value_loss - config.entropy * entropy
+            loss = value_loss
+            if config.learn_actor:
+                loss = policy_loss + value_loss - config.entropy * entropy
             (loss * weight).sum().backward()  # type: ignore[no-untyped-call]
             active = weight.sum(1) > 0
-            population.optimizers["actor"].step(rates, active)
+            if config.learn_actor:
+                population.optimizers["actor"].step(rates, active)
             population.optimizers["critic"].step(rates * config.critic_rate, active)
 
             with torch.no_grad():
@@ -254,12 +257,11 @@ class _CriticOfActions:
 
     The policy is the softmax of ``actor(s, a) + Q(s, a) / T``; in that sum Q is the one from before
     the update, a constant: the policy's loss has no gradient in the critic. The value of a state is
-    ``sum_a pi(a | s) Q(s, a)``, and the target of Q is ``r + gamma V(s')`` (expected SARSA).
+    ``sum_a pi(a | s) Q(s, a)``, and the target of Q is ``r + gamma V(s')`` (expected SARSA), or with
+    ``agent.target_lambda`` above 0 the lambda-return of V.
 
     Parameters, attributes and methods as of :class:`_CriticOfStates`.
     """
-
-    gae_lambda = 0.0
 
     @torch.no_grad()
     def __init__(
@@ -267,6 +269,7 @@ class _CriticOfActions:
     ) -> None:
         critic = cast(Actor, population.critic)
         legal, action = decisions[2:]
+        self.gae_lambda = population.config.target_lambda
         self.values = critic.scores(*features).masked_fill(~legal, 0.0)
         self.offset = self.values / population.config.temperature
         self.features = critic.taken(features, action)
