@@ -5,7 +5,7 @@ import inspect
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,21 +133,34 @@ def trained_policies(
     }
 
 
-def evaluate(config: RunConfig, policies: Mapping[str, Policy]) -> dict[str, Any]:
-    """Evaluate policies on the same worlds; numbers by world, so that they can be paired."""
+def evaluate(
+    config: RunConfig, policies: Mapping[str, Policy], origins: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Evaluate policies on the same worlds; numbers by world, so that they can be paired.
+
+    With `origins`, the finished ratio is that of the tasks of these nodes.
+    """
     scenario, evaluation = config.build_scenario(), config.evaluation
-    return {
-        name: _plain(
-            run_policy(
-                scenario,
-                policy,
-                evaluation.seeds,
-                warmup=evaluation.warmup,
-                window=evaluation.window,
-            )
+    nodes = [scenario.topology.names.index(name) for name in origins]
+    found = {}
+    for name, policy in policies.items():
+        metrics = run_policy(
+            scenario,
+            policy,
+            evaluation.seeds,
+            warmup=evaluation.warmup,
+            window=evaluation.window,
         )
-        for name, policy in policies.items()
-    }
+        found[name] = _plain(metrics)
+        if nodes:
+            born, finished = (
+                counts[:, nodes].sum(axis=1) for counts in (metrics.born_at, metrics.finished_at)
+            )
+            found[name] |= {
+                "created": born.tolist(),
+                "finished_ratio": (finished / np.maximum(born, 1)).tolist(),
+            }
+    return found
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "rho": scenario.rho,
             "agents": len(scenario.agents),
             "seeds": list(config.evaluation.seeds),
-            "policies": evaluate(config, policies),
+            "policies": evaluate(config, policies, cell.origins.get(name, ())),
         }
     spent = {"wall": time.monotonic() - begin, "cpu": time.process_time() - cpu}
     return {**found, "seconds": spent}
@@ -190,6 +203,7 @@ def fingerprint(cell: Cell) -> str:
     """Compute a digest of whatever a cell depends on: its settings, and heuristics of one's own."""
     configs = [*filter(None, [cell.training]), *cell.worlds.values()]
     parts = [config.to_yaml() for config in configs]
+    parts += [f"{name}: {cell.origins[name]}" for name in cell.worlds if name in cell.origins]
     for name in cell.policies:
         if name not in BASELINES:
             parts += [name, _source(name)]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from fauno_flwr.config.loading import load_config
@@ -12,7 +12,7 @@ from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.errors import require_choice
 
 # Development and `fauno evaluate` use seeds from 1,000,000 on; no choice was ever made on these.
-HELD_OUT_SEED = 2_000_000
+DEVELOPMENT_SEED, HELD_OUT_SEED = 1_000_000, 2_000_000
 HEURISTICS = "heuristics"
 BASELINES: tuple[str, ...] = ("sed", "threshold", "lq", "random", "local")
 UNSAFE = r"[^\w.]"  # characters that are replaced in names of files
@@ -32,12 +32,18 @@ class Condition:
         Overrides of the preset for the world of the evaluation.
     training : tuple of str
         Further overrides while training in it.
+    messages : int, default 0
+        Train messages per node on average; 0: those of the design.
+    origins : tuple of str, default empty
+        Nodes whose own tasks are measured; empty: those of all.
     """
 
     name: str
     title: str
     world: tuple[str, ...]
     training: tuple[str, ...] = ()
+    messages: int = 0
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,15 @@ class Design:
         Train messages per node, on average: the same amount of data for every arm. With K of m
         nodes per version, a training makes ``messages * m / K`` versions.
     preset : str, default "ether2"
+    first_world : int, default 2,000,000
+        First seed of the worlds of the evaluation.
     """
 
     conditions: Sequence[Condition]
     arms: Sequence[Arm]
     messages: int
     preset: str = "ether2"
+    first_world: int = HELD_OUT_SEED
 
     def condition(self, name: str) -> Condition:
         """Return the condition of that name."""
@@ -162,6 +171,8 @@ class Cell:
         Settings of the evaluation, by condition.
     policies : tuple of str, default empty
         The heuristics to evaluate.
+    origins : mapping of str to tuple of str, default empty
+        Nodes whose own tasks are measured, by condition; of the others, those of all.
     """
 
     key: str
@@ -170,6 +181,7 @@ class Cell:
     training: RunConfig | None
     worlds: Mapping[str, RunConfig]
     policies: tuple[str, ...] = ()
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def cells(
@@ -196,12 +208,13 @@ def cells(
     if methods:
         design = replace(design, arms=[arm for arm in design.arms if arm.method in methods])
     worlds = {c.name: settings(design, c.world) for c in design.conditions}
+    origins = {c.name: c.origins for c in design.conditions if c.origins}
     agents = {name: len(world.build_scenario().agents) for name, world in worlds.items()}
     trainings = [
         training_settings(experiment, design, arm, agents[arm.trained_in]) for arm in design.arms
     ]
     heuristics = [
-        Cell(f"{name}.{suffix}", HEURISTICS, None, None, {name: world}, policies)
+        Cell(f"{name}.{suffix}", HEURISTICS, None, None, {name: world}, policies, origins)
         for name, world in worlds.items()
         for suffix, policies in _groups(experiment).items()
     ]
@@ -212,6 +225,7 @@ def cells(
             seed,
             replace(training, seed=seed),
             {name: worlds[name] for name in arm.evaluated_in or (arm.trained_in,)},
+            origins=origins,
         )
         for seed in range(1, seeds + 1)
         for arm, training in zip(design.arms, trainings, strict=True)
@@ -239,7 +253,7 @@ def _groups(experiment: Experiment) -> dict[str, tuple[str, ...]]:
 
 def settings(design: Design, overrides: Sequence[str]) -> RunConfig:
     """Return the settings of a world whose evaluation is on held-out seeds."""
-    return load_config(design.preset, [f"evaluation.seed={HELD_OUT_SEED}", *overrides])
+    return load_config(design.preset, [f"evaluation.seed={design.first_world}", *overrides])
 
 
 def training_settings(experiment: Experiment, design: Design, arm: Arm, agents: int) -> RunConfig:
@@ -256,7 +270,7 @@ def training_settings(experiment: Experiment, design: Design, arm: Arm, agents: 
     )
     size = config.federation.buffer_size
     share = size / agents if isinstance(size, int) else size
-    versions = max(1, round(design.messages / share))
+    versions = max(1, round((condition.messages or design.messages) / share))
     return replace(config, federation=replace(config.federation, versions=versions))
 
 

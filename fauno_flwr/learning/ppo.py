@@ -257,8 +257,8 @@ class _CriticOfActions:
 
     The policy is the softmax of ``actor(s, a) + Q(s, a) / T``; in that sum Q is the one from before
     the update, a constant: the policy's loss has no gradient in the critic. The value of a state is
-    ``sum_a pi(a | s) Q(s, a)``, and the target of Q is ``r + gamma V(s')`` (expected SARSA), or with
-    ``agent.target_lambda`` above 0 the lambda-return of V.
+    ``sum_a pi(a | s) Q(s, a)``, and the target of Q is ``r + gamma V(s')`` (expected SARSA), or
+    with ``agent.target_lambda`` above 0 the lambda-return of V.
 
     Parameters, attributes and methods as of :class:`_CriticOfStates`.
     """
