@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,10 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "curve": trained.curve,
         }
     policies = find_heuristics("heuristics", cell.policies)
-    for name, config in cell.worlds.items():
+    for name, world in cell.worlds.items():
+        # The agents observe as they did in training; the arrivals are the same for all.
+        observation = (cell.training or world).observation
+        config = replace(world, observation=observation)
         scenario = config.build_scenario()
         if trained and cell.training:
             policies = trained_policies(cell.training, trained, scenario)
