@@ -381,7 +381,6 @@ class Session:
             count = len(state["flights"])
             log(WARNING, "%s messages in flight are lost: their nodes are sent new ones", count)
         self.exchange.zero = self.exchange.clock.monotonic() - state["time"]
-        self.last_success = state["time"]
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
         self.last_success = state["last_success"]

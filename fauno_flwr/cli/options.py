@@ -58,7 +58,7 @@ Tables = Annotated[
 ]
 Best = Annotated[
     bool,
-    typer.Option("--best", help="The best actors of evaluation.every, not the last."),
+    typer.Option("--best", help="Use the best actors kept by evaluation.every, not the last ones."),
 ]
 
 

@@ -28,7 +28,7 @@ FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 Attributes = dict[str, Any]
 
 # Speed and capacity of a node that states none: those of the slowest tier of its role.
-MEANS = {
+TYPICAL = {
     role: {"speed": tier.speed, "capacity": round(tier.memory / MEMORY_PER_TASK)}
     for tier in reversed(TIERS.values())
     for role in [tier.role]
@@ -304,12 +304,12 @@ def _complete(graph: "nx.Graph", notes: list[str]) -> None:
     for field in ("speed", "capacity"):
 
         def usual(data: Attributes, field: str = field) -> float:
-            if data["role"] not in MEANS:
+            if data["role"] not in TYPICAL:
                 raise ValueError(
                     f"node {data['name']} has no {field}: must have one with the role "
                     f"{data['role']!r} (only {', '.join(ROLES)} have a default)"
                 )
-            return MEANS[data["role"]][field]
+            return TYPICAL[data["role"]][field]
 
         _fill(graph, field, usual, "that of the role", notes)
 
