@@ -17,7 +17,7 @@ from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.metrics import STEPS
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.results.directory import RunDirectory, read_lines
-from fauno_flwr.results.state import FAILED, state_of
+from fauno_flwr.results.state import FAILED, FINISHED, state_of
 from fauno_flwr.tasks.edge import EdgeTask
 from strategies.grids import GridAround, InMemoryGrid
 from tests.fauno_flwr.test_apps import AGENTS, TINY
@@ -228,6 +228,19 @@ def test_a_training_goes_on_from_its_checkpoints(tmp_path) -> None:
     assert [e["version"] for e in events if e["event"] == "resume"] == [4]
     assert [e["version"] for e in events if e["event"] == "flush"] == [1, 2, 3, 4, 5, 6]
     assert [line["version"] for line in read_lines(out.path / "metrics.jsonl")] == list(range(1, 7))
+
+
+def test_events_before_the_first_checkpoint_are_not_those_of_a_later_run(tmp_path: Path) -> None:
+    """A run that resumes would be reported as failed, by the end of the one that made nothing."""
+    settings = [*TINY, f"federation.checkpoints={tmp_path / 'state'}"]
+    hasty = load_config("ether2", [*settings, "federation.timeout=0.001"])
+    with pytest.raises(RunFailedError, match="no version"):
+        run(InMemoryGrid(client_app.app, AGENTS), hasty, tmp_path / "first")
+    run(InMemoryGrid(client_app.app, AGENTS), load_config("ether2", settings), tmp_path / "second")
+    longer = load_config("ether2", [*settings, "federation.versions=6"])
+    out = run(InMemoryGrid(client_app.app, AGENTS), longer, tmp_path / "third")
+    ends = [e["state"] for e in read_lines(out.path / "events.jsonl") if e["event"] == "end"]
+    assert ends == [FINISHED]
 
 
 class Engine(GridAround):
