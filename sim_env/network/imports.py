@@ -265,7 +265,8 @@ def _convert(what: str, field: str, value: Any, factor: float) -> Any:
     if kind == FLAG:
         value = FLAGS.get(str(value).strip().lower(), value)
     elif kind == TEXT:
-        return slug(str(value)) or value
+        # Only the change of a name is noted, later, with those of nodes that have no name.
+        return str(value) if field == "name" else slug(str(value)) or value
     else:
         value = as_number(value) if isinstance(value, str) else value
         if isinstance(value, np.generic):
@@ -289,7 +290,9 @@ def _complete(graph: "nx.Graph", notes: list[str]) -> None:
         written = str(data.get("name", node))
         data["name"] = slug(written)
         if not data["name"]:
-            raise ValueError(f"name of node {shown(node)}: must contain a letter or digit")
+            raise ValueError(
+                f"name of node {shown(node)} is {shown(written)}: must contain a letter or digit"
+            )
         if data["name"] != written:
             changed.append(f"{shown(written)} is {data['name']}")
     if changed:
