@@ -304,7 +304,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _time_left(estimate: Estimate, missing: Iterable[Cell], workers: int) -> str:
-    """Return the estimate as a part of a sentence; empty if nothing is left, or no one knows."""
+    """Return the estimate as a part of a sentence; empty if nothing is left, or it is unknown."""
     low, high = (_clock(seconds) for seconds in estimate.left(missing, workers))
     if not workers or high == _clock(0):
         return ""
