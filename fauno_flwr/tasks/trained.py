@@ -18,7 +18,7 @@ from sim_env.network.topology import build_topology
 from sim_env.scenario import Scenario, as_scenario
 
 NETWORKS = ("actor", "critic")  # that may act together
-BEST = "best"
+BEST = "best"  # folder of the best actors, among the checkpoints
 
 
 class Agents:
@@ -48,12 +48,8 @@ class Agents:
         scenario: Scenario | None,
         seed: int = 0,
     ) -> None:
-        self.names, self.population, self.policy, self.scenario = (
-            names,
-            population,
-            policy,
-            scenario,
-        )
+        self.names, self.population = names, population
+        self.policy, self.scenario = policy, scenario
         self._rng = np.random.default_rng(seed)
 
     def act(self, node: str, observation: Any, mask: np.ndarray | None = None) -> int | np.ndarray:
