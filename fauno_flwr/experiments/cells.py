@@ -5,13 +5,8 @@ import inspect
 import logging
 import tempfile
 import time
-<<<<<<< HEAD
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-=======
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
->>>>>>> e3abfe120491d0545830d82761041997c66991e8
 from pathlib import Path
 from typing import Any
 
