@@ -6,11 +6,12 @@ This module is imported before all others, so it imports little.
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 2.0  # seconds until a request to stop that has not been met is enforced
+PATIENCE = 2.0  # seconds until a stop that has not been met is enforced
 
 
 class Stopped(SystemExit):
@@ -47,8 +48,7 @@ class StopRequest:
         """Raise ``Stopped`` if a signal has arrived; once."""
         number, self._number = self._number, 0
         if number:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            raise Stopped(number)
+            _raise(number)
 
 
 def exit_at_once() -> None:
@@ -74,18 +74,38 @@ def unwinding(request: StopRequest | None = None) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         _announce(number)
-        raise Stopped(number)
+        _raise(number)
 
     before = {each: signal.getsignal(each) for each in SIGNALS}
     _handle(stop if request is None else request.receive)
     try:
         yield
     except Stopped:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         raise  # all further signals stay ignored
     except BaseException:
         _restore(before)
         raise
     _restore(before)
+
+
+def _raise(number: int) -> None:
+    """Raise ``Stopped``, and again as long as something swallows it.
+
+    Of an exception in a destructor, or in a callback of compiled code, Python only prints a note.
+    """
+
+    def again(*_: object) -> None:
+        error = sys.exc_info()[1]
+        while error is not None:
+            if isinstance(error, Stopped):
+                return  # what was started is being stopped
+            error = error.__context__
+        raise Stopped(number)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+    raise Stopped(number)
 
 
 def _handle(handler: object) -> None:
