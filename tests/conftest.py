@@ -1,5 +1,7 @@
 """Small worlds for the tests, drawn by hypothesis."""
 
+import signal
+
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,6 +20,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("project")
+
+# A shell starts its background jobs with SIGINT ignored, and so would be the commands that are
+# interrupted here.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 STEPS = [Step(0, 1.5), Step(3, 1), Step(0.5, 9)]
