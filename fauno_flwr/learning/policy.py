@@ -7,7 +7,7 @@ from fauno_flwr.learning.rollout import Weights, advance, make_rows, make_scratc
 from sim_env.engine.observation import Observation
 from sim_env.world import World
 
-FAUNO = "fauno"  # name of the trained actors among the policies
+FAUNO, UNTRAINED = "fauno", "untrained"  # names of the agents among the policies
 
 
 class ActorPolicy:

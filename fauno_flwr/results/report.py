@@ -14,9 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from fauno_flwr.learning.policy import FAUNO
+from fauno_flwr.learning.policy import FAUNO, UNTRAINED
 from sim_env.policies.heuristics import TITLES
 
+OWN_TITLES = {FAUNO: "FAuNO", UNTRAINED: "before training"}
 COLOURS = {FAUNO: "#D55E00"}  # of Okabe and Ito, who chose them for the colour-blind
 OTHER = "#56687A"
 LOSSES = {
@@ -37,7 +38,7 @@ Row = Mapping[str, Any]
 
 def title(policy: str) -> str:
     """Return the name of a policy in tables and figures."""
-    return "FAuNO" if policy == FAUNO else TITLES.get(policy, policy)
+    return OWN_TITLES.get(policy) or TITLES.get(policy, policy)
 
 
 def format_table(rows: Sequence[Row], rho: float, worlds: int) -> str:

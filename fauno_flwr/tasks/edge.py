@@ -9,7 +9,7 @@ import numpy as np
 from fauno_flwr.config.settings import SHARED, RunConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import task_metrics
-from fauno_flwr.learning.policy import FAUNO
+from fauno_flwr.learning.policy import FAUNO, UNTRAINED
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
@@ -61,12 +61,16 @@ class EdgeTask:
         return open_experience(config, scenario, agent, node_config, population, rollouts, rng)
 
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
-        """Evaluate FAuNO, if there are agents, and the heuristics on the same arrivals."""
+        """Evaluate FAuNO and its start, if there are agents, and the heuristics; same arrivals."""
         evaluation = self.config.evaluation
         policies = find_heuristics("evaluation.policies", evaluation.policies)
         if population is not None:
-            fauno = population.policy(self.scenario.agent_of_node, evaluation.greedy)
-            policies = {FAUNO: fauno, **policies}
+            agents = {FAUNO: population, UNTRAINED: self.make_population(population.agents)}
+            acting = {
+                name: each.policy(self.scenario.agent_of_node, evaluation.greedy)
+                for name, each in agents.items()
+            }
+            policies = acting | policies
         return run_policies(
             self.scenario,
             policies,
