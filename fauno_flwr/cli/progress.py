@@ -155,7 +155,7 @@ def follow(
             progress.clear()
             return "finished:failed", progress.failed
         if progress.stage == "done" or now - max(last_event, last_asked) > quiet:
-            answer, last_asked = status(), now
+            answer, last_asked = status(), time.monotonic()
             if answer[0].startswith("finished") or answer[0] == "unknown":
                 for event in events.new():  # written while the engine answered
                     progress.update(event)
