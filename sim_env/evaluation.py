@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from sim_env.engine.state import LOSSES
 from sim_env.errors import require_seeds, require_whole, shown
 from sim_env.policies.heuristics import Policy
 from sim_env.scenario import Scenario
-from sim_env.world import OUTCOMES, Metrics, World
+from sim_env.world import Metrics, World
 
 LONGEST_DRAIN = 20_000  # ticks; tasks without a deadline may never end
 LONGEST_RUN = 10**8  # ticks, four months of ticks of 0.1 s
@@ -133,7 +134,7 @@ def by_world(results: Mapping[str, Metrics], seeds: Sequence[int]) -> list[dict[
             "seed": int(seed),
             "created": int(metrics.created[b]),
             "finished": int(metrics.finished[b]),
-            **{f"lost_{kind}": int(getattr(metrics, kind)[b]) for kind in OUTCOMES},
+            **{f"lost_{kind}": int(getattr(metrics, kind)[b]) for kind in LOSSES},
             "unfinished_at_end": int(metrics.inside[b]),
             "finished_ratio": float(metrics.finished_ratio[b]),
             "response_mean": float(metrics.mean_response[b]),
@@ -179,7 +180,7 @@ def summarise(
             "response_p95": metrics.response_quantile(0.95),
             "lost": {
                 kind: interval(getattr(metrics, kind) / np.maximum(metrics.created, 1)).mean
-                for kind in OUTCOMES
+                for kind in LOSSES
             },
             "served_by": metrics.served_by.sum(axis=0).tolist(),
             "fairness": metrics.fairness,

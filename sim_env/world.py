@@ -7,18 +7,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sim_env.audit import audit
 from sim_env.engine import events, kernel
 from sim_env.engine.features import NUM_DESTINATION
 from sim_env.engine.observation import Observation, empty_observation, observe
 from sim_env.engine.reward import OUTCOME, SPARSE, collect
 from sim_env.engine.state import (
-    CLIENT,
     CREATED,
-    DEADLINE,
-    FAILURE,
     FINISHED,
-    FREE,
-    OVERFLOW,
+    LOSSES,
     RESPONSE,
     State,
     grow,
@@ -35,12 +32,6 @@ from sim_env.workload.schedule import multipliers
 FIRST_POOL = 512
 AHEAD = 2**16  # ticks whose rate multipliers are computed at once
 SLOT_BYTES = 8 * NUM_DESTINATION + 9  # of an observation: raw columns, reward and mask
-OUTCOMES = {
-    "overflow": OVERFLOW,
-    "deadline": DEADLINE,
-    "client": CLIENT,
-    "failure": FAILURE,
-}
 
 
 @dataclass(frozen=True)
@@ -349,7 +340,7 @@ class World:
     def metrics(self) -> Metrics:
         """Return the counts of the measured cohort so far."""
         st, cohort = self.state, self.state.cohort
-        lost = {name: cohort[:, column].copy() for name, column in OUTCOMES.items()}
+        lost = {name: cohort[:, column].copy() for name, column in LOSSES.items()}
         created, finished = cohort[:, CREATED].copy(), cohort[:, FINISHED].copy()
         return Metrics(
             created=created,
@@ -363,8 +354,6 @@ class World:
             served_by=st.served_by.copy(),
             tick=self.scenario.spec.physics.tick,
         )
-
-    # ---- snapshots -----------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Return copies of all that the future of the worlds depends on, by name.
@@ -406,57 +395,5 @@ class World:
         self._outages.restore(json.loads(snapshot["outages"].tobytes()))
 
     def audit(self) -> dict[str, bool]:
-        """Check the invariants of a correct world; return whether each holds, by name."""
-        st, total = self.state, self.state.total
-        alive = st.kind != FREE
-        inside = alive.sum(axis=1)
-        lost = sum(total[:, column] for column in OUTCOMES.values())
-        load = st.num_ready + st.num_pending + st.num_intake + (st.service >= 0)
-        walked = self._walk()
-        return {
-            "created = finished + lost + inside": bool(
-                np.all(total[:, CREATED] == total[:, FINISHED] + lost + inside)
-            ),
-            "free places + inside = pool": bool(np.all(st.num_free + inside == st.kind.shape[1])),
-            "every task is in exactly one place": walked["once"],
-            "queues are in order of arrival": walked["fifo"],
-            "no queue beyond its capacity": bool(np.all(load <= self.net.capacity)),
-            "no time and no work is negative": bool(
-                np.all(st.work[alive] >= 0)
-                and np.all(st.born[alive] <= self.now)
-                and np.all(st.total >= 0)
-                and np.all(st.back[alive] >= 0)
-            ),
-        }
-
-    def _walk(self) -> dict[str, bool]:
-        """Follow every list of every world."""
-        st = self.state
-        once = fifo = True
-        for b in range(self.num_worlds):
-            seen: list[int] = []
-            for n in range(self.num_nodes):
-                ready = self.chain(b, st.ready_head[b, n])
-                pending = self.chain(b, st.pending_head[b, n])
-                for queue in (ready, pending) if self.net.events else (ready + pending,):
-                    steps = np.diff(st.entered[b, queue])
-                    fifo &= bool(np.all(steps < 0 if self.net.lifo else steps > 0))
-                seen += ready + pending + self.chain(b, st.intake_head[b, n])
-                seen += [int(st.service[b, n])] if st.service[b, n] >= 0 else []
-            for head in st.wheel_head[b]:
-                seen += self.chain(b, head)
-            if self.net.random_order:  # messages of this tick that come after the joint action
-                first = 2 * self.num_nodes + 1
-                left = st.order[b, st.cursor[b] : st.num_events[b]]
-                seen += [int(event) - first for event in left if event >= first]
-            alive = np.flatnonzero(st.kind[b] != FREE)
-            once &= sorted(seen) == alive.tolist()
-        return {"once": once, "fifo": fifo}
-
-    def chain(self, world: int, head: int) -> list[int]:
-        """Return the tasks of the linked list of a world that begins at `head`."""
-        tasks = []
-        while head >= 0:
-            tasks.append(int(head))
-            head = self.state.next[world, head]
-        return tasks
+        """Check the invariants of a correct world; see :func:`sim_env.audit.audit`."""
+        return audit(self.net, self.state, self.now)

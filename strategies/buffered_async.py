@@ -97,9 +97,10 @@ class BufferedAsync(Strategy):
         First and longest pause of a node that fails, in seconds.
     max_failures : int, default 3
         Training ends with :class:`strategies.TrainingFailedError` when each node that takes part
-        has failed this many messages in a row, and `patience` is over.
+        has failed this many messages in a row and `patience` has run out.
     patience : float, default 600.0
-        Seconds without an accepted update for which that is borne; before the first one none are.
+        Seconds since the last accepted update for which such failures are tolerated. Before the
+        first update they are not.
     nodes : callable, optional
         ``nodes(grid)`` returns the ids of the nodes that take part; default: all that are online.
     member_of : callable, optional

@@ -106,7 +106,7 @@ class Checkpoints:
         unequal = [n for n in names if held.get(n) != self.about.get(n)]
         if unequal:
             named = [
-                f"{n} is {self.about.get(n)!r}, there {held.get(n)!r}"
+                f"{n} is {self.about.get(n)!r} here, {held.get(n)!r} there"
                 for n in unequal[:MOST_DIFFERENCES]
             ]
             more = len(unequal) - len(named)

@@ -303,10 +303,11 @@ class Session:
         self.exchange.emit("evaluated", version=evaluation.version, nodes=len(evaluation.replies))
 
     def _finish_evaluation(self, timeout: float) -> None:
-        """Evaluate the last version on the nodes, after training."""
-        if self.strategy.fraction_evaluate == 0:
-            return
-        while self.exchange.now() < timeout and (self.evaluation or self.evaluated < self.version):
+        """After training, complete the open evaluation, and evaluate the last version if due."""
+        due = self.strategy.fraction_evaluate > 0
+        while self.exchange.now() < timeout and (
+            self.evaluation or (due and self.evaluated < self.version)
+        ):
             self._open_evaluation()
             self.wake = True
             self.step(self.version)
@@ -381,7 +382,6 @@ class Session:
             count = len(state["flights"])
             log(WARNING, "%s messages in flight are lost: their nodes are sent new ones", count)
         self.exchange.zero = self.exchange.clock.monotonic() - state["time"]
-        self.last_success = state["time"]
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
         self.last_success = state["last_success"]

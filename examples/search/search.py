@@ -52,7 +52,7 @@ def objective(trial: optuna.Trial) -> float:
 
 
 OUT.mkdir(parents=True, exist_ok=True)
-storage = f"sqlite:///{OUT}/study.db"  # the same command goes on with the study
+storage = f"sqlite:///{OUT}/study.db"  # the same command continues the study
 study = optuna.create_study(
     storage=storage, study_name="fauno", load_if_exists=True, direction="maximize"
 )

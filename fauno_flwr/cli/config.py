@@ -10,10 +10,12 @@ from fauno_flwr.cli.options import Conf, Overrides
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import choices, conf_dir, load_resolved
 
+PRESET = "ether2"
+
 
 def config(
     overrides: Overrides = None,
-    conf: Conf = "ether2",
+    conf: Conf = PRESET,
     show: Annotated[
         bool, typer.Option("--show", help="Print every setting and its source (the default).")
     ] = False,
@@ -28,9 +30,10 @@ def config(
     """Show the settings of a run, or what they may be."""
     if show + names + keys > 1:
         raise ConfigError("more than one of --show, --list and --keys is given: must be one")
-    if (names or keys) and overrides:
+    given = [*(overrides or []), *([f"--conf {conf}"] if conf != PRESET else [])]
+    if (names or keys) and given:
         flag = "--list" if names else "--keys"
-        raise ConfigError(f"{overrides[0]!r} has no effect with {flag}, must be left out")
+        raise ConfigError(f"{given[0]!r} has no effect with {flag}, must be left out")
     lines = _names() if names else _keys() if keys else _resolved(conf, overrides or [])
     for line in lines:
         typer.echo(line)

@@ -32,7 +32,7 @@ def evaluate(
 
     source = read_settings(folder)
     actors = read_actors(folder, best=best)
-    config = load_config(str(folder / "config.yaml"), overrides or [])
+    config = load_config(str(folder / "config.yaml"), overrides or [], "evaluate")
     scenario = config.build_scenario()
     heuristics = find_heuristics("evaluation.policies", config.evaluation.policies)
     agents = transferred(source, actors, config, scenario, config.seed, any_role=any_role)

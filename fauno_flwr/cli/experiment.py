@@ -90,7 +90,7 @@ def experiment(
     except Stopped:
         kept = len(list((folder / "cells").glob("*.json")))
         _print_progress(
-            f"fauno: {kept} of {len(made)} cells are kept in {folder}, the same command resumes"
+            f"fauno: {kept} of {len(made)} cells are kept in {folder}; the same command resumes"
         )
         raise
     except CellsFailedError as error:

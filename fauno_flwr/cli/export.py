@@ -36,6 +36,11 @@ def export(
         raise ConfigError("out is missing: must be a new folder (--out DIR)")
     if (run is None) == (state_dir is None):
         raise ConfigError("export needs the folder of a run, or --state-dir of a node")
+    given = {"--observation": observation} if run else {"--node": node, "--best": best}
+    for option, value in given.items():
+        if value:
+            source = "the folder of a run" if run else "--state-dir"
+            raise ConfigError(f"{option} has no effect with {source}, must be left out")
     from fauno_flwr.tasks.export import write_export
 
     if run is not None:

@@ -58,14 +58,15 @@ Tables = Annotated[
 ]
 Best = Annotated[
     bool,
-    typer.Option("--best", help="The best actors of evaluation.every, not the last."),
+    typer.Option("--best", help="Use the best actors kept by evaluation.every, not the last ones."),
 ]
 
 
 def results_folder(out: Path | None, name: str) -> Path:
     """Make the folder of a command's results, and return its absolute path.
 
-    If the command ends before it has written anything, the folder is removed again.
+    If the command ends before it has written anything, the folder is removed again, and so are
+    those above it that were made for it.
 
     Parameters
     ----------
@@ -82,30 +83,36 @@ def results_folder(out: Path | None, name: str) -> Path:
     """
     if out is not None:
         path = out.expanduser().absolute()
-        if not path.exists():
-            _tidy_up(path)
+        _tidy_up(_missing(path))
         return RunDirectory.check(path)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path("results").absolute()
     for number in itertools.count(1):
         path = folder / (f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}")
+        missing = _missing(path)
         try:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
             raise ConfigError(f"{str(folder)!r} cannot be written ({error.strerror})") from error
-        _tidy_up(path)
+        _tidy_up(missing)
         break
     return path
 
 
-def _tidy_up(path: Path) -> None:
-    """Remove a folder when the command ends, if it is empty then."""
+def _missing(path: Path) -> list[Path]:
+    """Return a folder and those above it as far as they do not exist, the innermost first."""
+    return [each for each in (path, *path.parents) if not each.exists()]
+
+
+def _tidy_up(folders: Iterable[Path]) -> None:
+    """Remove folders when the command ends, if they are empty then."""
 
     def remove() -> None:
-        with suppress(OSError):
-            path.rmdir()
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()
 
     click.get_current_context().call_on_close(remove)
 

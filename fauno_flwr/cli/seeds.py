@@ -61,7 +61,7 @@ def train_seeds(
     for number, (seed, folder) in enumerate(zip(seeds, folders, strict=True), start=1):
         typer.echo(f"\nseed {seed}, {number} of {len(seeds)}")
         if (folder / DONE).is_file():
-            typer.echo(f"is finished: {folder}")
+            typer.echo(f"already finished: {folder}")
             continue
         set_aside(folder)
         train(with_seed(config, seed), folder)
@@ -92,7 +92,7 @@ def set_aside(folder: Path) -> None:
     while (aside := folder.with_name(f"{folder.name}.unfinished-{number}")).exists():
         number += 1
     folder.rename(aside)
-    typer.echo(f"was not finished: moved to {aside}, trained again")
+    typer.echo(f"unfinished, moved to {aside}; training again")
 
 
 def table_of(

@@ -176,7 +176,6 @@ def _require_suffixes(files: Sequence[Path]) -> None:
 
 def _write(scenario: "Scenario", title: str, files: Sequence[Path]) -> None:
     """Write the network to each file, as its suffix says."""
-    _require_suffixes(files)
     try:
         for file in files:
             if file.suffix == JSON:

@@ -33,7 +33,7 @@ EXAMPLES = {
     "reward.loss_factors": "{rpi_3: 2, rpi_1*: 0.5}",
     "workload.types": "[{instructions: 1e+7, megabytes: 20, weight: 6}]",
 }
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,12 +266,7 @@ def _require_keys(kind: type, prefix: str, values: Mapping[Any, Any]) -> None:
 
 def _require_strict(kind: type, prefix: str, name: str, value: Any) -> None:
     """Raise :class:`ConfigError` for a value that OmegaConf converts, or leaves out."""
-    owner: type | None = kind
-    *path, last = name.split(".")
-    for part in path:
-        owner = _nested(owner, part) if owner else None
-    hint = _hints(owner)[last] if owner else None
-    number = isinstance(value, int | float)
+    hint, number = _hint(kind, name), isinstance(value, int | float)
     if value == "???" or (
         (number and (hint is str or (hint is bool and not isinstance(value, bool))))
         or (hint in (int, float) and isinstance(value, bool))
@@ -294,12 +289,17 @@ def _allowed(kind: type, prefix: str, name: str) -> str:
     """Return in words what the type of a setting allows."""
     if prefix + name in EXAMPLES:
         return f"of the form {EXAMPLES[prefix + name]}"
+    hint = _hint(kind, name)
+    if hint is not None and dataclasses.is_dataclass(hint):
+        keys = ", ".join(item.name for item in dataclasses.fields(hint))
+        return f"a mapping of {keys}"
+    return WORDS[hint] if hint in WORDS else str(hint).replace("|", "or")
+
+
+def _hint(kind: type, name: str) -> Any:
+    """Return the type of a setting of a dataclass, by its dotted name; None if it is unknown."""
     owner: type | None = kind
     *path, last = name.split(".")
     for part in path:
         owner = _nested(owner, part) if owner else None
-    hint = _hints(owner)[last] if owner else None
-    if hint is not None and dataclasses.is_dataclass(hint):
-        keys = ", ".join(item.name for item in dataclasses.fields(hint))
-        return f"a mapping of {keys}"
-    return WORDS.get(hint, "a number") if hint in WORDS else str(hint).replace("|", "or")
+    return _hints(owner)[last] if owner else None

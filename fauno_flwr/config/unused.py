@@ -24,7 +24,11 @@ UNREAD_IN_WORLD: dict[str, dict[str, Any]] = {
 }
 # Overrides that a command refuses; what stands in a file may serve another command.
 UNREAD_BY_COMMAND = {
-    "compare": ("seed", "agent", "training", "world", "federation", "cosim", "evaluation.greedy"),
+    "compare": (
+        *("seed", "agent", "training", "world", "federation", "cosim"),
+        *("evaluation.every", "evaluation.greedy"),
+    ),
+    "evaluate": ("agent", "training", "world", "federation", "cosim", "evaluation.every"),
     "train": (
         "training.peers",
         "training.seconds_per_message",

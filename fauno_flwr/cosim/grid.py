@@ -33,9 +33,9 @@ from fauno_flwr.federation.protocol import (
 from fauno_flwr.learning.metrics import task_metrics
 from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from sim_env.engine.state import FINISHED, OUTBOUND, RESPONSE
+from sim_env.engine.state import FINISHED, LOSSES, OUTBOUND, RESPONSE
 from sim_env.scenario import Scenario
-from sim_env.world import OUTCOMES, World
+from sim_env.world import World
 from strategies.arrays import Arrays, to_record
 from strategies.flower_internals import message_from_bytes, message_to_bytes, set_metadata
 from strategies.grids import (
@@ -240,7 +240,7 @@ class CosimGrid(LocalGrid):
 
     def _reply(self, trip: RoundTrip) -> Message:
         total = self.world.state.total.sum(axis=0) - trip.totals
-        lost = sum(int(total[column]) for column in OUTCOMES.values())
+        lost = sum(int(total[column]) for column in LOSSES.values())
         metrics = trip.training.metrics(
             task_metrics(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
             seconds=(self.world.now - trip.sent_at) * self.tick,

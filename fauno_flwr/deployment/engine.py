@@ -13,7 +13,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -37,7 +36,6 @@ ENVIRONMENT = {
 }
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = processes.PATIENCE
-LONGEST_TEMPDIR = 30
 
 
 def free_addresses(count: int) -> list[str]:
@@ -93,9 +91,7 @@ class Engine:
     root_certificate: Path | None = None  # of a SuperLink that speaks TLS
 
     def __enter__(self) -> Self:
-        # Ray creates sockets below it, whose paths are limited in length.
-        short = len(tempfile.gettempdir()) <= LONGEST_TEMPDIR
-        self.home = Path(tempfile.mkdtemp(prefix="fauno-", dir=None if short else "/tmp"))
+        self.home = processes.make_folder()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.mark = uuid.uuid4().hex
         bin_dir = Path(sys.executable).parent

@@ -9,13 +9,43 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 MARK = "FAUNO_RUN_MARK"
 PATIENCE = 5.0
+LONGEST_TEMPDIR = 30
+
+
+def make_folder() -> Path:
+    """Make a temporary folder for Ray, which creates sockets in it: their paths must be short."""
+    short = len(tempfile.gettempdir()) <= LONGEST_TEMPDIR
+    return Path(tempfile.mkdtemp(prefix="fauno-", dir=None if short else "/tmp"))
+
+
+@contextlib.contextmanager
+def no_survivors() -> Iterator[Path]:
+    """Stop the processes that were started within a context, at its end; yields a folder for them.
+
+    Ray's own shutdown leaves some of its agents running for a while, or for good if it is
+    interrupted while it starts.
+    """
+    folder, mark, before = make_folder(), uuid.uuid4().hex, os.environ.get(MARK)
+    os.environ[MARK] = mark
+    try:
+        yield folder
+    finally:
+        stop(mark, folder, PATIENCE)
+        shutil.rmtree(folder, ignore_errors=True)
+        if before is None:
+            del os.environ[MARK]
+        else:
+            os.environ[MARK] = before
 
 
 def is_zombie(process: psutil.Process) -> bool:

@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.tasks.edge import EdgeTask
 from fauno_flwr.tasks.heuristics import find_heuristic, find_heuristics
 from fauno_flwr.tasks.transfer import make_trained, transfer
-from sim_env.engine.state import FINISHED, RESPONSE
+from sim_env.engine.state import FINISHED, LOSSES, RESPONSE
 from sim_env.evaluation import run_policy
 from sim_env.policies.heuristics import POLICIES, Policy
 from sim_env.scenario import Scenario
-from sim_env.world import OUTCOMES, Metrics
+from sim_env.world import Metrics
 
 SCHEMA_VERSION = 1
 GREEDY, SAMPLED = "greedy", "sampled"
@@ -75,7 +75,7 @@ class WatchedGrid(CosimGrid):
 
     def _count(self) -> None:
         total = self.world.state.total.sum(axis=0)
-        lost = sum(total[column] for column in OUTCOMES.values())
+        lost = sum(total[column] for column in LOSSES.values())
         self.moments.append(self.world.now)
         self.totals.append(np.array([total[FINISHED], lost, total[RESPONSE]], float))
 
@@ -172,7 +172,10 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "curve": trained.curve,
         }
     policies = find_heuristics("heuristics", cell.policies)
-    for name, config in cell.worlds.items():
+    for name, world in cell.worlds.items():
+        # The agents observe as they did in training; the arrivals are the same for all.
+        observation = (cell.training or world).observation
+        config = replace(world, observation=observation)
         scenario = config.build_scenario()
         if trained and cell.training:
             policies = trained_policies(cell.training, trained, scenario)
@@ -214,5 +217,5 @@ def _plain(metrics: Metrics) -> dict[str, Any]:
         "finished_ratio": metrics.finished_ratio.tolist(),
         "response_mean": metrics.mean_response.tolist(),
         "response_p95": metrics.response_quantile(0.95),
-        "lost": {kind: getattr(metrics, kind).tolist() for kind in OUTCOMES},
+        "lost": {kind: getattr(metrics, kind).tolist() for kind in LOSSES},
     }

@@ -1,16 +1,18 @@
 """Cells in parallel through Ray, one file each; existing cells are not computed again."""
 
+import contextlib
 import importlib
 import json
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.deployment.processes import no_survivors
 from fauno_flwr.experiments.cells import fingerprint, run_cell
 from fauno_flwr.experiments.design import Cell, Experiment
 from fauno_flwr.experiments.design import cells as cells_of
@@ -20,7 +22,7 @@ from fauno_flwr.results.directory import RunDirectory, write_atomically
 from sim_env.plugins import is_import_path
 
 Outcome = tuple[Cell, dict[str, Any] | Exception]
-Pool = Callable[[Sequence[Cell]], Iterator[Outcome]]
+Pool = Callable[[Sequence[Cell]], Generator[Outcome, None, None]]
 PACKAGES = ("fauno_flwr", "sim_env", "strategies")
 LOCAL = "local"
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -155,16 +157,17 @@ def compute(
         f"{len(cells)} cells: {kept} kept, {len(missing)} to compute"
         + _time_left(estimate, missing.values(), workers())
     )
-    for done, (cell, outcome) in enumerate(pool(list(missing.values())), start=1):
-        del missing[cell.key]
-        if isinstance(outcome, Exception):
-            failed.append(f"{cell.key}: {_first_line(outcome)}")
-            continue
-        results.write(cell, outcome)
-        found[cell.key] = results.read(cell)
-        estimate.add(cell, outcome["seconds"]["wall"])
-        left = _time_left(estimate, missing.values(), workers())
-        report(f"{kept + done}/{len(cells)} cells{left}; done: {cell.key}")
+    with contextlib.closing(pool(list(missing.values()))) as outcomes:
+        for done, (cell, outcome) in enumerate(outcomes, start=1):
+            del missing[cell.key]
+            if isinstance(outcome, Exception):
+                failed.append(f"{cell.key}: {_first_line(outcome)}")
+                continue
+            results.write(cell, outcome)
+            found[cell.key] = results.read(cell)
+            estimate.add(cell, outcome["seconds"]["wall"])
+            left = _time_left(estimate, missing.values(), workers())
+            report(f"{kept + done}/{len(cells)} cells{left}; done: {cell.key}")
     if failed:
         raise CellsFailedError(
             f"{len(failed)} of {len(cells)} cells failed, the same command tries them again "
@@ -173,7 +176,7 @@ def compute(
     return [value for value in found.values() if value is not None]
 
 
-def in_process(cells: Sequence[Cell]) -> Iterator[Outcome]:
+def in_process(cells: Sequence[Cell]) -> Generator[Outcome, None, None]:
     """Compute one cell after another in this process."""
     for cell in cells:
         try:
@@ -208,7 +211,7 @@ class RayPool:
         self.workers = len(os.sched_getaffinity(0)) if self.address == LOCAL else 0
         self._report = report
 
-    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+    def __call__(self, cells: Sequence[Cell]) -> Generator[Outcome, None, None]:
         """Compute cells; yield each as it is done."""
         if not cells:
             return
@@ -222,8 +225,10 @@ class RayPool:
         import ray
 
         handler = signal.getsignal(signal.SIGTERM)
-        try:
-            _connect(self.address, _modules(cells))
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(no_survivors()) if self.address == LOCAL else None
+            stack.callback(ray.shutdown)
+            _connect(self.address, folder, _modules(cells))
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -240,8 +245,6 @@ class RayPool:
                         yield cell, Exception(_first_line(error.cause))
                     except ray.exceptions.RayError as error:
                         yield cell, error
-        finally:
-            ray.shutdown()
 
 
 def _modules(cells: Sequence[Cell]) -> list[Any]:
@@ -253,7 +256,7 @@ def _modules(cells: Sequence[Cell]) -> list[Any]:
     return [*(str(here / package) for package in PACKAGES), *own]
 
 
-def _connect(address: str, modules: list[Any]) -> None:
+def _connect(address: str, folder: Path | None, modules: list[Any]) -> None:
     import ray
 
     # Without this Ray warns about accelerators, which cells do not use.
@@ -262,7 +265,13 @@ def _connect(address: str, modules: list[Any]) -> None:
     try:
         if address == LOCAL:
             cores = len(os.sched_getaffinity(0))
-            ray.init(LOCAL, num_cpus=cores, include_dashboard=False, **quiet)
+            ray.init(
+                LOCAL,
+                num_cpus=cores,
+                include_dashboard=False,
+                _temp_dir=None if folder is None else str(folder),
+                **quiet,
+            )
         else:
             _require_listener(address)
             ray.init(address, runtime_env={"py_modules": modules}, **quiet)
@@ -295,7 +304,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _time_left(estimate: Estimate, missing: Iterable[Cell], workers: int) -> str:
-    """Return the estimate as a part of a sentence; empty if nothing is left, or no one knows."""
+    """Return the estimate as a part of a sentence; empty if nothing is left, or it is unknown."""
     low, high = (_clock(seconds) for seconds in estimate.left(missing, workers))
     if not workers or high == _clock(0):
         return ""

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.layers import PATHS
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.results.directory import require_folder
 from strategies import Checkpoints
@@ -67,11 +68,11 @@ def require_own_checkpoints(config: RunConfig) -> None:
 def identity(config: RunConfig) -> dict[str, Any]:
     """Return the settings that a training depends on, by dotted key.
 
-    The content of a file counts, not its folder.
+    The name and the content of a file count, not its folder.
     """
     settings = OmegaConf.to_container(OmegaConf.create(config.to_yaml()))
     return {
-        key: _of_file(value)
+        key: _of_file(value) if key in PATHS else value
         for key, value in _flat("", settings)
         if not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)
     }
@@ -90,8 +91,9 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _flat(f"{prefix}{key}.", inner)
 
 
-def _of_file(value: Any) -> Any:
-    if not isinstance(value, str) or not value or not Path(value).is_file():
-        return value
-    digest = hashlib.sha256(Path(value).read_bytes()).hexdigest()
-    return f"{Path(value).name} (SHA-256 {digest[:12]})"
+def _of_file(path: str) -> str:
+    """Describe a file; a path without one stays."""
+    if not Path(path).is_file():
+        return path
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return f"{Path(path).name} (SHA-256 {digest[:12]})"

@@ -56,9 +56,9 @@ def save_actors(run: RunContext, actors: Mapping[int, Arrays], name: str) -> Non
     run.out.write_arrays(
         name,
         {
-            f"{run.task.names[agent]}.{name}": array
+            f"{run.task.names[agent]}.{parameter}": array
             for agent, actor in sorted(actors.items())
-            for name, array in actor.items()
+            for parameter, array in actor.items()
         },
     )
 

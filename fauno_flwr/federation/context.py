@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.federation.checkpoints import require_own_checkpoints
+from fauno_flwr.federation.checkpoints import make_checkpoints, require_own_checkpoints
 from fauno_flwr.federation.protocol import (
     AGENT,
     CONFIG,
@@ -68,9 +68,10 @@ class RunContext:
         self.clock: Clock = clock_of(grid)
         self._started = self.clock.monotonic()
         self.journal: Journal | None = None
-        if config.federation.checkpoints:
+        checkpoints = make_checkpoints(config, {})
+        if checkpoints is not None:
             require_own_checkpoints(config)
-            self.journal = Journal(config.federation.checkpoints, out)
+            self.journal = Journal(checkpoints.folder, out, resumes=bool(checkpoints.files()))
         self.agent_of: dict[int, int] = {}
         self.stages: dict[str, float] = {}
 

@@ -18,10 +18,10 @@ from fauno_flwr.federation.metric_rows import MetricRows
 from fauno_flwr.federation.protocol import ACTOR, ARRAYS, QUERY_ACTOR
 from fauno_flwr.federation.sizing import SizedAsync, SizedGuard
 from fauno_flwr.results.directory import write_atomically
+from fauno_flwr.tasks.trained import BEST
 from strategies.arrays import Arrays, to_arrays
 from strategies.guard import Metrics
 
-BEST = "best"
 # In the order in which they decide: the sign makes larger better.
 MEASURES = {"eval/return": 1, "eval/finished_ratio": 1, "eval/response": -1}
 

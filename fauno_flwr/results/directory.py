@@ -95,7 +95,7 @@ def require_folder(setting: str, path: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"{setting} is {path!r}: cannot be written ({error.strerror}), must be a folder that "
-            f"can"
+            f"can be written to"
         ) from error
 
 

@@ -21,6 +21,9 @@ class Journal:
         Folder of the checkpoints; made if needed.
     out : RunDirectory
         Folder of this run.
+    resumes : bool, default True
+        Whether the folder holds a checkpoint to resume from; if not, the events of a run that ended
+        before its first one are deleted.
 
     Raises
     ------
@@ -28,10 +31,12 @@ class Journal:
         If another run uses the folder.
     """
 
-    def __init__(self, folder: str | Path, out: RunDirectory) -> None:
+    def __init__(self, folder: str | Path, out: RunDirectory, resumes: bool = True) -> None:
         self.folder, self.out = Path(folder), out
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock()
+        if not resumes:
+            (self.folder / EVENTS).unlink(missing_ok=True)
         self.names_with_replies = {
             str(event["name"])
             for event in read_lines(self.folder / EVENTS)

@@ -56,15 +56,16 @@ def append_end(folder: Path, state: State) -> None:
     Parameters
     ----------
     folder : Path
-        Of the results; without events, nothing is appended.
+        Of the results; without a whole event, nothing is appended.
     state : State
         Replaces what the process may have written while it was stopped; a run that has finished
         stays so, and the reason that a failed run has given stays.
     """
     path = folder / EVENTS
-    if not path.exists() or not path.stat().st_size:
+    text = path.read_bytes() if path.exists() else b""
+    whole = text[: text.rfind(b"\n") + 1]
+    if not whole:
         return
-    whole = path.read_bytes().rpartition(b"\n")[0] + b"\n"
     last = json.loads(whole.splitlines()[-1])
     if last["event"] == "end" and (last["state"] == FINISHED or state.name == FAILED):
         return

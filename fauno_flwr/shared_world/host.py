@@ -25,11 +25,11 @@ from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.shared_world.table import joint_table
 from fauno_flwr.shared_world.wire import Arrays, Schema, require_arrays
 from sim_env.engine.net import NO_DEADLINE
-from sim_env.engine.state import FINISHED, NEVER, RESPONSE
+from sim_env.engine.state import FINISHED, LOSSES, NEVER, RESPONSE
 from sim_env.policies.compiled import CODES
 from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import Scenario
-from sim_env.world import OUTCOMES, World
+from sim_env.world import World
 
 T = TypeVar("T")
 STRETCH = 32  # ticks between two polls for requests
@@ -336,5 +336,5 @@ class WorldHost:
 
 def ended(total: np.ndarray) -> dict[str, int]:
     """Return the tasks that ended, from the counters of a world."""
-    lost = sum(int(total[column]) for column in OUTCOMES.values())
+    lost = sum(int(total[column]) for column in LOSSES.values())
     return {"finished": int(total[FINISHED]), "lost": lost, "response": int(total[RESPONSE])}

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sim_env.engine.state import OFFLOADED
-from sim_env.world import OUTCOMES, World
+from sim_env.engine.state import LOSSES, OFFLOADED
+from sim_env.world import World
 
 MOST_COLUMNS = 12  # servers in a printed table
 
@@ -41,7 +41,7 @@ def joint_table(world: World) -> dict[str, Any]:
         "created": created,
         "finished": finished,
         "inside": inside,
-        "lost": {name: int(getattr(metrics, name).sum()) for name in OUTCOMES},
+        "lost": {name: int(getattr(metrics, name).sum()) for name in LOSSES},
         "finished_of_ended": finished / (created - inside) if created > inside else None,
         "response_mean": response / finished if finished else None,
         "response_p95": metrics.response_quantile(0.95) if finished else None,

@@ -45,7 +45,8 @@ class EdgeTask:
             from fauno_flwr.shared_world.client import SharedWorld, access_of
 
             access = access_of(self.config, node_config)
-            SharedWorld(self.config, self.scenario, agent, access).check()
+            with SharedWorld(self.config, self.scenario, agent, access) as shared:
+                shared.check()
 
     def open(
         self,

@@ -17,7 +17,7 @@ from fauno_flwr.tasks.transfer import make_trained, transfer
 from sim_env.network.topology import build_topology
 from sim_env.scenario import Scenario, as_scenario
 
-BEST = "best"
+BEST = "best"  # folder of the best actors, among the checkpoints
 
 
 class Agents:
@@ -47,12 +47,8 @@ class Agents:
         scenario: Scenario | None,
         seed: int = 0,
     ) -> None:
-        self.names, self.population, self.policy, self.scenario = (
-            names,
-            population,
-            policy,
-            scenario,
-        )
+        self.names, self.population = names, population
+        self.policy, self.scenario = policy, scenario
         self._rng = np.random.default_rng(seed)
 
     def act(self, node: str, observation: Any, mask: np.ndarray | None = None) -> int | np.ndarray:

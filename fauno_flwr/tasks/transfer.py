@@ -58,7 +58,7 @@ def transfer(
             roles = sorted({role_of[trained] for trained in actors if trained in role_of})
             raise ValueError(
                 f"role of {name} is {role!r}: must be a role of a trained node "
-                f"({', '.join(roles) or 'there is none'}), or any_role"
+                f"({', '.join(roles) or 'there is none'}) without any_role (--any-role)"
             )
         own = keep_own and name in candidates
         chosen = name if own else candidates[int(rng.choice(len(candidates)))]

@@ -19,6 +19,7 @@ FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING, SENT, INTAKE = range(8)
 # Columns of the counters.
 CREATED, FINISHED, OVERFLOW, DEADLINE, CLIENT, RESPONSE, MASKED, OFFLOADED, FAILURE = range(9)
 COUNTERS = 9
+LOSSES = {"overflow": OVERFLOW, "deadline": DEADLINE, "client": CLIENT, "failure": FAILURE}
 
 
 class State(NamedTuple):

@@ -7,10 +7,11 @@ UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def bits_per_second(rate: float) -> str:
     """Return a rate as text, such as ``50 Mbit/s``."""
+    rounded = float(f"{rate:.3g}")  # first, so that 999.9 kbit/s are 1 Mbit/s
     for size, unit in UNITS:
-        if rate >= size:
-            return f"{rate / size:.3g} {unit}bit/s"
-    return f"{rate:.3g} bit/s"
+        if rounded >= size:
+            return f"{rounded / size:g} {unit}bit/s"
+    return f"{rounded:g} bit/s"
 
 
 def describe(scenario: Scenario) -> str:

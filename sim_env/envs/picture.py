@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from scipy.spatial import KDTree
 
-from sim_env.engine.state import CREATED, FINISHED, OUTBOUND, RETURNING
+from sim_env.engine.state import CREATED, FINISHED, LOSSES, OUTBOUND, RETURNING
 from sim_env.network.topology import Topology
-from sim_env.world import OUTCOMES, World
+from sim_env.world import World
 
 INCHES, DPI = (10.0, 7.0), 100
 AXES = (0.02, 0.03, 0.78, 0.86)  # left, bottom, width and height as parts of the figure
@@ -85,7 +85,7 @@ class NetworkPicture:
         tasks = st.num_ready[index] + st.num_pending[index] + (st.service[index] >= 0)
         for nodes, marks in self._marks:
             marks.set_array(tasks[nodes] / self._capacity[nodes])
-        lost = sum(int(total[column]) for column in OUTCOMES.values())
+        lost = sum(int(total[column]) for column in LOSSES.values())
         inside = int(total[CREATED] - total[FINISHED]) - lost
         self._time.set_text(f"t = {world.now * world.scenario.spec.physics.tick:,.1f} s")
         home = int((st.kind[index] == RETURNING).sum())

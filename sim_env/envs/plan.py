@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from sim_env.engine.net import Net
 from sim_env.envs.description import bits_per_second, describe
@@ -32,7 +34,7 @@ def save_network(scenario: Scenario, path: str | Path, title: str = "") -> Path:
     ----------
     scenario : Scenario
     path : str or Path
-        Of a ``.png``, ``.pdf`` or ``.svg`` file; an existing one is replaced.
+        A ``.png``, ``.pdf`` or ``.svg`` file; an existing one is replaced.
     title : str
         First line of the picture.
 
@@ -114,11 +116,12 @@ class NetworkPlan(NetworkPicture):
         legend.set_title(f"larger: faster,\n{speeds}\ninstructions/s")
         legend.set_bbox_to_anchor((0.82, 0.53))
         ring: dict[str, Any] = {"ls": "", "marker": "o", "ms": 9, "mfc": "white"}
-        handles = []
+        handles: list[Artist] = []
         if (self._born > 0).any():
             handles.append(Line2D([], [], label="tasks are born", mec=SOURCE, mew=2, **ring))
         if not topology.is_agent.all():
-            handles.append(_dashed())
+            dashed: dict[str, Any] = {"facecolor": "white", "linestyle": (0, (2, 1))}
+            handles.append(Patch(edgecolor=INK, label="does not decide", **dashed))
         for rate in self._levels:
             width = float(self._widths(np.array([rate]))[0])
             handles.append(Line2D([], [], color=LINK, lw=width, label=bits_per_second(rate)))
@@ -139,13 +142,6 @@ class NetworkPlan(NetworkPicture):
         super()._names(labels, ends, width)
 
 
-def _dashed() -> Any:
-    """Return the legend's mark of a node that does not decide."""
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor="white", edgecolor=INK, linestyle=(0, (2, 1)), label="does not decide")
-
-
 def link_rates(net: Net, tick: float) -> np.ndarray:
     """Return the rate of each link, of the slower direction, in bits per second.
 
@@ -157,4 +153,4 @@ def link_rates(net: Net, tick: float) -> np.ndarray:
         if a != b:
             pair = min(a, b), max(a, b)
             both[pair] = min(rate / tick, both.get(pair, np.inf))
-    return np.array([both[pair] for pair in both])
+    return np.array(list(both.values()))

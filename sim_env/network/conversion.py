@@ -98,7 +98,7 @@ def _stated(graph: "nx.Graph", number: Mapping[Hashable, int], name: str) -> Lin
         if value is None or a == b:
             continue
         where = f"{name} of link {a} - {b}"
-        require_number(where, value, **(BOUNDS[name]))
+        require_number(where, value, **BOUNDS[name])
         pair = number[a], number[b]
         pairs = [pair] if graph.is_directed() else [pair, pair[::-1]]
         for each in pairs:

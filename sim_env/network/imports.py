@@ -28,7 +28,7 @@ FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 Attributes = dict[str, Any]
 
 # Speed and capacity of a node that states none: those of the slowest tier of its role.
-MEANS = {
+TYPICAL = {
     role: {"speed": tier.speed, "capacity": round(tier.memory / MEMORY_PER_TASK)}
     for tier in reversed(TIERS.values())
     for role in [tier.role]
@@ -265,7 +265,8 @@ def _convert(what: str, field: str, value: Any, factor: float) -> Any:
     if kind == FLAG:
         value = FLAGS.get(str(value).strip().lower(), value)
     elif kind == TEXT:
-        return slug(str(value)) or value
+        # Only the change of a name is noted, later, with those of nodes that have no name.
+        return str(value) if field == "name" else slug(str(value)) or value
     else:
         value = as_number(value) if isinstance(value, str) else value
         if isinstance(value, np.generic):
@@ -289,7 +290,9 @@ def _complete(graph: "nx.Graph", notes: list[str]) -> None:
         written = str(data.get("name", node))
         data["name"] = slug(written)
         if not data["name"]:
-            raise ValueError(f"name of node {shown(node)}: must contain a letter or digit")
+            raise ValueError(
+                f"name of node {shown(node)} is {shown(written)}: must contain a letter or digit"
+            )
         if data["name"] != written:
             changed.append(f"{shown(written)} is {data['name']}")
     if changed:
@@ -304,12 +307,12 @@ def _complete(graph: "nx.Graph", notes: list[str]) -> None:
     for field in ("speed", "capacity"):
 
         def usual(data: Attributes, field: str = field) -> float:
-            if data["role"] not in MEANS:
+            if data["role"] not in TYPICAL:
                 raise ValueError(
                     f"node {data['name']} has no {field}: must have one with the role "
                     f"{data['role']!r} (only {', '.join(ROLES)} have a default)"
                 )
-            return MEANS[data["role"]][field]
+            return TYPICAL[data["role"]][field]
 
         _fill(graph, field, usual, "that of the role", notes)
 

@@ -329,11 +329,11 @@ def test_parts_of_ones_own_are_restored(tmp_path: Path) -> None:
 def test_a_run_with_other_settings_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     with_parts(tmp_path, Counter(), 2, data="a", sizes=(1, 2), seed=1)
     with_parts(tmp_path, Counter(), 3, data="a", sizes=[1, 2], seed=1)
-    with pytest.raises(ValueError, match=r"other settings: data is 'b', there 'a'; seed is None"):
+    with pytest.raises(ValueError, match=r"data is 'b' here, 'a' there; seed is None"):
         with_parts(tmp_path, Counter(), 4, data="b", sizes=(1, 2))
 
 
 def test_checkpoints_without_settings_are_not_taken_for_ones_own(tmp_path: Path) -> None:
     with_parts(tmp_path, Counter(), 2)
-    with pytest.raises(ValueError, match="other settings: data is 'a', there None"):
+    with pytest.raises(ValueError, match="other settings: data is 'a' here, None there"):
         with_parts(tmp_path, Counter(), 4, data="a")

@@ -77,7 +77,7 @@ def test_a_role_that_was_not_trained_needs_any_role(run: Path, tmp_path: Path) -
     save_file(actors, some / ACTORS)
     done = evaluate(some)
     assert done.exit_code == 2
-    assert "must be a role of a trained node (rpi), or any_role" in done.output
+    assert "must be a role of a trained node (rpi) without any_role (--any-role)" in done.output
     assert evaluate(some, "--any-role", "evaluation.policies=[]").exit_code == 0
 
 
@@ -86,7 +86,8 @@ def test_a_role_that_was_not_trained_needs_any_role(run: Path, tmp_path: Path) -
     [
         (["{none}"], "holds no config.yaml: must be the folder of a run"),
         (["{run}", "--best"], "holds no best actors: train with evaluation.every=N"),
-        (["{run}", "agent.hidden=16"], "the actors of the run do not fit: weights.0 has the shape"),
+        (["{run}", "training.ticks=5"], "training.ticks is 5: has no effect in fauno evaluate"),
+        (["{run}", "agent.hidden=16"], "agent.hidden is 16: has no effect in fauno evaluate"),
         (["{run}", "observation=paper"], "the actors of the run do not fit"),
         (["{run}", "--out", "{run}"], "is not empty"),
     ],

@@ -40,7 +40,9 @@ def test_a_folder_that_stays_empty_is_removed_with_the_command(tmp_path: Path) -
         empty, full = results_folder(None, "a"), results_folder(Path("b"), "")
         (full / "events.jsonl").touch()
         assert results_folder(Path("there"), "") == tmp_path / "there"
-    assert not empty.exists()
+        results_folder(Path("there/deep/deeper"), "")
+    assert not empty.parent.exists()
+    assert list((tmp_path / "there").iterdir()) == []
     assert (full / "events.jsonl").exists()
     assert (tmp_path / "there").is_dir()  # it was not made here
 

@@ -1,5 +1,6 @@
 """Every setting has an effect on the world or on the run, or is refused."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.federation.sizing import Sizer
+from fauno_flwr.tasks.edge import EdgeTask
 from sim_env.engine.reward import REWARDS
 from sim_env.envs.single import EdgeVectorEnv
 from sim_env.network.topology import KINDS
@@ -86,3 +89,31 @@ def test_every_setting_of_the_world_has_an_effect_or_is_refused(
             for key, _ in leaves(config):
                 if key.partition(".")[0] in some:
                     require_effect(settings, key, fingerprint, expected, folder)
+
+
+def experience_of(config: RunConfig) -> bytes:
+    """Return the decisions of a node in copies of the network of its own."""
+    task = EdgeTask(config, config.build_scenario())
+    population = task.make_population(1)
+    with task.open(0, {}, population, 1, np.random.default_rng(1)) as experience:
+        return as_bytes(list(vars(experience.collect(population)).values()))
+
+
+def rollouts_of(config: RunConfig) -> bytes:
+    """Return the rollouts that a fast node is asked for in its second message."""
+    sizer = Sizer(config.training, lambda node_id: 0)
+    sizer.request(1)
+    sizer.observe_duration(1, 0.01)
+    return as_bytes(sizer.request(1))
+
+
+@pytest.mark.parametrize(
+    ("key", "fingerprint"),
+    [("training.peers", experience_of), ("training.seconds_per_message", rollouts_of)],
+)
+def test_settings_that_a_co_simulation_refuses_have_an_effect_through_flower(
+    key: str, fingerprint: Callable[[RunConfig], bytes], folder: Path
+) -> None:
+    base = ["topology=ether1", "workload.rate=4", "training.ticks=60"]
+    expected = fingerprint(load_config("ether2", base, "simulate"))
+    require_effect(base, key, fingerprint, expected, folder, "simulate")

@@ -99,8 +99,8 @@ def test_checkpoints_of_other_settings_are_refused_and_the_difference_is_named(
     require_own_checkpoints(load_config("ether2", [own]))  # claims the folder
     require_own_checkpoints(load_config("ether2", [own, "federation.versions=77"]))
     for override, difference in (
-        ("seed=2", "seed is 2, there 1"),
-        ("topology=grid20", "topology.kind is 'grid', there 'ether'"),
+        ("seed=2", "seed is 2 here, 1 there"),
+        ("topology=grid20", "topology.kind is 'grid' here, 'ether' there"),
         ("federation.buffer_size=3", "federation.buffer_size is 3"),
     ):
         with pytest.raises(ConfigError, match=difference) as error:
@@ -121,6 +121,16 @@ def test_the_content_of_a_file_is_part_of_the_settings_and_its_folder_is_not(
         return identity(config)
 
     assert of("a", "1") == of("b", "1") != of("c", "2")
+
+
+def test_a_file_with_the_name_of_a_choice_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config("ether2")
+    before = identity(config)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / config.topology.kind).write_text("notes")
+    assert identity(config) == before
 
 
 def test_a_folder_that_cannot_be_used_is_named() -> None:

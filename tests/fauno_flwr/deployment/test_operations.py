@@ -116,6 +116,14 @@ def test_what_a_run_says_about_its_end_is_its_state(out: Path) -> None:
     assert state_of(out, read_lines(path)) == State(FINISHED)
 
 
+def test_an_event_that_was_never_whole_is_not_followed_by_an_end(out: Path) -> None:
+    path = out / "events.jsonl"
+    for text in ("", '{"event": "sta'):
+        path.write_text(text)
+        append_end(out, State(INTERRUPTED, "SIGINT"))
+        assert path.read_text() == text
+
+
 def exported(out: Path) -> str:
     return generate_latest(make_registry(out)).decode()
 

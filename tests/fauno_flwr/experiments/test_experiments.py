@@ -115,6 +115,15 @@ def test_a_cell_is_a_matter_of_its_settings_only(done) -> None:
     assert len(again["worlds"]["small"]["policies"]["sampled"]["response_mean"]) == 3
 
 
+def test_agents_observe_in_the_evaluation_as_they_did_in_training() -> None:
+    def paper(quick: bool) -> Design:
+        return replace(tiny(quick), arms=[Arm("paper", "small")], messages=1)
+
+    heuristics, trained = cells(Experiment("paper", "?", paper, METHODS), True, 1)
+    by_cell = [run_cell(cell)["worlds"]["small"]["policies"] for cell in (heuristics, trained)]
+    assert by_cell[1]["greedy"]["created"] == by_cell[0]["sed"]["created"]
+
+
 def test_training_seeds_differ_and_worlds_are_common(done) -> None:
     by_key = {found["key"]: found for found in done[1]}
     one, two = (by_key[f"small.fauno.{seed}"]["worlds"]["small"] for seed in (1, 2))
@@ -156,7 +165,7 @@ def test_more_seeds_compute_only_the_missing_cells(done) -> None:
 
     def pool(some: Sequence[Cell]) -> Iterator[Outcome]:
         computed.extend(cell.key for cell in some)
-        return iter(())
+        yield from ()
 
     compute(cells(TINY, True, 3), Results(done[0]), pool, lambda text: None)
     assert computed == ["small.fauno.3", "small.sync.3"]

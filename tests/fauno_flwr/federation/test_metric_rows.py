@@ -169,6 +169,17 @@ def test_through_flower_nodes_are_queried_between_two_messages(tmp_path: Path) -
     assert all(node["rejections"] == 0 for node in node_statistics(events).values())
 
 
+def test_an_evaluation_that_is_open_when_training_ends_is_completed(tmp_path: Path) -> None:
+    """Version 3 of 4: most nodes are still training when the last version is made."""
+    config = load_config("ether2", [*TINY, *SHORT, "evaluation.every=3"])
+    grid = InMemoryGrid(client_app.app, AGENTS, duration=lambda i, k: 1.0 + 0.37 * i)
+    out = RunDirectory(tmp_path / "run")
+    Run(grid, config, EdgeTask(config, config.build_scenario()), out).execute()
+    rows = read_lines(out.path / "metrics.jsonl")
+    assert [row["version"] for row in rows if "eval/finished_ratio" in row] == [3]
+    assert json.loads((out.path / "summary.json").read_text())["best"]["version"] == 3
+
+
 def test_a_resumed_run_has_all_rows_and_the_best_actors(tmp_path: Path) -> None:
     common = [*TINY, *SHORT, f"federation.checkpoints={tmp_path / 'state'}", "evaluation.every=4"]
 

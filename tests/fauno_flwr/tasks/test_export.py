@@ -130,6 +130,12 @@ def test_the_features_of_every_built_in_observation_are_named() -> None:
         (["{run}"], "out is missing: must be a new folder"),
         (["--out", "{out}"], "needs the folder of a run, or --state-dir"),
         (["{run}", "--state-dir", "{run}", "--out", "{out}"], "needs the folder of a run, or"),
+        (
+            ["{run}", "--observation", "full", "--out", "{out}"],
+            "no effect with the folder of",
+        ),
+        (["--state-dir", "{run}", "--best", "--out", "{out}"], "--best has no effect with --state"),
+        (["--state-dir", "{run}", "--node", "rpi_1", "--out", "{out}"], "--node has no effect"),
         (["{run}", "--node", "rpi_99", "--out", "{out}"], "node is 'rpi_99': must be one of"),
         (["{run}", "--best", "--out", "{out}"], "holds no best actors"),
         (["{none}", "--out", "{out}"], "holds no config.yaml"),

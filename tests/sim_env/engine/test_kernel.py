@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim_env.audit import chain
 from sim_env.engine import features, reward
 from sim_env.engine import state as states
 from sim_env.reference.world import ReferenceWorld
@@ -46,7 +47,7 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
             (state.pending_head[b, n], [task for task in node.queue if not task.decided]),
             (state.intake_head[b, n], node.intake),
         ):
-            assert [fields(task) for task in world.chain(b, head)] == [
+            assert [fields(task) for task in chain(state, b, head)] == [
                 reference_fields(task) for task in queue
             ]
         served = state.service[b, n]
@@ -59,7 +60,7 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
             assert tuple(state.ends[b, n, :2]) == own
         if world.net.reward.kind == reward.OUTCOME:
             assert tuple(state.ends[b, n, 2:]) == (node.decided_finished, node.decided_lost)
-    travelling = [task for head in state.wheel_head[b] for task in world.chain(b, head)]
+    travelling = [task for head in state.wheel_head[b] for task in chain(state, b, head)]
     assert sorted(
         (*fields(task), state.due[b, task].item(), state.kind[b, task] == states.RETURNING)
         for task in travelling

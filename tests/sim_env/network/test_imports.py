@@ -68,6 +68,14 @@ def test_defaults_follow_the_role_in_the_name_and_are_noted() -> None:
         assert words in text
 
 
+def test_a_change_of_a_name_is_noted_wherever_the_name_stands() -> None:
+    graph = nx.relabel_nodes(nx.path_graph(2), {0: "Köln 1"})
+    nx.set_node_attributes(graph, {1: "São Paulo"}, "name")
+    imported = import_graph(graph)
+    assert imported.topology.names == ["Koln_1", "Sao_Paulo"]
+    assert "'Köln 1' is Koln_1 and 1 more" in imported.notes[0]
+
+
 def test_a_complete_graph_needs_no_note() -> None:
     graph = build_topology(TopologySpec(clusters=1)).to_networkx()
     imported = import_graph(graph)
@@ -228,7 +236,7 @@ PATH = nx.path_graph(2)
         (PATH, {"scale": {"role": 2}}, "scale of role is 2: must be that of a number"),
         (PATH, {"scale": {"speed": "x"}}, "scale of speed is 'x': must be a finite number"),
         (PATH, {"fit": 0}, "fit is 0: must be a finite number above 0"),
-        (nx.Graph([("!", "b")]), {}, "name of node '!': must contain a letter or digit"),
+        (nx.Graph([("!", "b")]), {}, "name of node '!' is '!': must contain a letter or digit"),
         (nx.Graph([("a b", "a_b")]), {}, "2 nodes are named a_b"),
         (nx.path_graph(["tx2_0", "tx2_1"]), {}, "at least one agent and one source of tasks"),
     ],
