@@ -28,6 +28,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 STEPS = [Step(0, 1.5), Step(3, 1), Step(0.5, 9)]
+# The first node is a source and decides, and its role is not that of the last one.
+FACTORS = st.dictionaries(st.sampled_from(["*", "rpi", "node_0"]), st.sampled_from([0.3, 1.0, 2.5]))
 
 
 @st.composite
@@ -66,6 +68,7 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
         output_bits=rng.uniform(0, 4e7, count),
     )
     low = draw(st.sampled_from([0.0, 0.1, 0.5, 3.0]))
+    high = draw(st.sampled_from([low, low + 0.2, low + 10.0]))
     link = draw(st.sampled_from(["wireless", "fixed"]))
     latency = draw(st.sampled_from([0.0, 0.2, 150.0]))
     fixed = {"rate": 1e8, "server_latency": latency} if link == "fixed" else {}
@@ -73,12 +76,16 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
         further.pop("noise_bandwidth", None)
     kind = draw(st.sampled_from(REWARDS))
     weight = draw(st.sampled_from([0.0, 3.0]))
-    overload = {} if kind in ("sparse", "outcome") else {"overload_weight": weight}
+    by_ends = kind in ("sparse", "outcome")
+    terms = {} if by_ends else {"overload_weight": weight, "delay_factors": draw(FACTORS)}
+    if by_ends or weight:
+        terms["loss_factors"] = draw(FACTORS)
     spec = ScenarioSpec(
         workload=WorkloadSpec(
             rate=draw(st.sampled_from([0.5, 3.0, 20.0])),
             deadline_min=low,
-            deadline_max=draw(st.sampled_from([low, low + 0.2, low + 10.0])),
+            deadline_max=high,
+            deadline_factors=draw(FACTORS) if high else {},
             schedule=draw(st.sampled_from([Schedule(), Schedule("steps", steps=STEPS)])),
         ),
         physics=PhysicsSpec(
@@ -86,6 +93,7 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
             **fixed,
             hop_cap=draw(st.sampled_from([0, 1, 8])),
             information_delay=draw(st.sampled_from([0, 1, 4] if options is None else [1, 3])),
+            stated_speed_factors=draw(FACTORS),
             cancel_in_service=draw(st.booleans()),
             quirks=Quirks(**quirks),
             **further,
@@ -93,7 +101,7 @@ def small_scenarios(draw: st.DrawFn, options: st.SearchStrategy | None = None) -
         reward=RewardSpec(
             kind=kind,
             utility=draw(st.sampled_from([1.0, 10.0])),
-            **overload,
+            **terms,
         ),
         dynamics=draw(
             st.sampled_from(

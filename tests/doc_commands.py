@@ -97,6 +97,11 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
     "docs/environments.md": [
         (
             SLOW,
+            "fauno compare --policies sed,lq --seeds 8 workload.rate=3 "
+            "'physics.stated_speed_factors={\"rpi_*[02468]\": 8}'",
+        ),
+        (
+            SLOW,
             "fauno compare --conf ether2 --policies sed,lq,threshold --seeds 16 --out results/mine",
         ),
         (SLOW, "fauno compare --conf balanced topology=grid20 workload.rate=4"),

@@ -27,6 +27,10 @@ EXAMPLES = {
     "evaluation.policies": "[sed, my_module:MyRule]",
     "workload.schedule.steps": "[{multiplier: 1, seconds: 100}, {multiplier: 2.5, seconds: 50}]",
     "workload.source_rates": "{rpi_3: 2, rpi_1*: 0.5}",
+    "workload.deadline_factors": "{rpi_3: 2, rpi_1*: 0.5}",
+    "physics.stated_speed_factors": "{rpi_3: 2, rpi_1*: 0.5}",
+    "reward.delay_factors": "{rpi_3: 2, rpi_1*: 0.5}",
+    "reward.loss_factors": "{rpi_3: 2, rpi_1*: 0.5}",
     "workload.types": "[{instructions: 1e+7, megabytes: 20, weight: 6}]",
 }
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

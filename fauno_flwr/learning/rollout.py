@@ -301,7 +301,7 @@ def credit(net, st, weights, rows):
     for b in range(st.ends.shape[0]):
         for n in range(st.ends.shape[1]):
             a = weights.agent_of_node[n]
-            earned = ends_reward(net.reward, st.ends[b, n])
+            earned = ends_reward(net.reward, n, st.ends[b, n])
             if earned != 0.0 and a >= 0 and rows.newest[b, a] >= 0:
                 rows.reward[rows.newest[b, a]] += earned
             st.ends[b, n, :] = 0

@@ -152,6 +152,8 @@ def fingerprint(config: RunConfig, scenario: Scenario) -> str:
     topology, jobs = scenario.topology, scenario.jobs
     numbers = [topology.speed, topology.capacity, topology.position]
     numbers += [topology.rates, topology.latencies, scenario.net.arrivals]
+    numbers += [scenario.net.deadline_high, scenario.net.stated]
+    numbers += [scenario.net.reward.delay_factor, scenario.net.reward.loss_factor]
     numbers += [jobs.instructions, jobs.input_bits, jobs.output_bits]
     held = [
         world_settings(config),

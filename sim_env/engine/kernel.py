@@ -14,7 +14,7 @@ A tick runs: apply actions, deliver, then for each node arrive, process, expire,
 import numpy as np
 
 from sim_env.engine.compilation import compiled, part
-from sim_env.engine.reward import DECIDED, OWN
+from sim_env.engine.reward import DECIDED_FINISHED, DECIDED_LOST, DROPPED_HERE, OWN_FINISHED
 from sim_env.engine.state import (
     BINS,
     CLIENT,
@@ -92,13 +92,13 @@ def pay(st, b, task, outcome):
     if st.ends.shape[1] == 0:
         return
     if outcome == FINISHED:
-        st.ends[b, st.origin[b, task], OWN] += 1
+        st.ends[b, st.origin[b, task], OWN_FINISHED] += 1
     elif outcome in (OVERFLOW, DEADLINE):
-        st.ends[b, st.place[b, task], OWN] -= 1
+        st.ends[b, st.place[b, task], DROPPED_HERE] += 1
     for i in range(st.deciders.shape[2]):
         n = st.deciders[b, task, i]
         if n >= 0:
-            st.ends[b, n, DECIDED] += 1 if outcome == FINISHED else -1
+            st.ends[b, n, DECIDED_FINISHED if outcome == FINISHED else DECIDED_LOST] += 1
 
 
 @part
@@ -241,8 +241,8 @@ def deliver(net, st, b, now):
 def birth(net, st, b, n, now):
     """Create a task at the client of node n; draw its job and deadline from the node's stream."""
     job = min(int(uniform(st, b, n) * len(net.job_work)), len(net.job_work) - 1)
-    span = net.deadline_high - net.deadline_low
-    slack = net.deadline_low + min(int(uniform(st, b, n) * span), span - 1)
+    span = net.deadline_high[n] - net.deadline_low[n]
+    slack = net.deadline_low[n] + min(int(uniform(st, b, n) * span), span - 1)
     task = st.free_head[b]
     if task < 0:
         raise MemoryError("task pool exhausted")

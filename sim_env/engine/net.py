@@ -8,6 +8,7 @@ from sim_env.engine.physics import PhysicsSpec, Quirks
 from sim_env.engine.reward import Reward, RewardSpec, compile_reward
 from sim_env.network.graph import Topology
 from sim_env.network.links import received_power, shannon_rate
+from sim_env.network.patterns import by_node
 from sim_env.workload.jobs import JobTable
 from sim_env.workload.workload import WorkloadSpec, source_rates
 
@@ -30,6 +31,7 @@ class Net(NamedTuple):
     rate: np.ndarray  # float64 (L,): bits per tick
     latency: np.ndarray  # float64 (L,): ticks
     speed: np.ndarray  # float64 (N,): instructions per tick
+    stated: np.ndarray  # float64 (N,): speed that observations state / speed
     capacity: np.ndarray  # int32 (N,)
     is_agent: np.ndarray  # bool (N,)
     arrivals: np.ndarray  # float64 (N,): tasks per tick
@@ -38,8 +40,8 @@ class Net(NamedTuple):
     job_input: np.ndarray  # float64 (J,): bits
     job_output: np.ndarray  # float64 (J,): bits
     mean_work: float
-    deadline_low: int  # ticks after birth
-    deadline_high: int  # exclusive
+    deadline_low: np.ndarray  # int64 (N,): ticks after the birth of a task at this node
+    deadline_high: np.ndarray  # int64 (N,): exclusive
     hop_cap: int
     information_delay: int
     cancel_in_service: bool
@@ -82,7 +84,7 @@ def compile_net(
     ------
     ValueError
         If a link would take longer than 1e7 ticks for the largest job, or states a rate that
-        the physics do not use.
+        the physics do not use; or for a key of a setting that matches none of its nodes.
     """
     tick, quirks = physics.tick, physics.quirks
     slots = np.array([1 + len(row) for row in topology.neighbours], np.int32)
@@ -103,11 +105,8 @@ def compile_net(
         latency = np.where(touches, float(physics.server_latency), float(physics.latency))
     _set_stated(topology, physics, rate, latency, own == neighbour)
     _require_live_links(topology, jobs, rate * tick, latency / tick, own)
-    low = round(workload.deadline_min / tick)
-    high = max(round(workload.deadline_max / tick), low + 1)
-    if workload.deadline_max == 0:
-        low, high = NO_DEADLINE, NO_DEADLINE + 1
     arrivals = source_rates(workload, topology) * tick
+    low, high = _deadlines(topology, workload, tick, arrivals > 0)
     births: np.ndarray = arrivals
     if quirks.serve_neighbours:
         makes = arrivals[neighbour] * (arrivals[own] > 0)  # by the client of each slot's owner
@@ -120,6 +119,13 @@ def compile_net(
         rate=rate * tick,
         latency=latency / tick,
         speed=np.asarray(topology.speed, float) * tick,
+        stated=by_node(
+            "physics.stated_speed_factors",
+            physics.stated_speed_factors,
+            topology,
+            default=1.0,
+            among=np.ones(topology.num_nodes, bool),
+        ),
         capacity=np.asarray(topology.capacity, np.int32),
         is_agent=np.asarray(topology.is_agent, bool),
         arrivals=arrivals,
@@ -152,8 +158,27 @@ def compile_net(
         late_counts=quirks.late_results == "finished",
         client_forgets=quirks.client_forgets,
         random_order=quirks.tick_order == "random",
-        reward=compile_reward(reward, tick, float(jobs.input_bits.mean()), births),
+        reward=compile_reward(reward, tick, float(jobs.input_bits.mean()), births, topology),
     )
+
+
+def _deadlines(
+    topology: Topology, workload: WorkloadSpec, tick: float, is_source: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the least time to a deadline of each origin, and the least one beyond, in ticks."""
+    factors = by_node(
+        "workload.deadline_factors",
+        workload.deadline_factors,
+        topology,
+        default=1.0,
+        among=is_source,
+        what="a source",
+    )
+    low = np.rint(workload.deadline_min * factors / tick).astype(np.int64)
+    high = np.rint(workload.deadline_max * factors / tick).astype(np.int64)
+    if workload.deadline_max == 0:
+        low = high = np.full(topology.num_nodes, NO_DEADLINE)
+    return low, np.maximum(high, low + 1)
 
 
 def _set_stated(

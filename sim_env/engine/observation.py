@@ -2,7 +2,8 @@
 
 A row is a decision: an agent of a world with an undecided task. Slot 0 of its destinations is the
 node itself, slot k > 0 its k-th neighbour. Neighbours' queues are known with the delay of the
-physics, the agent's own backlog exactly.
+physics, the agent's own backlog exactly. Speeds, and the times that follow from them, are those
+that the physics state; the reward is computed from the true ones.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Observation:
     mask : array of bool, shape (R, K)
         Legal actions.
     reward : array of float64, shape (R, K)
-        Reward of each action; zeros if the ends of tasks earn, not decisions.
+        Reward of each action, by the true speeds; zeros if the ends of tasks earn, not decisions.
     encoding : Encoding
         Used by :meth:`features`.
     """
@@ -155,7 +156,7 @@ def look(net, st, b, n, task, now, local, destination, mask):
     local[PENDING] = st.num_pending[b, n]
     local[READY] = st.num_ready[b, n]
     local[LOAD] = load(st, b, n)
-    local[BACKLOG] = (ahead + behind) / net.speed[n]
+    local[BACKLOG] = (ahead + behind) / (net.speed[n] * net.stated[n])
     local[WORK] = work
     local[MEGABYTES] = net.job_input[job] / 8e6
     local[OUTPUT_MEGABYTES] = net.job_output[job] / 8e6
@@ -166,22 +167,23 @@ def look(net, st, b, n, task, now, local, destination, mask):
         m = net.neighbour[net.first[n] + k]
         mask[k] = legal(net, st, b, n, k, task)
         slot = destination[k]
+        speed = net.speed[m] * net.stated[m]
         if k == 0:
             slot[QUEUE] = local[LOAD]
-            slot[WAIT] = ahead / net.speed[n]
+            slot[WAIT] = ahead / speed
             slot[SEND] = slot[BACK] = slot[IS_SENDER] = 0.0
         else:
             tick = known
             if net.random_order and arrived(st, b, now, n, m):
                 tick += 1
             slot[QUEUE] = st.published[b, tick % depth, m] if tick >= 0 else 0
-            slot[WAIT] = slot[QUEUE] * net.mean_work / net.speed[m]
+            slot[WAIT] = slot[QUEUE] * net.mean_work / speed
             slot[SEND] = travel(net, n, k, net.job_input[job])
             slot[BACK] = travel(net, n, k, net.job_output[job])
             slot[IS_SENDER] = m == st.sender[b, task]
         slot[CAPACITY] = net.capacity[m]
-        slot[SPEED] = net.speed[m]
-        slot[EXECUTE] = work / net.speed[m]
+        slot[SPEED] = speed
+        slot[EXECUTE] = work / speed
 
 
 @compiled

@@ -12,6 +12,7 @@ from sim_env.errors import (
     require_whole,
     with_kind,
 )
+from sim_env.network.patterns import require_numbers
 
 LINK_CHOICES = {
     "link": ("wireless", "fixed"),
@@ -96,7 +97,7 @@ class Quirks:
 
 @dataclass
 class PhysicsSpec:
-    """Time, links, and the fate of late tasks.
+    """Time, links, what nodes know of each other, and the fate of late tasks.
 
     Parameters
     ----------
@@ -123,6 +124,11 @@ class PhysicsSpec:
         A task that has made this many hops may only be kept.
     information_delay : int
         Ticks after which neighbours know a queue length.
+    stated_speed_factors : dict of str to float
+        Observations state that some nodes are this many times as fast as they are; the expected
+        times in them follow from that. Tasks are served, and built-in rewards computed, by the
+        true speed. A key is a name, a role or a pattern of them (``rpi_1*``), and the last key that
+        matches a node applies.
     cancel_in_service : bool
         Whether a task whose deadline passes is cancelled also while it is served.
     quirks : Quirks
@@ -151,6 +157,7 @@ class PhysicsSpec:
     noise_bandwidth: str = "link"
     hop_cap: int = 8
     information_delay: int = 1
+    stated_speed_factors: dict[str, float] = field(default_factory=dict)
     cancel_in_service: bool = True
     quirks: Quirks = field(default_factory=Quirks)
 
@@ -164,6 +171,7 @@ class PhysicsSpec:
         require_number("physics.power", self.power)
         for name in ("latency", "server_latency"):
             require_number(f"physics.{name}", getattr(self, name), at_least=0)
+        require_numbers("physics.stated_speed_factors", self.stated_speed_factors, above=0)
         require_kind("physics.quirks", self.quirks, Quirks, "Quirks")
         require_effect("physics.", self, self.uses)
         if self.quirks.tick_order == "random" and self.information_delay == 0:

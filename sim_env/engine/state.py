@@ -78,7 +78,7 @@ class State(NamedTuple):
     served_by: np.ndarray  # int64 (B, N): cohort by the node that served it
     exchange: np.ndarray  # int64 (B, N, N): the same by origin and server; N is 0 if not counted
     deciders: np.ndarray  # int32 (B, S, D): nodes that decided, by hops
-    ends: np.ndarray  # int32 (B, N, 2): ends of tasks that earn; as D, N is 0 if none do
+    ends: np.ndarray  # int32 (B, N, 4): ends of tasks that earn; as D, N is 0 if none do
     window: np.ndarray  # int64 (2,): first tick of the measured window, and the tick after it
 
 
@@ -203,7 +203,7 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         served_by=np.zeros((worlds, nodes), np.int64),
         exchange=np.zeros((worlds, 0, 0), np.int64),
         deciders=ints(pool, memory, fill=NONE),
-        ends=ints(nodes if net.reward.kind in (SPARSE, OUTCOME) else 0, 2),
+        ends=ints(nodes if net.reward.kind in (SPARSE, OUTCOME) else 0, 4),
         window=np.array([0, NEVER], np.int64),
     )
     seed_streams(st, seeds)

@@ -5,7 +5,7 @@ import math
 from sim_env.engine.net import Net
 from sim_env.engine.reward import DELAY, PEERSIMGYM_DENSE
 
-Slot = dict[str, float]  # queue, wait, execute, send, back; of a slot as a node knows it
+Slot = dict[str, float]  # queue, wait, execute, send, back; of a slot; times by the true speeds
 
 
 def decision_reward(net: Net, n: int, k: int, slots: list[Slot]) -> float:
@@ -22,7 +22,8 @@ def delay_reward(net: Net, n: int, k: int, slot: Slot) -> float:
     reward, capacity = net.reward, net.capacity[net.neighbour[net.first[n] + k]]
     delay = slot["wait"] + slot["execute"] + slot["send"] + slot["back"]
     cost = min(delay, reward.delay_cap) / reward.scale
-    return reward.utility - cost - overload(net, (capacity - slot["queue"] - (k > 0)) / capacity)
+    free = (capacity - slot["queue"] - (k > 0)) / capacity
+    return reward.utility - reward.delay_factor[n] * cost - overload(net, n, free)
 
 
 def peersimgym_dense(net: Net, n: int, k: int, slots: list[Slot]) -> float:
@@ -42,9 +43,11 @@ def peersimgym_dense(net: Net, n: int, k: int, slots: list[Slot]) -> float:
     )
     served = 1 / theirs if theirs else math.inf
     later = min(max(known + away + reward.births[m] - served, 0.0), net.capacity[m])
-    return reward.utility - delay - overload(net, 1 - later / net.capacity[m])
+    cost = reward.delay_factor[n] * delay
+    return reward.utility - cost - overload(net, n, 1 - later / net.capacity[m])
 
 
-def overload(net: Net, free: float) -> float:
-    """Compute the cost of a queue of which the fraction `free` is left."""
-    return net.reward.overload_weight * -math.log10(max(free, 0.001))
+def overload(net: Net, n: int, free: float) -> float:
+    """Compute what a queue of which the fraction `free` is left costs node n."""
+    weight = net.reward.loss_factor[n] * net.reward.overload_weight
+    return weight * -math.log10(max(free, 0.001))

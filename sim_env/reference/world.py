@@ -81,8 +81,10 @@ class Node:
     accepted: int = 0
     dirty: bool = False
     up: bool = True
-    own_ends: int = 0  # own tasks that came home - tasks dropped here
-    decided_ends: int = 0  # tasks decided here that finished - those that were lost
+    own_finished: int = 0  # own tasks that came home
+    dropped_here: int = 0
+    decided_finished: int = 0  # decisions here about tasks that finished
+    decided_lost: int = 0
 
     @property
     def load(self) -> int:
@@ -314,7 +316,8 @@ class ReferenceWorld:
     def _give_birth(self, n: int, k: int) -> None:
         net, stream = self.net, self.nodes[n].stream
         job = stream.below(len(net.job_work))
-        slack = net.deadline_low + stream.below(net.deadline_high - net.deadline_low)
+        low, high = int(net.deadline_low[n]), int(net.deadline_high[n])
+        slack = low + stream.below(high - low)
         serial = self.counts["created"]
         self.counts["created"] += 1
         task = Task(serial, job, self.now, self.now + slack, n, float(net.job_work[job]))
@@ -436,12 +439,13 @@ class ReferenceWorld:
         """End a task at node n; credit the nodes that it pays."""
         self.counts[outcome] += 1
         if outcome == "finished":
-            self.nodes[task.origin].own_ends += 1
+            self.nodes[task.origin].own_finished += 1
         elif outcome in ("overflow", "deadline"):
-            self.nodes[n].own_ends -= 1
+            self.nodes[n].dropped_here += 1
         for hops, decider in task.deciders.items():
             if hops > task.hops - DECIDERS:
-                self.nodes[decider].decided_ends += 1 if outcome == "finished" else -1
+                self.nodes[decider].decided_finished += outcome == "finished"
+                self.nodes[decider].decided_lost += outcome != "finished"
         if outcome == "finished":
             self.counts["response"] += now - task.born
 
@@ -485,6 +489,9 @@ class ReferenceWorld:
                 )
             for k, slot in enumerate(slots):
                 slot["reward"] = decision_reward(net, n, k, slots)
+            for k, slot in enumerate(slots):  # the reward is by the true speeds
+                stated = net.stated[self._neighbour(n, k)]
+                slot["wait"], slot["execute"] = slot["wait"] / stated, slot["execute"] / stated
             seen[n] = slots
         return seen
 

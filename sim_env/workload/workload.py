@@ -1,8 +1,7 @@
 """Arrivals: the table of jobs that tasks are drawn from, arrival rates and deadlines."""
 
-import fnmatch
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ from sim_env.errors import (
     without_kind,
 )
 from sim_env.network.graph import Topology
+from sim_env.network.patterns import by_node, require_numbers
 from sim_env.network.plain import require_node
 from sim_env.tables import read_table
 from sim_env.workload.files import ReadReport, read_jobs
@@ -81,9 +81,13 @@ class WorkloadSpec:
     deadline_min, deadline_max : float
         The deadline is drawn uniformly from [min, max) seconds after birth, at most 1e7; both 0:
         none.
+    deadline_factors : dict of str to float
+        Factor on the time to the deadline of the tasks that are born at some sources; keys as of
+        `source_rates`.
     """
 
     uses: ClassVar[dict[str, Use]] = {
+        "deadline_factors": Use("deadline_max", lambda longest: longest > 0),
         "path": without_kind("jobs", "alibaba", "light", "types"),
         "types": without_kind("jobs", "alibaba", "light", "file"),
     }
@@ -98,6 +102,7 @@ class WorkloadSpec:
     schedule: Schedule = field(default_factory=Schedule)
     deadline_min: float = 30.0
     deadline_max: float = 60.0
+    deadline_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         plugins.require_name("workload.jobs", self.jobs, JOB_TABLES, GROUP)
@@ -118,10 +123,9 @@ class WorkloadSpec:
         require_number("workload.work_scale", self.work_scale, above=0)
         require_kind("workload.schedule", self.schedule, Schedule, "a Schedule")
         require_number("workload.rate", self.rate, above=0, at_most=LARGEST_RATE)
-        require_kind("workload.source_rates", self.source_rates, Mapping, "a mapping")
-        for key, rate in self.source_rates.items():
-            require_kind("key of workload.source_rates", key, str, "a name, a role or a pattern")
-            require_number(f"workload.source_rates.{key}", rate, at_least=0, at_most=LARGEST_RATE)
+        require_numbers(
+            "workload.source_rates", self.source_rates, at_least=0, at_most=LARGEST_RATE
+        )
         require_number(
             "largest rate of workload times the highest multiplier of its schedule",
             max(self.rate, *self.source_rates.values(), 0.0) * self.schedule.highest,
@@ -134,6 +138,12 @@ class WorkloadSpec:
             "workload.deadline_max",
             self.deadline_max,
             at_least=self.deadline_min,
+            at_most=LONGEST_DEADLINE,
+        )
+        require_numbers("workload.deadline_factors", self.deadline_factors, above=0)
+        require_number(
+            "workload.deadline_max times the largest of workload.deadline_factors",
+            self.deadline_max * max([1.0, *self.deadline_factors.values()]),
             at_most=LONGEST_DEADLINE,
         )
         require_effect("workload.", self, self.uses)
@@ -173,22 +183,14 @@ def source_rates(spec: WorkloadSpec, topology: Topology) -> np.ndarray:
     """
     if spec.sources:
         return _named_rates(spec, topology)
-    rates = np.where(topology.is_source, spec.rate, 0.0)
-    sources = np.flatnonzero(topology.is_source).tolist()
-    for key, rate in spec.source_rates.items():
-        matching = [
-            node
-            for node in sources
-            if fnmatch.fnmatchcase(topology.names[node], key)
-            or fnmatch.fnmatchcase(topology.roles[node], key)
-        ]
-        if not matching:
-            known = ", ".join(topology.names[node] for node in sources[:8])
-            raise ValueError(
-                f"workload.source_rates.{key} is {rate!r}: must be for a source of this network "
-                f"({known}{', ...' if len(sources) > 8 else ''}), its role, or a pattern of them"
-            )
-        rates[matching] = rate
+    rates = by_node(
+        "workload.source_rates",
+        spec.source_rates,
+        topology,
+        default=np.where(topology.is_source, spec.rate, 0.0),
+        among=topology.is_source,
+        what="a source",
+    )
     if not rates.any():
         raise ValueError("workload.source_rates are all 0: must have a source with a rate above 0")
     return rates

@@ -20,6 +20,10 @@ NODE = {"id": "a", "coordinates": [0, 0], "capacity": {"cpu_milis": 1000, "memor
 VALUES: dict[str, list[Any]] = {
     "workload.types": [[{"instructions": 3e6, "megabytes": 1.0}]],
     "workload.source_rates": [{"*": 0.7}],
+    "workload.deadline_factors": [{"*": 0.7}],
+    "physics.stated_speed_factors": [{"*": 0.7}],
+    "reward.delay_factors": [{"*": 0.7}],
+    "reward.loss_factors": [{"*": 0.7}],
     "workload.schedule.steps": [[{"multiplier": 3, "seconds": 3}]],
     "dynamics.nodes": [{"*": []}, {"rpi_0": [{"down": 1}]}, {"node_0": [{"down": 1}]}],
     "dynamics.links": [{"rpi_0/nuc_0": [{"down": 1}]}],

@@ -21,8 +21,12 @@ from tests.fauno_flwr.config.effects import as_bytes, leaves, require_effect, wr
 from tests.sim_env import own
 
 WORLD = [item.name for item in fields(ScenarioSpec)]
-# What a choice needs besides its name.
+# What a choice needs besides its name, if only so that tasks are lost within a few ticks.
 NEEDS = {
+    **{
+        f"reward.kind={kind}": ["workload.deadline_min=1", "workload.deadline_max=3"]
+        for kind in ("sparse", "outcome")
+    },
     "topology.kind=file": ["topology.path=a.json"],
     "workload.jobs=file": ["workload.path=a.csv"],
     "workload.jobs=types": ["workload.types=[{instructions: 1e6}]"],

@@ -308,6 +308,21 @@ def test_other_files_behind_the_same_settings_are_found_out(service: WorldServic
         own.call(wire.JOIN, claims)
 
 
+def test_the_order_of_patterns_belongs_to_the_fingerprint() -> None:
+    """The last one that matches a node applies, and settings are compared by key."""
+    for key in (
+        "workload.deadline_factors",
+        "physics.stated_speed_factors",
+        "reward.delay_factors",
+        "reward.loss_factors",
+    ):
+        one, two = (
+            hello(settings(f"{key}={some}"))["fingerprint"]
+            for some in ("{rpi: 2, rpi_0: 3}", "{rpi_0: 3, rpi: 2}")
+        )
+        assert one != two
+
+
 def broken_actors(actor: wire.Arrays) -> dict[str, wire.Arrays]:
     bias = actor["bias"]
     return {

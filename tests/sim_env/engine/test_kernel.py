@@ -56,9 +56,10 @@ def assert_equal_tasks(world: World, b: int, reference: ReferenceWorld) -> None:
         )
         assert state.incoming[b, n] == node.incoming
         if world.net.reward.kind in (reward.SPARSE, reward.OUTCOME):
-            assert state.ends[b, n, reward.OWN] == node.own_ends
+            own = (node.own_finished, node.dropped_here)
+            assert tuple(state.ends[b, n, :2]) == own
         if world.net.reward.kind == reward.OUTCOME:
-            assert state.ends[b, n, reward.DECIDED] == node.decided_ends
+            assert tuple(state.ends[b, n, 2:]) == (node.decided_finished, node.decided_lost)
     travelling = [task for head in state.wheel_head[b] for task in chain(state, b, head)]
     assert sorted(
         (*fields(task), state.due[b, task].item(), state.kind[b, task] == states.RETURNING)
@@ -88,12 +89,13 @@ def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
         node, task = references[b].nodes[n], references[b].nodes[n].undecided
         waiting = sum(each.work for each in node.queue)
         served = node.service.work if node.service else 0.0
+        stated = world.net.speed * world.net.stated
         decided = sum(each.decided for each in node.queue)
         np.testing.assert_allclose(
             seen.local[row],
             [
                 *(len(node.queue) - decided, decided, node.load),
-                (waiting + served) / world.net.speed[n],
+                (waiting + served) / stated[n],
                 world.net.job_work[task.job],
                 *(world.net.job_input[task.job] / 8e6, world.net.job_output[task.job] / 8e6),
                 *(task.deadline - world.now, task.hops, node.incoming),
@@ -106,6 +108,7 @@ def assert_equal_views(world: World, references: list[ReferenceWorld]) -> None:
             k > 0 and m == task.sender for k, m in enumerate(here)
         ]
         assert not senders[len(here) :].any()
+        assert np.array_equal(seen.destination[row, : len(here), features.SPEED], stated[here])
     expected = [(b, n, slots) for b, r in enumerate(references) for n, slots in r.observe().items()]
     assert [(b, n) for b, n, _ in expected] == list(zip(seen.world, seen.node, strict=True))
     for row, (_, _, slots) in enumerate(expected):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sim_env.engine.features import QUEUE, SPEED
 from sim_env.engine.observation import Observation
-from sim_env.engine.reward import DECIDED, REWARDS, RewardSpec
+from sim_env.engine.reward import DECIDED_FINISHED, DECIDED_LOST, REWARDS, RewardSpec
 from sim_env.engine.state import CLIENT, DEADLINE, DECIDERS, FINISHED, FREE, OVERFLOW
 from sim_env.envs.parallel import EdgeParallelEnv
 from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
@@ -101,16 +101,17 @@ def test_births_that_neighbours_make_for_a_node_count_in_peersimgym_dense() -> N
 @settings(max_examples=60)
 @given(small_scenarios(st.just({})), st.integers(0, 2**32 - 1))
 def test_sparse_rewards_add_up_to_the_counters(scenario: Scenario, seed: int) -> None:
-    """All nodes together earn U (finished - overflow - deadline) under any policy."""
+    """All nodes together earn U (finished - f (overflow + deadline)) under any policy."""
     spec = scenario.spec
-    spec.reward = RewardSpec("sparse", utility=2.5)
+    spec.reward = RewardSpec("sparse", utility=2.5, loss_factors={"*": 3.0})
+    scenario.topology.is_agent[:] = True
     world = World(Scenario(spec, scenario.topology, scenario.jobs), [seed])
     rng, total = np.random.default_rng(seed), 0.0
     for _ in range(60):
         world.step(rng.integers(-1, 4, (1, world.num_nodes)).astype(np.int32))
         total += world.collect().sum()
     count = world.state.total[0]
-    assert total == 2.5 * (count[FINISHED] - count[OVERFLOW] - count[DEADLINE])
+    assert total == 2.5 * (count[FINISHED] - 3 * (count[OVERFLOW] + count[DEADLINE]))
     assert not world.collect().any()
 
 
@@ -118,8 +119,13 @@ def test_sparse_rewards_add_up_to_the_counters(scenario: Scenario, seed: int) ->
 def test_every_decision_earns_when_its_task_ends(
     latency: float, deadline: float, pay: float
 ) -> None:
-    """A sends to b, b to c, c keeps. All finish; or all that are sent miss their deadline."""
-    spec, slower = RewardSpec("outcome", utility=3.0), (2e6, 1.5e6, 1e6)
+    """A sends to b, b to c, c keeps. All finish; or all that are sent miss their deadline.
+
+    A loss costs a twice as much as the others, a gain is the same for all.
+    """
+    slower = (2e6, 1.5e6, 1e6)
+    spec = RewardSpec("outcome", utility=3.0, loss_factors={"a": 2.0})
+    pays = pay * np.array([2.0 if pay < 0 else 1.0, 1.0, 1.0])
     world = World(chain(spec, 3.0, deadline, latency, speed=slower), [4])
     state, deciders, longest = world.state, {}, 0
     for _ in range(600):
@@ -134,7 +140,7 @@ def test_every_decision_earns_when_its_task_ends(
         for serial in [serial for serial in deciders if serial not in alive]:
             ended = deciders.pop(serial)
             longest = max(longest, len(ended))
-            np.add.at(expected, ended, pay)
+            np.add.at(expected, ended, pays[ended])
         assert world.collect()[0].tolist() == expected.tolist()
     lost = state.total[0, [OVERFLOW, DEADLINE, CLIENT]].sum()
     assert state.total[0, FINISHED] > 100
@@ -152,13 +158,14 @@ def test_of_a_long_journey_only_the_newest_decisions_earn() -> None:
         hops = max(hops, int(world.state.hops[0, world.state.kind[0] != FREE].max(initial=0)))
         world.step(actions)
         reference.step(actions[0].tolist())
-        assert world.state.ends[0, :, DECIDED].tolist() == [
-            node.decided_ends for node in reference.nodes
+        assert world.state.ends[0, :, [DECIDED_FINISHED, DECIDED_LOST]].T.tolist() == [
+            [node.decided_finished, node.decided_lost] for node in reference.nodes
         ]
     lost = world.state.total[0, [OVERFLOW, DEADLINE]].sum()
     assert hops > 2 * DECIDERS
     assert lost > 20
-    assert 0 < -world.state.ends[0, :, DECIDED].sum() <= DECIDERS * lost
+    assert not world.state.ends[0, :, DECIDED_FINISHED].any()
+    assert 0 < world.state.ends[0, :, DECIDED_LOST].sum() <= DECIDERS * lost
 
 
 def reward_of(kind: str, **options: float) -> Scenario:
@@ -222,6 +229,20 @@ def test_a_decision_announces_nothing_where_ends_earn(kind: str) -> None:
         ({"no_op": math.nan}, "reward.no_op is nan"),
         ({"comm_cap": -1.0}, "reward.comm_cap is -1.0: must be a finite number at least 0"),
         ({"scale": 0.0}, "reward.scale is 0.0"),
+        ({"loss_factors": {"rpi": -1.0}}, "reward.loss_factors.rpi is -1.0: must be a finite"),
+        ({"delay_factors": 2.0}, "reward.delay_factors is 2.0: must be a mapping"),
+        (
+            {"kind": "sparse", "delay_factors": {"rpi": 2.0}},
+            "reward.delay_factors is {'rpi': 2.0}: has no effect with reward.kind=sparse",
+        ),
+        (
+            {"kind": "my:own", "loss_factors": {"rpi": 2.0}},
+            "reward.loss_factors is {'rpi': 2.0}: has no effect with reward.kind=my:own",
+        ),
+        (
+            {"overload_weight": 0.0, "loss_factors": {"rpi": 2.0}},
+            "loss_factors is {'rpi': 2.0}: has no effect with reward.overload_weight=0.0",
+        ),
     ],
 )
 def test_bad_rewards_are_named(options: dict, sentence: str) -> None:

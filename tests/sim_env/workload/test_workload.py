@@ -187,6 +187,15 @@ def test_source_rates_that_cannot_be(rates: dict, sentence: str) -> None:
         ({"source_rates": {"rpi": 1e300}}, r"source_rates.rpi is 1e\+300: .* at most 100000"),
         ({"source_rates": [1]}, r"workload.source_rates is \[1\]: must be a mapping"),
         ({"source_rates": {3: 1.0}}, "key of workload.source_rates is 3"),
+        ({"deadline_factors": {"rpi": 0.0}}, "workload.deadline_factors.rpi is 0.0: must be"),
+        (
+            {"deadline_factors": {"rpi": 1e6}},
+            r"deadline_max times the largest of workload.deadline_factors is .* at most 1e\+07",
+        ),
+        (
+            {"deadline_min": 0, "deadline_max": 0, "deadline_factors": {"rpi": 2.0}},
+            r"deadline_factors is \{'rpi': 2.0\}: has no effect with workload.deadline_max=0",
+        ),
         ({"deadline_min": 5, "deadline_max": 1}, "deadline_max is 1: .* at least 5"),
         ({"deadline_max": 1e12}, r"deadline_max is 1000000000000.0: .* at most 1e\+07"),
         ({"schedule": "zigzag"}, "workload.schedule is 'zigzag': must be a Schedule"),
