@@ -253,6 +253,7 @@ class BufferedAsync(Strategy):
         """
         session = self._running()
         idle = session.exchange.idle(session.present)
+        idle.sort(key=lambda node_id: session.flights.place(self.member_of(node_id)))
         if self.refill == ON_VERSION:
             idle = [i for i in idle if self.member_of(i) not in session.buffer]
         if self.concurrency is not None:

@@ -1,5 +1,6 @@
 """Messages in flight, one per node, and the back-off of nodes that fail."""
 
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class Flights:
         self._busy: set[int] = set()
         self._failures: dict[int, int] = {}
         self._not_before: dict[int, float] = {}
+        self._lost: dict[int, int] = {}  # place of a member whose message a restart has lost
 
     def __len__(self) -> int:
         return len(self._by_message)
@@ -80,6 +82,15 @@ class Flights:
         """Record a message that has been sent."""
         self._by_message[flight.message_id] = flight
         self._busy.add(flight.node_id)
+        self._lost.pop(flight.member, None)
+
+    def place(self, member: int) -> float:
+        """Return the place of a member among those that are sent a message now.
+
+        After a restart, those whose messages were lost come first, the oldest one at the front: on
+        an engine with fewer workers than nodes, others would get ahead of them.
+        """
+        return self._lost.get(member, math.inf)
 
     def get(self, message_id: str) -> Flight | None:
         """Return the flight of a message; None if it is not in flight (any more)."""
@@ -131,5 +142,9 @@ class Flights:
         """Restore a checkpoint; without `in_flight` the messages in flight are lost."""
         self._failures = dict(state["failures"])
         self._not_before = dict(state["not_before"])
-        for values in state["flights"] if in_flight else []:
-            self.open(Flight(**values))
+        flights = [Flight(**values) for values in state["flights"]]
+        if in_flight:
+            for flight in flights:
+                self.open(flight)
+        else:
+            self._lost = {flight.member: place for place, flight in enumerate(flights)}

@@ -254,6 +254,27 @@ def test_messages_that_an_engine_forgets_are_sent_again(tmp_path: Path) -> None:
     assert all(node.sent > 0 for node in grid.nodes.values())
 
 
+def test_after_a_restart_the_node_that_has_waited_longest_is_first(tmp_path: Path) -> None:
+    class Forgetful(InMemoryGrid):
+        save_state = None
+
+    def run(versions: int, **options: Any) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
+        checkpoint = Checkpoints(tmp_path, **options)
+        strategy = BufferedAsync(2, checkpoint=checkpoint, on_event=events.append)
+        grid = Forgetful(walking_app(), 6, duration=lambda i, _: 7.1 - i)
+        strategy.start(grid, to_record({"w": np.zeros(3)}), num_rounds=versions)
+        return events
+
+    run(5, resume=False)
+    state, _ = read_checkpoint(Checkpoints(tmp_path).files()[-1], {"w": "float64(3,)"})
+    waiting = [flight["node_id"] for flight in state["flights"]]
+    assert waiting != sorted(waiting)
+    sent = [event["node"] for event in run(6, resume=True) if event["event"] == "dispatch"]
+    assert sent[: len(waiting)] == waiting
+    assert sorted(sent[:6]) == list(range(1000, 1006))
+
+
 def test_every_third_version_is_saved_though_they_are_made_in_pairs(tmp_path: Path) -> None:
     """Four equal nodes, K = 2: versions 2, 4, ... are those that exist after a poll."""
     strategy = BufferedAsync(2, checkpoint=Checkpoints(tmp_path, every=3, keep=99))
