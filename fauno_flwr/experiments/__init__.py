@@ -1,6 +1,6 @@
 """The paper's questions as experiments: one module and one line of the registry for each."""
 
-from fauno_flwr.experiments import baseline, buffer, federation, straggler, transfer
+from fauno_flwr.experiments import baseline, buffer, federation, straggler, transfer, tuning
 from fauno_flwr.experiments.design import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -11,5 +11,6 @@ EXPERIMENTS: dict[str, Experiment] = {
         transfer.EXPERIMENT,
         straggler.EXPERIMENT,
         federation.EXPERIMENT,
+        tuning.EXPERIMENT,
     )
 }

@@ -1,46 +1,82 @@
-"""Where sharing the critic helps: scarce data, late and failing nodes, a change of load."""
+"""What sharing a critic adds, and what a local actor adds: the conditions in which each can matter.
 
-from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
-from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS
+The protocol, written before the first of these worlds was looked at, is in
+docs/results/federation/protocol.md.
+"""
 
-COMPARED = ("fauno", "independent", "model")
+from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
+from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS, Method
+
+FIRST_WORLD = 3_000_000  # no choice was made on these worlds, nor on those of other experiments
+ACTION = ("agent=action",)
+COMPARED: dict[str, Method] = {
+    "fauno": Method("FAuNO", ACTION),
+    "alone": Method("the same, not shared", (*ACTION, "federation.share=nothing")),
+    "state": Method("FAuNO, the paper's critic", ("agent.critic=state",)),
+    "independent": Method("independent PPO", ("agent.critic=state", "federation.share=nothing")),
+    "model": Method("full-model federation", (*ACTION, "federation.share=model")),
+    "critic": Method("the critic alone", (*ACTION, "agent.learn_actor=false")),
+    "scof": METHODS["scof"],
+}
 # Virtual duration of a message with scarce data, as measured; events are timed in units of it.
 MESSAGE_SECONDS = 64.0
 CHANGING = ("rpi_0", "rpi_4", "rpi_8", "rpi_12")
+HALF = "rpi_*[02468]"  # every second Raspberry Pi
 WORLD = ("workload.rate=2",)
+SCARCE = (FROM_SCRATCH, "training.worlds=4")
+VERY_SCARCE = (FROM_SCRATCH, "training.worlds=1", "training.ticks=128")
+NEWCOMERS = "-newcomers"
 
 
 def design(quick: bool) -> Design:
-    """Cross the methods with amounts of data, late and failing nodes, and a change of load."""
+    """Cross the methods with amounts of data, late and failing nodes, and nodes that differ."""
     messages = 8 if quick else 30
     end = messages * MESSAGE_SECONDS
-    ample = (FROM_SCRATCH,)
-    scarce, very_scarce = (
-        (*ample, "training.worlds=4"),
-        (*ample, "training.worlds=1", "training.ticks=128"),
+    late, back = _away(0, 0.7 * end), _away(0.4 * end, 0.7 * end)
+    rise = (
+        "workload.schedule.kind=steps",
+        "workload.schedule.steps=["
+        f"{{multiplier: 0.25, seconds: {end / 2:g}}}, {{multiplier: 1, seconds: {end / 2:g}}}]",
     )
     conditions = [
-        Condition("ample", "ample data", WORLD, ample),
-        Condition("scarce", "scarce data", WORLD, scarce),
-        Condition("very-scarce", "very scarce data", WORLD, very_scarce),
-        Condition("late", "4 nodes join late", WORLD, (*scarce, _away(0, 0.7 * end))),
-        Condition("return", "4 nodes fail, return", WORLD, (*scarce, _away(0.4 * end, 0.7 * end))),
-        Condition(
-            "load",
-            "load rises in the middle",
-            ("workload.rate=4",),
-            (
-                *scarce,
-                "workload.schedule.kind=steps",
-                "workload.schedule.steps=["
-                f"{{multiplier: 0.25, seconds: {end / 2:g}}}, "
-                f"{{multiplier: 1, seconds: {end / 2:g}}}]",
-            ),
-        ),
+        Condition("ample", "ample data", WORLD, (FROM_SCRATCH,)),
+        Condition("ample-prior", "ample data, prior", WORLD),
+        Condition("scarce", "scarce data", WORLD, SCARCE),
+        Condition("very-scarce-8", "very scarce data, 8 messages", WORLD, VERY_SCARCE, 8),
+        Condition("very-scarce-3", "very scarce data, 3 messages", WORLD, VERY_SCARCE, 3),
+        Condition("late", "4 nodes join late", WORLD, (*SCARCE, late)),
+        Condition("return", "4 nodes fail, return", WORLD, (*SCARCE, back)),
+        Condition("load", "load rises in the middle", ("workload.rate=4",), (*SCARCE, *rise)),
+        Condition("sparse", "sparse reward", WORLD, (*SCARCE, "reward=sparse")),
+        _differing("stated-speeds", "half misstate their speed", "physics.stated_speed_factors", 8),
+        _differing("deadlines", "half have short deadlines", "workload.deadline_factors", 0.3),
+        _differing("losses", "half weigh losses 10 x", "reward.loss_factors", 10),
     ]
     if quick:
-        conditions = [c for c in conditions if c.name in ("ample", "very-scarce", "late")]
-    return Design(conditions, all_methods(conditions, COMPARED), messages)
+        kept = ("ample", "very-scarce-8", "very-scarce-3", "late")
+        conditions = [condition for condition in conditions if condition.name in kept]
+    arms = [
+        Arm(method, each.name, _evaluated_in(each.name))
+        for each in conditions
+        for method in COMPARED
+    ]
+    own = [
+        Condition(f"{name}{NEWCOMERS}", f"{title}: their own tasks", WORLD, origins=CHANGING)
+        for name, title in (("late", "4 nodes join late"), ("return", "4 nodes fail, return"))
+        if any(condition.name == name for condition in conditions)
+    ]
+    return Design([*conditions, *own], arms, messages, first_world=FIRST_WORLD)
+
+
+def _evaluated_in(condition: str) -> tuple[str, ...]:
+    if condition in ("late", "return"):
+        return condition, f"{condition}{NEWCOMERS}"
+    return (condition,)
+
+
+def _differing(name: str, title: str, setting: str, factor: float) -> Condition:
+    """Return a condition in which half of the Raspberry Pis differ from the others."""
+    return Condition(name, title, (*WORLD, f'{setting}={{"{HALF}": {factor:g}}}'), SCARCE)
 
 
 def _away(start: float, stop: float) -> str:
@@ -50,10 +86,9 @@ def _away(start: float, stop: float) -> str:
 
 EXPERIMENT = Experiment(
     "federation",
-    "Where does sharing the critic help: with little data, for nodes that join late or come back, "
-    "when the load changes?",
+    "What does sharing a critic add, and what does the local actor add?",
     design,
-    {name: METHODS[name] for name in COMPARED},
+    COMPARED,
     seeds=10,
-    rivals=("independent", "model", "lq", "sed"),
+    rivals=("alone", "state", "independent", "model", "critic", "scof", "lq", "sed"),
 )
