@@ -41,7 +41,6 @@ def replay(made: list[Cell], seconds: dict[str, float]) -> list[tuple[float, Cel
         ("baseline", "baseline-quick", True, ()),
         ("baseline", "baseline", False, ("fauno",)),
         ("buffer", "buffer-quick", True, ()),
-        ("federation", "federation-quick", True, ()),
     ],
 )
 def test_the_estimate_of_a_stored_experiment_is_near_from_the_start(
