@@ -37,9 +37,8 @@ class StopRequest:
     def __init__(self) -> None:
         self._number = 0
 
-    def receive(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int) -> None:
         """Handle a signal: :meth:`check` raises, or else an alarm does."""
-        _announce(number)
         self._number = number
         signal.signal(signal.SIGALRM, lambda *_: self.check())
         signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
@@ -71,21 +70,29 @@ def unwinding(request: StopRequest | None = None) -> Iterator[None]:
     request : StopRequest, optional
         Raises at its next check instead of at once.
     """
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         _announce(number)
-        _raise(number)
+        received.append(number)
+        (_raise if request is None else request.receive)(number)
 
     before = {each: signal.getsignal(each) for each in SIGNALS}
-    _handle(stop if request is None else request.receive)
+    _handle(stop)
     try:
         yield
-    except Stopped:
+    except BaseException as error:
+        if not received:
+            _restore(before)
+            raise
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        raise  # all further signals stay ignored
-    except BaseException:
-        _restore(before)
-        raise
+        if isinstance(error, Stopped):
+            raise  # all further signals stay ignored
+        # Compiled code replaces exceptions of signal handlers by its own.
+        raise Stopped(received[0]) from error
+    if received:  # and swallowed until the end
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        raise Stopped(received[0])
     _restore(before)
 
 

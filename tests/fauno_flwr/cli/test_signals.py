@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -40,6 +41,28 @@ def interrupted_in_a_destructor() -> None:
 def test_a_stop_that_is_swallowed_is_raised_again() -> None:
     with pytest.raises(Stopped):
         interrupted_in_a_destructor()
+
+
+def interrupted_in_foreign_code() -> None:
+    with unwinding():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(50 * PATIENCE)
+        except SystemExit:
+            raise SystemExit(1) from None
+
+
+def interrupted_at_the_end() -> None:
+    with unwinding():
+        Deaf()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("function", [interrupted_in_foreign_code, interrupted_at_the_end])
+def test_a_stop_stays_one_whatever_code_makes_of_it(function: Callable[[], None]) -> None:
+    with pytest.raises(Stopped):
+        function()
+    time.sleep(3 * PATIENCE)  # no alarm is left
 
 
 def stop_slowly(request: StopRequest | None, done: list[str]) -> None:
