@@ -45,7 +45,7 @@ def test_a_whole_run_writes_everything(grid: InMemoryGrid, config: RunConfig, tm
     assert summary["schema_version"] == 1
     assert summary["versions"] == 4
     assert [row["policy"] for row in summary["table"]] == [
-        "fauno", "sed", "threshold", "lq", "random", "local",
+        "fauno", "untrained", "sed", "threshold", "lq", "random", "local",
     ]  # fmt: skip
     assert len(summary["nodes"]) == AGENTS
     assert all("staleness_mean" in node for node in summary["nodes"].values())

@@ -50,7 +50,7 @@ def test_the_table_is_over_seeds_and_worlds(trained: tuple[Path, Result]) -> Non
         means = [run["table"][0][measure]["mean"] for run in alone]
         assert [each[measure] for each in fauno["by_seed"]] == pytest.approx(means)
         assert fauno[measure]["mean"] == pytest.approx(np.mean(means))
-        assert lq[measure] == alone[0]["table"][1][measure]
+        assert lq[measure] == alone[0]["table"][2][measure]
         minus = fauno["minus"]["lq"][measure]["mean"]
         assert minus == pytest.approx(fauno[measure]["mean"] - lq[measure]["mean"])
     assert "training seeds of FAuNO: 1, 2; its intervals are over seeds and worlds" in done.output

@@ -31,7 +31,7 @@ def test_every_learner_makes_versions_and_is_evaluated(
 ) -> None:
     trained = Trained(tmp_path / "run", *overrides)
     assert len(trained.of("flush")) == 4
-    assert len(trained.rows) == 2  # all the agents together, and a heuristic
+    assert len(trained.rows) == 3  # all the agents together, their start, and a heuristic
     first = make_population(1, trained.config, trained.grid.scenario)
     shared = first.get_shared(trained.config.federation.share)
     assert trained.arrays["critic"].keys() == shared.keys()

@@ -353,4 +353,4 @@ def test_fauno_train_learns_with_a_reward_and_an_observation_of_ones_own(tmp_pat
     done = CliRunner().invoke(app, ["train", *small, *own, "--out", str(out)])
     assert done.exit_code == 0, done.output
     rows = json.loads((out / "summary.json").read_text())["table"]
-    assert [row["policy"] for row in rows] == ["fauno", "lq"]
+    assert [row["policy"] for row in rows] == ["fauno", "untrained", "lq"]
