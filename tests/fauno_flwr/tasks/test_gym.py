@@ -23,6 +23,7 @@ from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.results.report import format_rows
 from fauno_flwr.tasks.gym import Flat, GymWorlds
 from fauno_flwr.tasks.registry import make_task
+from fauno_flwr.tasks.trained import read_actors
 from strategies.grids import InMemoryGrid
 from tests.paths import ROOT
 
@@ -213,6 +214,17 @@ def test_a_federation_learns_cart_pole(tmp_path: Path) -> None:
     replies = [e for e in read_lines(tmp_path / "run" / "events.jsonl") if e["event"] == "reply"]
     assert all(e["metrics"]["num-steps"] == 2 * 8 * 128 for e in replies)
     assert {e["name"] for e in replies} == set(task.names)
+
+
+def test_a_critic_of_actions_is_shared_in_an_environment_too(tmp_path: Path) -> None:
+    small = ["training.worlds=2", "training.ticks=32", "evaluation.worlds=2"]
+    settings = ["agent=action", "federation.share=critic", "federation.versions=2", *small]
+    config = load_config("cartpole", settings)
+    grid = InMemoryGrid(client_app.app, 4)
+    rows = Run(grid, config, make_task(config), RunDirectory(tmp_path / "run")).execute()
+    assert [row["policy"] for row in rows] == ["fauno", "random"]
+    (actor, *_) = read_actors(tmp_path / "run").values()
+    assert {name.partition(".")[0] for name in actor} == {"actor", "critic"}
 
 
 def test_an_evaluation_during_training_starts_in_other_states() -> None:
