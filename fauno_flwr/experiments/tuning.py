@@ -1,7 +1,8 @@
 """The settings of every method, tuned with equal care; on worlds of development only.
 
-All methods that learn by PPO get the same grid of learning rates and epochs; those with a critic of
-actions also temperatures and rates of the critic, the stand-in for SCOF also its exploration.
+Each kind of method has a grid of 8 to 12 settings: learning rates and epochs with a critic of
+states; temperatures, rates of the critic and learning rates with a critic of actions; learning
+rates and the decay of epsilon of the stand-in for SCOF.
 """
 
 from fauno_flwr.experiments.design import (
@@ -11,9 +12,9 @@ from fauno_flwr.experiments.design import (
     Experiment,
     all_methods,
 )
-from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS, Method
+from fauno_flwr.experiments.federation import VERY_SCARCE
+from fauno_flwr.experiments.methods import METHODS, Method
 
-VERY_SCARCE = (FROM_SCRATCH, "training.worlds=1", "training.ticks=128")
 RATES, EPOCHS = (3e-4, 1e-3, 3e-3, 1e-2), (4, 10)
 TEMPERATURES, CRITIC_RATES, ACTION_RATES = (0.1, 0.3, 1.0), (1.0, 3.0), (1e-3, 3e-3)
 DECAYS = (40, 160, 320)

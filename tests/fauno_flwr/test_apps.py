@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from fauno_flwr import client_app
 from fauno_flwr.config import rules
@@ -24,43 +24,7 @@ from fauno_flwr.federation.protocol import (
 from fauno_flwr.learning.ppo import Population
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.grids import InMemoryGrid
-
-TINY = [
-    "topology=ether1",
-    "training.worlds=2",
-    "training.warmup=10",
-    "training.ticks=40",
-    "federation.versions=4",
-    "federation.wait_for_nodes=2",
-    "federation.collect_actors=true",
-    "evaluation.worlds=2",
-    "evaluation.warmup=20",
-    "evaluation.window=60",
-]
-AGENTS = 6
-
-
-@pytest.fixture
-def config() -> RunConfig:
-    return load_config("ether2", TINY)
-
-
-@pytest.fixture
-def grid() -> InMemoryGrid:
-    return InMemoryGrid(client_app.app, AGENTS, duration=lambda i, k: 1.0 + 0.37 * i)
-
-
-def train_message(grid: InMemoryGrid, config: RunConfig, node: int, version: int) -> Message:
-    critic = Population(1, config.agent, config.seed).get_critic()
-    record = settings_record(config.to_yaml())
-    record["server-round"] = version
-    content = RecordDict({ARRAYS: to_record(critic), CONFIG: record})
-    return Message(content, 1000 + node, MessageType.TRAIN, ttl=60)
-
-
-def ask(grid: InMemoryGrid, message: Message) -> Message:
-    (reply,) = grid.send_and_receive([message])
-    return reply
+from tests.fauno_flwr.tiny import AGENTS, TINY, ask, train_message
 
 
 def test_only_the_critic_is_in_a_training_reply(grid: InMemoryGrid, config: RunConfig) -> None:

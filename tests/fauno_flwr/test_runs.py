@@ -20,17 +20,7 @@ from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.results.state import FAILED, FINISHED, state_of
 from fauno_flwr.tasks.edge import EdgeTask
 from strategies.grids import GridAround, InMemoryGrid
-from tests.fauno_flwr.test_apps import AGENTS, TINY
-
-
-@pytest.fixture
-def config() -> RunConfig:
-    return load_config("ether2", TINY)
-
-
-@pytest.fixture
-def grid() -> InMemoryGrid:
-    return InMemoryGrid(client_app.app, AGENTS, duration=lambda i, k: 1.0 + 0.37 * i)
+from tests.fauno_flwr.tiny import AGENTS, TINY
 
 
 def run(grid: InMemoryGrid, config: RunConfig, path) -> RunDirectory:

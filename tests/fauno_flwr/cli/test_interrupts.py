@@ -14,7 +14,7 @@ from fauno_flwr.results.state import INTERRUPTED, State, state_of
 from fauno_flwr.tasks.trained import read_actors
 from tests.fauno_flwr.cli.test_main import FAUNO
 from tests.fauno_flwr.deployment.test_engine import alive, descendants
-from tests.fauno_flwr.test_apps import AGENTS, TINY
+from tests.fauno_flwr.tiny import AGENTS, TINY
 
 ENDLESS = [*TINY, "federation.versions=100000"]
 # Without the settings of the engine, which co-simulation does not have.

@@ -17,7 +17,7 @@ import pytest
 from fauno_flwr.deployment.engine import Engine, stage_app
 from fauno_flwr.deployment.processes import is_zombie
 from tests.fauno_flwr.cli.test_main import FAUNO
-from tests.fauno_flwr.test_apps import AGENTS, TINY
+from tests.fauno_flwr.tiny import AGENTS, TINY
 from tests.paths import ROOT
 
 

@@ -22,7 +22,7 @@ from fauno_flwr.tasks.transfer import make_trained
 from sim_env.evaluation import run_policy
 from strategies.grids import InMemoryGrid
 from tests.fauno_flwr.cosim.test_grid import Trained, settings
-from tests.fauno_flwr.test_apps import AGENTS, TINY
+from tests.fauno_flwr.tiny import AGENTS, TINY
 
 SHORT = ["training.worlds=1", "training.rollouts=1"]
 

@@ -16,7 +16,7 @@ from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, QUERY, setti
 from fauno_flwr.learning.ppo import Population
 from strategies.arrays import to_arrays, to_record
 from strategies.grids import InMemoryGrid
-from tests.fauno_flwr.test_apps import AGENTS, TINY, ask
+from tests.fauno_flwr.tiny import AGENTS, TINY, ask
 
 
 @pytest.fixture

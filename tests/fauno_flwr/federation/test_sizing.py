@@ -18,7 +18,7 @@ from strategies.arrays import Layout, to_arrays, to_record
 from strategies.flights import Flight
 from strategies.grids import InMemoryGrid
 from strategies.guard import RejectedError
-from tests.fauno_flwr.test_apps import AGENTS, TINY, ask, train_message
+from tests.fauno_flwr.tiny import AGENTS, TINY, ask, train_message
 
 TARGET = 45.0
 

@@ -21,7 +21,7 @@ from sim_env.engine.features import OBSERVATIONS
 from sim_env.world import World
 from tests.fauno_flwr.federation.test_node_state import Node
 from tests.fauno_flwr.tasks.test_trained import write_run
-from tests.fauno_flwr.test_apps import TINY
+from tests.fauno_flwr.tiny import TINY
 
 KINDS = {
     "equivariant": ("agent.critic=state",),
