@@ -346,7 +346,7 @@ def test_keys_that_the_original_does_not_have_are_named_once(tmp_path: Path) -> 
         read(tmp_path, values)
 
 
-def test_a_printed_dictionary_is_taken_and_told(tmp_path: Path) -> None:
+def test_a_printed_dictionary_is_read_with_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="printed Python dictionary"):
         scenario, _ = read(tmp_path, repr(pair()))
     assert scenario.net.speed.tolist() == [2e6, 4e6]
@@ -408,7 +408,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, changes: dict[str, Any], mess
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", '{"SIZE": "2", "SCALE"', '{"SIZE": NaN}', "\0"])
-def test_what_is_no_dictionary_is_told(tmp_path: Path, text: str) -> None:
+def test_what_is_no_dictionary_gets_one_sentence(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="must be a configuration dictionary"):
         read(tmp_path, text)
     with pytest.raises(ValueError, match="cannot be read"):
