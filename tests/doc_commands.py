@@ -223,6 +223,11 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             SLOW,
             "fauno evaluate results/cosim topology=ether4 workload.rate=1 --out results/elsewhere",
         ),
+        (
+            SLOW,
+            "fauno train topology=ether4 federation.start=results/cosim/checkpoints/critic.safetensors "
+            "--out results/started",
+        ),
         (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
         (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),
     ],

@@ -68,6 +68,7 @@ def local(
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.memory import require_training
     from fauno_flwr.tasks.registry import task_in
+    from fauno_flwr.tasks.start import first_version
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
     task = task_in(config, scenario)
@@ -76,6 +77,7 @@ def local(
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
     require_own_checkpoints(config)
+    first_version(config, task.make_population(1))
     saved = agents_folder(config) if config.federation.checkpoints else None
     submitted, joint = run_config(conf, settings, path), path / "world.json"
     world: list[str] = []

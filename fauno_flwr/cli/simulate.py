@@ -36,11 +36,13 @@ def simulate(
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.memory import require_training
     from fauno_flwr.tasks.registry import task_in
+    from fauno_flwr.tasks.start import first_version
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
     task = task_in(config, scenario)
     require_training(config, scenario, 1)
     require_own_checkpoints(config)
+    first_version(config, task.make_population(1))
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")
     if scenario is not None:

@@ -65,10 +65,13 @@ def train_once(config: RunConfig, path: Path) -> None:
     from fauno_flwr.tasks.edge import EdgeTask
     from fauno_flwr.tasks.heuristics import find_heuristics
     from fauno_flwr.tasks.memory import require_training
+    from fauno_flwr.tasks.start import first_version
 
     find_heuristics("evaluation.policies", config.evaluation.policies)
     require_training(config, scenario, len(scenario.agents))
     require_own_checkpoints(config)
+    task = EdgeTask(config, scenario)
+    first_version(config, task.make_population(1))
     directory = RunDirectory(path)
     torch.set_num_threads(1)
     agents = len(scenario.agents)
@@ -83,7 +86,7 @@ def train_once(config: RunConfig, path: Path) -> None:
         progress(event)
         request.check()
 
-    run = Run(grid, config, EdgeTask(config, scenario), directory, on_event)
+    run = Run(grid, config, task, directory, on_event)
     started = time.perf_counter()
     try:
         with unwinding(request), quiet_flower():

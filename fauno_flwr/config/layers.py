@@ -17,7 +17,10 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.config.unused import require_read
 from sim_env.errors import no_effect, require_choice, require_path, shown
 
-PATHS = ("topology.path", "workload.path", "workload.sources", "federation.checkpoints")
+PATHS = (
+    *("topology.path", "workload.path", "workload.sources"),
+    *("federation.checkpoints", "federation.start"),
+)
 
 # Settings that are no single value; OmegaConf's own errors name Python types.
 EXAMPLES = {

@@ -8,12 +8,19 @@ from typing import Any, ClassVar
 from omegaconf import OmegaConf
 
 from fauno_flwr.config import rules
-from fauno_flwr.config.agent import CRITIC, SHARES, AgentConfig, PPOConfig
+from fauno_flwr.config.agent import CRITIC, NOTHING, SHARES, AgentConfig, PPOConfig
 from fauno_flwr.config.errors import ConfigError
 from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.single import SELF
-from sim_env.errors import Use, require_choice, require_effect, require_number, with_kind
+from sim_env.errors import (
+    Use,
+    require_choice,
+    require_effect,
+    require_number,
+    with_kind,
+    without_kind,
+)
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
 from sim_env.policies.heuristics import POLICIES, require_policy
@@ -134,6 +141,9 @@ class FederationConfig:
     share : str
         What travels and is merged: the ``critic`` (FAuNO), the whole ``model``, or ``nothing``:
         the nodes report their critics, but keep their own (independent learners).
+    start : str
+        Absolute path of the shared parameters of another run, ``checkpoints/critic.safetensors`` in
+        its folder: they are version 0, and the first that each node receives. Empty: initial ones.
     versions : int
         Versions to make.
     buffer_size : int or float
@@ -175,9 +185,13 @@ class FederationConfig:
         critics leaves a node. A node with ``share-actor=false`` in its node config refuses.
     """
 
-    uses: ClassVar[dict[str, Use]] = {"replace_lost_agents": Use("checkpoints", bool)}
+    uses: ClassVar[dict[str, Use]] = {
+        "replace_lost_agents": Use("checkpoints", bool),
+        "start": without_kind("share", NOTHING),
+    }
 
     share: str = CRITIC
+    start: str = ""
     versions: int = 40
     buffer_size: int | float = 0.5
     refill: str = ON_REPLY
@@ -205,10 +219,10 @@ class FederationConfig:
         rules.validate(rules.COMPRESSION, self.compression)
         for name in ("max_norm", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
-        if self.checkpoints and not Path(self.checkpoints).is_absolute():
-            raise ConfigError(
-                f"federation.checkpoints is {self.checkpoints!r}: must be an absolute path"
-            )
+        for name in ("checkpoints", "start"):
+            path = getattr(self, name)
+            if path and not Path(path).is_absolute():
+                raise ConfigError(f"federation.{name} is {path!r}: must be an absolute path")
 
 
 @dataclass

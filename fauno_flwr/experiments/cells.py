@@ -5,23 +5,29 @@ import inspect
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.cosim.agents import Agent, RoundTrip
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
+from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.logs import quiet_flower
-from fauno_flwr.federation.run import Run
-from fauno_flwr.learning.agents import Arrays
+from fauno_flwr.federation.training import Training
+from fauno_flwr.learning.agents import AgentStack, Arrays
+from fauno_flwr.learning.registry import make_population
 from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.tasks.edge import EdgeTask
 from fauno_flwr.tasks.heuristics import find_heuristic, find_heuristics
+from fauno_flwr.tasks.start import start_agents
 from fauno_flwr.tasks.transfer import make_trained, transfer
 from sim_env.engine.state import FINISHED, LOSSES, RESPONSE
 from sim_env.evaluation import run_policy
@@ -41,7 +47,11 @@ class Trained:
     Parameters
     ----------
     actors : list of dict of str to array
-        By agent.
+        By agent, at the end.
+    earlier : dict of int to list of dict
+        The same after so many decisions per node, on average.
+    shared : dict of str to array
+        The last version.
     curve : dict of str to list of float
         Of all tasks that ended in the network between two moments of virtual time: ``seconds``
         (the later moment), ``finished`` (ratio) and ``response`` (s).
@@ -53,6 +63,8 @@ class Trained:
     """
 
     actors: list[Arrays]
+    earlier: dict[int, list[Arrays]]
+    shared: Arrays
     curve: dict[str, list[float]]
     staleness: float
     versions: int
@@ -60,18 +72,48 @@ class Trained:
 
 
 class WatchedGrid(CosimGrid):
-    """A co-simulation that counts, whenever it stops, the tasks that have ended by outcome."""
+    """A co-simulation that counts the tasks that have ended, and keeps earlier actors.
 
-    def __init__(self, config: RunConfig, scenario: Scenario) -> None:
+    Parameters
+    ----------
+    config, scenario
+        As of :class:`CosimGrid`.
+    decisions : collection of int, default empty
+        See :attr:`Trained.earlier`.
+    """
+
+    def __init__(
+        self, config: RunConfig, scenario: Scenario, decisions: Collection[int] = ()
+    ) -> None:
         super().__init__(config, scenario)
         self.moments: list[int] = []
         self.totals: list[np.ndarray] = []
+        self.earlier: dict[int, list[Arrays]] = {}
+        self._due, self._decisions = sorted(decisions), 0
+        if 0 in self._due:
+            untrained = make_population(self.population.agents, config, scenario)
+            self._keep(start_agents(config, untrained))
         self._count()
 
     def run_until(self, end: int) -> None:
         """Run as the co-simulation does."""
         super().run_until(end)
         self._count()
+
+    def _finish_update(self, agent: Agent, trip: RoundTrip) -> None:
+        self._decisions += 0 if trip.rollout is None else len(trip.rollout)
+        super()._finish_update(agent, trip)
+        while self._due and self._decisions >= self._due[0] * self.population.agents:
+            self._keep(self.population)
+
+    def _keep(self, population: AgentStack) -> None:
+        self.earlier[self._due.pop(0)] = actors_of(population)
+
+    def require_kept(self) -> None:
+        """Raise ``ValueError`` if the training was too short to keep all that was asked for."""
+        if self._due:
+            mean = self._decisions / self.population.agents
+            raise ValueError(f"decisions is {self._due[0]}: must be at most {mean:.0f} here")
 
     def _count(self) -> None:
         total = self.world.state.total.sum(axis=0)
@@ -94,16 +136,49 @@ class WatchedGrid(CosimGrid):
             }
 
 
-def train(config: RunConfig) -> Trained:
-    """Train one federation in co-simulation, as ``fauno train`` does."""
+def actors_of(population: AgentStack) -> list[Arrays]:
+    """Return what each agent acts with."""
+    return [population.get_actor(agent) for agent in range(population.agents)]
+
+
+def train(
+    config: RunConfig, start: RunConfig | None = None, decisions: Collection[int] = ()
+) -> Trained:
+    """Train one federation in co-simulation, as ``fauno train`` does.
+
+    Parameters
+    ----------
+    config : RunConfig
+    start : RunConfig, optional
+        Train there first: what is shared in the end is version 0 here.
+    decisions : collection of int, default empty
+        Numbers of decisions per node after which the actors are kept, too.
+
+    Raises
+    ------
+    ValueError
+        If it takes fewer decisions than that.
+    """
     scenario = config.build_scenario()
-    grid = WatchedGrid(config, scenario)
     with tempfile.TemporaryDirectory() as folder:
-        Run(grid, config, EdgeTask(config, scenario), RunDirectory(folder)).execute()
-        events = read_lines(Path(folder) / "events.jsonl")
+        if start is not None:
+            path = Path(folder) / "start.safetensors"
+            save_file(train(start).shared, path)
+            federation = replace(config.federation, start=str(path))
+            config = replace(config, federation=federation)
+        out = RunDirectory(Path(folder) / "run")
+        grid = WatchedGrid(config, scenario, decisions)
+        # The phases of a run without its files, whose figures take as long as a small training.
+        run = RunContext(grid, config, EdgeTask(config, scenario), out)
+        handshake(run)
+        shared = Training(run).execute().shared
+        grid.require_kept()
+        events = read_lines(out.path / "events.jsonl")
     flushes = [event for event in events if event["event"] == "flush"]
     return Trained(
-        [grid.population.get_actor(agent) for agent in range(grid.population.agents)],
+        actors_of(grid.population),
+        grid.earlier,
+        shared,
         grid.curve(),
         float(np.mean([tau for flush in flushes for tau in flush["staleness"]])),
         len(flushes),
@@ -112,7 +187,7 @@ def train(config: RunConfig) -> Trained:
 
 
 def trained_policies(
-    training: RunConfig, trained: Trained, scenario: Scenario
+    training: RunConfig, trained: Sequence[Arrays], scenario: Scenario
 ) -> dict[str, Policy]:
     """Make policies of trained actors, greedy and sampled, for a world.
 
@@ -121,7 +196,7 @@ def trained_policies(
     """
     source = training.build_scenario()
     names, roles = source.topology.names, source.topology.roles
-    agents = zip(source.agents, trained.actors, strict=True)
+    agents = zip(source.agents, trained, strict=True)
     actors = {names[node]: actor for node, actor in agents}
     role_of = dict(zip(names, roles, strict=True))
     same = names == scenario.topology.names
@@ -176,7 +251,10 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         "worlds": {},
     }
     with quiet_flower(logging.ERROR):
-        trained = train(cell.training) if cell.training else None
+        trained = None
+        if cell.training:
+            decisions = {cell.decisions[name] for name in cell.worlds if name in cell.decisions}
+            trained = train(cell.training, cell.start, decisions)
     if trained:
         found["training"] = {
             "versions": trained.versions,
@@ -191,7 +269,9 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         config = replace(world, observation=observation)
         scenario = config.build_scenario()
         if trained and cell.training:
-            policies = trained_policies(cell.training, trained, scenario)
+            after = cell.decisions.get(name)
+            actors = trained.actors if after is None else trained.earlier[after]
+            policies = trained_policies(cell.training, actors, scenario)
         found["worlds"][name] = {
             "rho": scenario.rho,
             "agents": len(scenario.agents),
@@ -204,8 +284,9 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 def fingerprint(cell: Cell) -> str:
     """Compute a digest of whatever a cell depends on: its settings, and heuristics of one's own."""
-    configs = [*filter(None, [cell.training]), *cell.worlds.values()]
+    configs = [*filter(None, [cell.training, cell.start]), *cell.worlds.values()]
     parts = [config.to_yaml() for config in configs]
+    parts += [f"{name}: {cell.decisions[name]}" for name in cell.worlds if name in cell.decisions]
     parts += [f"{name}: {cell.origins[name]}" for name in cell.worlds if name in cell.origins]
     for name in cell.policies:
         if name not in BASELINES:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from fauno_flwr.config.agent import NOTHING
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.experiments.methods import METHODS, Method
@@ -36,6 +37,12 @@ class Condition:
         Train messages per node on average; 0: those of the design.
     origins : tuple of str, default empty
         Nodes whose own tasks are measured; empty: those of all.
+    start : str, default ""
+        Name of another condition: version 0 is what the same method shares after a training there,
+        if it shares anything.
+    decisions : int, optional
+        The agents are evaluated as they act after so many decisions per node, on average; default:
+        at the end of the training.
     """
 
     name: str
@@ -44,6 +51,8 @@ class Condition:
     training: tuple[str, ...] = ()
     messages: int = 0
     origins: tuple[str, ...] = ()
+    start: str = ""
+    decisions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,10 @@ class Cell:
         The heuristics to evaluate.
     origins : mapping of str to tuple of str, default empty
         Nodes whose own tasks are measured, by condition; of the others, those of all.
+    start : RunConfig, optional
+        Settings of the training whose result is version 0.
+    decisions : mapping of str to int, default empty
+        As of :class:`Condition`, by condition.
     """
 
     key: str
@@ -182,6 +195,8 @@ class Cell:
     worlds: Mapping[str, RunConfig]
     policies: tuple[str, ...] = ()
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    start: RunConfig | None = None
+    decisions: Mapping[str, int] = field(default_factory=dict)
 
 
 def cells(
@@ -209,10 +224,12 @@ def cells(
         design = replace(design, arms=[arm for arm in design.arms if arm.method in methods])
     worlds = {c.name: settings(design, c.world) for c in design.conditions}
     origins = {c.name: c.origins for c in design.conditions if c.origins}
+    decisions = {c.name: c.decisions for c in design.conditions if c.decisions is not None}
     agents = {name: len(world.build_scenario().agents) for name, world in worlds.items()}
     trainings = [
         training_settings(experiment, design, arm, agents[arm.trained_in]) for arm in design.arms
     ]
+    starts = [_start(experiment, design, arm, agents) for arm in design.arms]
     heuristics = [
         Cell(f"{name}.{suffix}", HEURISTICS, None, None, {name: world}, policies, origins)
         for name, world in worlds.items()
@@ -226,11 +243,24 @@ def cells(
             replace(training, seed=seed),
             {name: worlds[name] for name in arm.evaluated_in or (arm.trained_in,)},
             origins=origins,
+            start=replace(start, seed=seed) if start else None,
+            decisions=decisions,
         )
         for seed in range(1, seeds + 1)
-        for arm, training in zip(design.arms, trainings, strict=True)
+        for arm, training, start in zip(design.arms, trainings, starts, strict=True)
     ]
     return heuristics + trained
+
+
+def _start(
+    experiment: Experiment, design: Design, arm: Arm, agents: Mapping[str, int]
+) -> RunConfig | None:
+    """Return the settings of the training that an arm starts from, except the seed; or None."""
+    name = design.condition(arm.trained_in).start
+    if not name:
+        return None
+    found = training_settings(experiment, design, replace(arm, trained_in=name), agents[name])
+    return None if found.federation.share == NOTHING else found
 
 
 def require_names(experiment: Experiment, methods: Sequence[str]) -> None:

@@ -4,6 +4,8 @@ The protocol, written before the first of these worlds was looked at, is in
 docs/results/federation/protocol.md.
 """
 
+from collections.abc import Iterator, Sequence
+
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS, Method
 
@@ -26,11 +28,13 @@ WORLD = ("workload.rate=2",)
 SCARCE = (FROM_SCRATCH, "training.worlds=4")
 VERY_SCARCE = (FROM_SCRATCH, "training.worlds=1", "training.ticks=128")
 NEWCOMERS = "-newcomers"
+# Suffixes of conditions in a new network, with the decisions per node before the evaluation.
+STAGES = {"-first": (0, "before the first update"), "-early": (100, "after 100 decisions")}
 
 
 def design(quick: bool) -> Design:
     """Cross the methods with amounts of data, late and failing nodes, and nodes that differ."""
-    messages = 8 if quick else 30
+    messages = 8 if quick else 16
     end = messages * MESSAGE_SECONDS
     late, back = _away(0, 0.7 * end), _away(0.4 * end, 0.7 * end)
     rise = (
@@ -55,23 +59,47 @@ def design(quick: bool) -> Design:
     if quick:
         kept = ("ample", "very-scarce-8", "very-scarce-3", "late")
         conditions = [condition for condition in conditions if condition.name in kept]
-    arms = [
-        Arm(method, each.name, _evaluated_in(each.name))
-        for each in conditions
-        for method in COMPARED
-    ]
+    else:
+        conditions += _new_network("ether4", ("topology=ether4", "workload.rate=2"))
+        conditions += _new_network("random20", ("topology=random20", "workload.rate=1"))
+    names = [condition.name for condition in conditions]
     own = [
         Condition(f"{name}{NEWCOMERS}", f"{title}: their own tasks", WORLD, origins=CHANGING)
         for name, title in (("late", "4 nodes join late"), ("return", "4 nodes fail, return"))
-        if any(condition.name == name for condition in conditions)
+        if name in names
+    ]
+    arms = [
+        Arm(method, name, (*before, name, *after))
+        for name, before, after in _evaluations(names)
+        for method in COMPARED
     ]
     return Design([*conditions, *own], arms, messages, first_world=FIRST_WORLD)
 
 
-def _evaluated_in(condition: str) -> tuple[str, ...]:
-    if condition in ("late", "return"):
-        return condition, f"{condition}{NEWCOMERS}"
-    return (condition,)
+def _evaluations(names: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Yield each condition of a training, with those evaluated before and after its own."""
+    for name in names:
+        if name.endswith(tuple(STAGES)):
+            continue
+        stages = tuple(f"{name}{stage}" for stage in STAGES if f"{name}{stage}" in names)
+        own = (f"{name}{NEWCOMERS}",) if name in ("late", "return") else ()
+        yield name, stages, own
+
+
+def _new_network(network: str, world: tuple[str, ...]) -> list[Condition]:
+    """Return a network in which no node has trained: at first, early, and in the end."""
+    stages = {**STAGES, "": (None, "in the end")}
+    return [
+        Condition(
+            f"new-{network}{stage}",
+            f"new network, {network}: {when}",
+            world,
+            VERY_SCARCE,
+            start="scarce",
+            decisions=decisions,
+        )
+        for stage, (decisions, when) in stages.items()
+    ]
 
 
 def _differing(name: str, title: str, setting: str, factor: float) -> Condition:

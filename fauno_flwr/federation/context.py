@@ -24,6 +24,7 @@ from fauno_flwr.federation.protocol import (
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.results.journal import Journal
 from fauno_flwr.tasks.base import Task
+from fauno_flwr.tasks.start import first_version
 from strategies.clock import Clock
 from strategies.grid_protocols import all_node_ids, clock_of
 
@@ -44,6 +45,8 @@ class RunContext:
 
     Attributes
     ----------
+    first_version : dict of str to array
+        Version 0 of the shared parameters.
     agent_of : dict of int to int
         Agent of each node id; filled by the handshake.
     journal : Journal or None
@@ -64,6 +67,7 @@ class RunContext:
     ) -> None:
         self.grid, self.config, self.task, self.out = grid, config, task, out
         self._on_event = on_event
+        self.first_version = first_version(config, task.make_population(1))
         self._settings = config.to_yaml()
         self.clock: Clock = clock_of(grid)
         self._started = self.clock.monotonic()
@@ -117,8 +121,7 @@ class RunContext:
 
     @cached_property
     def _schema(self) -> str:
-        untrained = self.task.make_population(1)
-        return schema(untrained.get_shared(self.config.federation.share))
+        return schema(self.first_version)
 
     def identify(self, reply: Message) -> int:
         """Return the agent of a node from its answer to a query.

@@ -92,11 +92,10 @@ class Training:
         )
         strategy.run, strategy.periodic = run, self._periodic
         self._strategy = strategy
-        initial = run.task.make_population(1).get_shared(federation.share)
         try:
             result = strategy.start(
                 run.grid,
-                to_record(initial),
+                to_record(run.first_version),
                 num_rounds=federation.versions,
                 timeout=federation.timeout,
                 train_config=run.message_config,
@@ -118,8 +117,7 @@ class Training:
         """The newest version so far."""
         session = self._strategy.session if self._strategy is not None else None
         if session is None:
-            untrained = self.run.task.make_population(1)
-            return Trained(untrained.get_shared(self.run.config.federation.share), 0, None)
+            return Trained(self.run.first_version, 0, None)
         return Trained(to_arrays(session.result.arrays), session.version, self._periodic.best)
 
     @property

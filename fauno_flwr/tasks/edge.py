@@ -14,6 +14,7 @@ from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
 from fauno_flwr.tasks.heuristics import find_heuristics
+from fauno_flwr.tasks.start import start_agents
 from sim_env.envs.single import EdgeVectorEnv
 from sim_env.evaluation import interval, run_policies, run_policy
 from sim_env.scenario import Scenario
@@ -65,7 +66,8 @@ class EdgeTask:
         evaluation = self.config.evaluation
         policies = find_heuristics("evaluation.policies", evaluation.policies)
         if population is not None:
-            agents = {FAUNO: population, UNTRAINED: self.make_population(population.agents)}
+            untrained = start_agents(self.config, self.make_population(population.agents))
+            agents = {FAUNO: population, UNTRAINED: untrained}
             acting = {
                 name: each.policy(self.scenario.agent_of_node, evaluation.greedy)
                 for name, each in agents.items()

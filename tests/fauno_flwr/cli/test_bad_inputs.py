@@ -199,6 +199,8 @@ OTHERS = [
     ("train training.worlds=10000000", "training.worlds is 10000000"),
     ("train federation.checkpoints=/proc/x", "federation.checkpoints is '/proc/x'"),
     ("train federation.checkpoints=broken.json/x", "federation.checkpoints is"),
+    ("train federation.start=nowhere", "must be a file, as checkpoints/critic.safetensors"),
+    ("train federation.start=broken.json", "cannot be read"),
     ("train world=shared world.address=127.0.0.1:9", "must be own here"),
     ("train world=gym", "must be own here"),
     ("train cosim.server=nuc_9", "cosim: node is 'nuc_9'"),

@@ -71,7 +71,7 @@ def others(key: str, value: Any, folder: Path) -> list[Any]:
         return [str(folder / f"b.{kind}")]
     if key == "workload.sources":
         return [str(folder / f"{name}.csv") for name in SOURCES]
-    if key == "federation.checkpoints":
+    if key in ("federation.checkpoints", "federation.start"):
         return [str(folder / "checkpoints")]
     if isinstance(value, bool):
         return [not value]

@@ -11,7 +11,7 @@ from fauno_flwr.config.layers import PATHS
 from fauno_flwr.config.loading import absolute_overrides, load_config, load_resolved
 from fauno_flwr.config.reference import settings
 
-PATH_NAMES = (".path", ".sources", ".checkpoints")
+PATH_NAMES = (".path", ".sources", ".checkpoints", ".start")
 KINDS = {"topology.path": "topology.kind=file", "workload.path": "workload.jobs=file"}
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from fauno_flwr.cli.main import app
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.experiments import EXPERIMENTS
-from fauno_flwr.experiments.cells import run_cell
+from fauno_flwr.experiments.cells import fingerprint, run_cell, train
 from fauno_flwr.experiments.design import (
     DEVELOPMENT_SEED,
     HELD_OUT_SEED,
@@ -27,7 +28,7 @@ from fauno_flwr.experiments.design import (
     Experiment,
     cells,
 )
-from fauno_flwr.experiments.methods import METHODS
+from fauno_flwr.experiments.methods import METHODS, Method
 from fauno_flwr.experiments.report import write
 from fauno_flwr.experiments.runner import (
     CellsFailedError,
@@ -39,6 +40,7 @@ from fauno_flwr.experiments.runner import (
     stored,
 )
 from fauno_flwr.experiments.summary import differences, summarise
+from fauno_flwr.learning.registry import make_population
 
 SMALL = (
     "topology=ether1",
@@ -125,6 +127,49 @@ def test_agents_observe_in_the_evaluation_as_they_did_in_training() -> None:
     heuristics, trained = cells(Experiment("paper", "?", paper, METHODS), True, 1)
     by_cell = [run_cell(cell)["worlds"]["small"]["policies"] for cell in (heuristics, trained)]
     assert by_cell[1]["greedy"]["created"] == by_cell[0]["sed"]["created"]
+
+
+def test_newcomers_are_evaluated_before_and_after_they_learn() -> None:
+    """With what others share, and without; at first they have nothing but that."""
+    source = Condition("source", "source", SMALL, SHORT, 2)
+    stages = [
+        Condition(name, name, ("topology=random10", *SMALL[1:]), SHORT, 4, (), "source", decisions)
+        for name, decisions in (("first", 0), ("early", 5), ("end", None))
+    ]
+    arms = [Arm(name, "end", ("first", "early", "end")) for name in ("shared", "alone")]
+    methods = {
+        "shared": Method("shared", ("agent=action",)),
+        "alone": Method("alone", ("agent=action", "federation.share=nothing")),
+    }
+    design = Design([source, *stages], arms, 2)
+    made = cells(Experiment("new", "?", lambda quick: design, methods), True, 1)
+    shared, alone = (cell for cell in made if cell.training)
+    assert shared.start is not None
+    assert shared.start.topology == next(iter(made)).worlds["source"].topology
+    assert alone.start is None
+    assert fingerprint(shared) != fingerprint(replace(shared, start=None))
+    assert fingerprint(shared) != fingerprint(replace(shared, decisions={"first": 1}))
+
+    trained = train(shared.training, shared.start, {0, 5})
+    assert sorted(trained.earlier) == [0, 5]
+    received = train(shared.start).shared
+    untrained = make_population(1, shared.training, shared.training.build_scenario()).get_actor()
+    for actor in trained.earlier[0]:
+        for name, array in actor.items():
+            part, _, rest = name.partition(".")
+            expected = received[rest] if part == "critic" else untrained[name]
+            assert np.array_equal(array, expected)
+    stage = [trained.earlier[0], trained.earlier[5], trained.actors]
+    for before, after in pairwise(stage):
+        pairs = zip(before, after, strict=True)
+        assert any(not np.array_equal(b[name], a[name]) for b, a in pairs for name in b)
+
+    found = run_cell(alone)["worlds"]
+    assert list(found) == ["first", "early", "end"]
+    finished = [found[name]["policies"]["greedy"]["finished_ratio"] for name in found]
+    assert finished[0] != finished[2]
+    with pytest.raises(ValueError, match=r"decisions is 100000: must be at most \d+ here"):
+        train(alone.training, None, {100_000})
 
 
 def test_training_seeds_differ_and_worlds_are_common(done) -> None:
