@@ -225,8 +225,8 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
         (
             SLOW,
-            "fauno train topology=ether4 federation.start=results/cosim/checkpoints/critic.safetensors "
-            "--out results/started",
+            "fauno train topology=ether4 "
+            "federation.start=results/cosim/checkpoints/critic.safetensors --out results/started",
         ),
         (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
         (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),

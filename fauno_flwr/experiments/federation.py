@@ -10,15 +10,33 @@ from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS, Method
 
 FIRST_WORLD = 3_000_000  # no choice was made on these worlds, nor on those of other experiments
-ACTION = ("agent=action",)
+# The settings of each method are the first of its grid in the tuning, see docs/results/tuning.
+SHARED = (
+    *("agent.critic=action", "agent.temperature=0.1"),
+    *("agent.critic_rate=3", "agent.learning_rate=0.003"),
+)
 COMPARED: dict[str, Method] = {
-    "fauno": Method("FAuNO", ACTION),
-    "alone": Method("the same, not shared", (*ACTION, "federation.share=nothing")),
-    "state": Method("FAuNO, the paper's critic", ("agent.critic=state",)),
-    "independent": Method("independent PPO", ("agent.critic=state", "federation.share=nothing")),
-    "model": Method("full-model federation", (*ACTION, "federation.share=model")),
-    "critic": Method("the critic alone", (*ACTION, "agent.learn_actor=false")),
-    "scof": METHODS["scof"],
+    "fauno": Method("FAuNO", SHARED),
+    "alone": Method(
+        "the same, not shared", (*SHARED, "agent.temperature=0.3", "federation.share=nothing")
+    ),
+    "state": Method(
+        "FAuNO, the paper's critic",
+        ("agent.critic=state", "agent.learning_rate=0.01", "agent.epochs=10"),
+    ),
+    "independent": Method(
+        "independent PPO",
+        (
+            *("agent.critic=state", "agent.learning_rate=0.003", "agent.epochs=10"),
+            "federation.share=nothing",
+        ),
+    ),
+    "model": Method("full-model federation", (*SHARED, "federation.share=model")),
+    "critic": Method("the critic alone", (*SHARED, "agent.learn_actor=false")),
+    "scof": Method(
+        METHODS["scof"].title,
+        (*METHODS["scof"].settings, "agent.learning_rate=0.01", "agent.epsilon_steps=40"),
+    ),
 }
 # Virtual duration of a message with scarce data, as measured; events are timed in units of it.
 MESSAGE_SECONDS = 64.0

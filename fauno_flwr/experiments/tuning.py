@@ -2,8 +2,15 @@
 
 Each kind of method has a grid of 8 to 12 settings: learning rates and epochs with a critic of
 states; temperatures, rates of the critic and learning rates with a critic of actions; learning
-rates and the decay of epsilon of the stand-in for SCOF.
+rates and the decay of epsilon of the stand-in for SCOF. As a module, it ranks the settings of a
+finished tuning: ``python -m fauno_flwr.experiments.tuning DIR``.
 """
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from fauno_flwr.experiments.design import (
     DEVELOPMENT_SEED,
@@ -14,10 +21,12 @@ from fauno_flwr.experiments.design import (
 )
 from fauno_flwr.experiments.federation import VERY_SCARCE
 from fauno_flwr.experiments.methods import METHODS, Method
+from fauno_flwr.experiments.summary import SIGN
 
 RATES, EPOCHS = (3e-4, 1e-3, 3e-3, 1e-2), (4, 10)
 TEMPERATURES, CRITIC_RATES, ACTION_RATES = (0.1, 0.3, 1.0), (1.0, 3.0), (1e-3, 3e-3)
 DECAYS = (40, 160, 320)
+NEAR = 0.0005  # finished ratios this close are equal
 SHARES = {"shared": "critic", "alone": "nothing", "model": "model"}
 ACTION = ("agent.critic=action",)
 
@@ -75,6 +84,60 @@ def design(quick: bool) -> Design:
     )
 
 
+class Place(NamedTuple):
+    """A setting of a grid, averaged over conditions, seeds and worlds.
+
+    Parameters
+    ----------
+    method : str
+    finished : float
+        Ratio.
+    response : float
+        Seconds.
+    """
+
+    method: str
+    finished: float
+    response: float
+
+
+def ranking(table: Sequence[Mapping[str, Any]]) -> dict[str, list[Place]]:
+    """Rank the settings of each grid by the rule of the protocol.
+
+    The highest finished ratio, averaged over conditions, comes first; among the settings within
+    :data:`NEAR` of it, the ones with a lower response come earlier.
+
+    Parameters
+    ----------
+    table : sequence of mapping
+        ``table`` of the ``summary.json`` of the experiment.
+
+    Returns
+    -------
+    dict of str to list of Place
+        By grid, as ``action-shared``.
+    """
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in table:
+        if row["policy"] in EXPERIMENT.methods:
+            rows.setdefault(row["policy"], []).append(row)
+    grids: dict[str, list[Place]] = {}
+    for method, found in rows.items():
+        means = (
+            sum(row[measure]["mean"]["value"] for row in found) / len(found) for measure in SIGN
+        )
+        parts = method.split("-")
+        grid = parts[0] if parts[0] == "scof" else "-".join(parts[:2])
+        grids.setdefault(grid, []).append(Place(method, *means))
+    for places in grids.values():
+        best = max(place.finished for place in places)
+        near = [place for place in places if place.finished >= best - NEAR]
+        others = [place for place in places if place not in near]
+        near.sort(key=lambda place: place.response)
+        places[:] = near + sorted(others, key=lambda place: -place.finished)
+    return grids
+
+
 EXPERIMENT = Experiment(
     "tuning",
     "Which settings suit each method best, on worlds of development?",
@@ -83,3 +146,11 @@ EXPERIMENT = Experiment(
     seeds=3,
     rivals=("lq", "sed"),
 )
+
+if __name__ == "__main__":
+    summary = json.loads((Path(sys.argv[1]) / "summary.json").read_text())
+    print("| settings | finished % | response s |\n|---|---|---|")
+    for places in ranking(summary["table"]).values():
+        for place in places:
+            title = EXPERIMENT.methods[place.method].title
+            print(f"| {title} | {100 * place.finished:.2f} | {place.response:.2f} |")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fauno_flwr.cli.main import app
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.experiments import EXPERIMENTS
+from fauno_flwr.experiments import EXPERIMENTS, tuning
 from fauno_flwr.experiments.cells import fingerprint, run_cell, train
 from fauno_flwr.experiments.design import (
     DEVELOPMENT_SEED,
@@ -349,3 +349,20 @@ def test_cells_go_through_ray(done) -> None:
 def test_an_address_without_a_cluster_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match="must be that of a Ray cluster"):
         list(RayPool("127.0.0.1:1")(cells(TINY, True, 1)))
+
+
+def test_the_ranking_of_a_tuning_follows_the_rule_of_the_protocol() -> None:
+    """The highest finished ratio; of those that are as good as it, the lowest response."""
+
+    def row(policy: str, finished: float, response: float) -> dict:
+        measures = {"finished_ratio": finished, "response_mean": response}
+        return {"policy": policy} | {m: {"mean": {"value": v}} for m, v in measures.items()}
+
+    one, two, three = list(tuning.EXPERIMENT.methods)[:3]
+    table = [row(one, 0.9996, 4.0), row(one, 0.9998, 4.2), row(two, 0.9995, 3.0)]
+    table += [row(two, 0.9991, 3.0), row(three, 0.99, 1.0), row(three, 0.99, 1.0)]
+    table += [row("lq", 1.0, 1.0), row("scof-0.001-40", 0.8, 9.0)]
+    found = tuning.ranking(table)
+    assert [place.method for place in found["state-shared"]] == [two, one, three]
+    assert found["state-shared"][0][1:] == pytest.approx((0.9993, 3.0))
+    assert [place.method for place in found["scof"]] == ["scof-0.001-40"]
