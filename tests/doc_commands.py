@@ -129,7 +129,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "fauno train agent.algorithm=my_agents:ClippedPPO agent.limit=0.5 "
             "federation.versions=4",
         ),
-        (SLOW, "fauno train agent.network=my_network:LOCAL federation.versions=4"),
+        (SLOW, "fauno train agent=state agent.network=my_network:LOCAL federation.versions=4"),
         (
             SLOW,
             "fauno experiment my_experiment:FORGETTING --quick --seeds 1 "

@@ -89,8 +89,6 @@ class PPOConfig(AgentConfig):
     temperature : float
         T of the policy ``softmax(actor(s, a) + Q(s, a) / T)`` with a critic of actions, in the
         units of the reward.
-    target_lambda : float
-        Lambda of the targets of a critic of actions: 0 is ``r + gamma V(s')``, expected SARSA.
     learn_actor : bool
         Whether the actor learns. With a critic of actions it need not: the critic acts alone then,
         beside the initial actor.
@@ -101,22 +99,20 @@ class PPOConfig(AgentConfig):
     uses: ClassVar[dict[str, Use]] = {
         **AgentConfig.uses,
         "temperature": with_kind("critic", ACTION),
-        "target_lambda": with_kind("critic", ACTION),
         "learn_actor": with_kind("critic", ACTION),
     }
 
+    learning_rate: float = 3e-3
     gae_lambda: float = 0.95
     clip: float = 0.2
     entropy: float = 0.01
-    critic: str = STATE
+    critic: str = ACTION
     temperature: float = 0.3
-    target_lambda: float = 0.0
     learn_actor: bool = True
-    critic_rate: float = 1.0
+    critic_rate: float = 3.0
 
     def __post_init__(self) -> None:
         require_choice("agent.critic", self.critic, CRITICS)
-        require_number("agent.target_lambda", self.target_lambda, at_least=0, at_most=1)
         for name in ("temperature", "critic_rate"):
             require_number(f"agent.{name}", getattr(self, name), above=0)
         super().__post_init__()
@@ -144,11 +140,12 @@ class DDQNConfig(AgentConfig):
     shares: ClassVar[tuple[str, ...]] = (MODEL, NOTHING)  # it has no critic
 
     algorithm: str = DDQN
+    learning_rate: float = 1e-2
     prior: float = 0.0
     replay: int = 10_000
     target_period: int = 64
     epsilon: float = 0.05
-    epsilon_steps: int = 320
+    epsilon_steps: int = 40
 
     def __post_init__(self) -> None:
         super().__post_init__()

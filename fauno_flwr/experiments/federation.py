@@ -7,7 +7,7 @@ docs/results/federation/protocol.md.
 from collections.abc import Iterator, Sequence
 
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
-from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS, Method
+from fauno_flwr.experiments.methods import FROM_SCRATCH, METHODS, PAPERS_CRITIC, Method
 
 FIRST_WORLD = 3_000_000  # no choice was made on these worlds, nor on those of other experiments
 # The settings of each method are the first of its grid in the tuning, see docs/results/tuning.
@@ -22,12 +22,12 @@ COMPARED: dict[str, Method] = {
     ),
     "state": Method(
         "FAuNO, the paper's critic",
-        ("agent.critic=state", "agent.learning_rate=0.01", "agent.epochs=10"),
+        (PAPERS_CRITIC, "agent.learning_rate=0.01", "agent.epochs=10"),
     ),
     "independent": Method(
         "independent PPO",
         (
-            *("agent.critic=state", "agent.learning_rate=0.003", "agent.epochs=10"),
+            *(PAPERS_CRITIC, "agent.learning_rate=0.003", "agent.epochs=10"),
             "federation.share=nothing",
         ),
     ),

@@ -31,10 +31,12 @@ class Method:
 # For questions of learning speed: the prior gives actors much of what they would learn.
 FROM_SCRATCH = "agent.prior=0"
 SYNCHRONOUS = ("federation.buffer_size={agents}", "federation.refill=version")
+PAPERS_CRITIC = "agent=state"
 METHODS: Mapping[str, Method] = {
     "fauno": Method("FAuNO"),
     "scratch": Method("FAuNO without prior", (FROM_SCRATCH,)),
-    "independent": Method("independent PPO", ("federation.share=nothing",)),
+    "state": Method("FAuNO, the paper's critic", (PAPERS_CRITIC,)),
+    "independent": Method("independent PPO", (PAPERS_CRITIC, "federation.share=nothing")),
     "sync": Method("synchronous critic", SYNCHRONOUS),
     "model": Method("full-model federation", ("federation.share=model",)),
     "scof": Method("SCOF stand-in", ("agent=ddqn", "federation.share=model", *SYNCHRONOUS)),

@@ -20,7 +20,7 @@ from fauno_flwr.experiments.design import (
     all_methods,
 )
 from fauno_flwr.experiments.federation import VERY_SCARCE
-from fauno_flwr.experiments.methods import METHODS, Method
+from fauno_flwr.experiments.methods import METHODS, PAPERS_CRITIC, Method
 from fauno_flwr.experiments.summary import SIGN
 
 RATES, EPOCHS = (3e-4, 1e-3, 3e-3, 1e-2), (4, 10)
@@ -41,7 +41,11 @@ def methods() -> dict[str, Method]:
                 name = f"state-{share}-{rate:g}-{epochs}"
                 made[name] = Method(
                     f"state critic, {share}: rate {rate:g}, {epochs} epochs",
-                    (*common, f"agent.learning_rate={rate:g}", f"agent.epochs={epochs}"),
+                    (
+                        PAPERS_CRITIC,
+                        *common,
+                        *(f"agent.learning_rate={rate:g}", f"agent.epochs={epochs}"),
+                    ),
                 )
         for temperature in TEMPERATURES:
             for critic_rate in CRITIC_RATES:

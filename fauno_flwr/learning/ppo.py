@@ -257,11 +257,12 @@ class _CriticOfActions:
 
     The policy is the softmax of ``actor(s, a) + Q(s, a) / T``; in that sum Q is the one from before
     the update, a constant: the policy's loss has no gradient in the critic. The value of a state is
-    ``sum_a pi(a | s) Q(s, a)``, and the target of Q is ``r + gamma V(s')`` (expected SARSA), or
-    with ``agent.target_lambda`` above 0 the lambda-return of V.
+    ``sum_a pi(a | s) Q(s, a)``, and the target of Q is ``r + gamma V(s')`` (expected SARSA).
 
     Parameters, attributes and methods as of :class:`_CriticOfStates`.
     """
+
+    gae_lambda = 0.0  # of the targets
 
     @torch.no_grad()
     def __init__(
@@ -269,7 +270,6 @@ class _CriticOfActions:
     ) -> None:
         critic = cast(Actor, population.critic)
         legal, action = decisions[2:]
-        self.gae_lambda = population.config.target_lambda
         self.values = critic.scores(*features).masked_fill(~legal, 0.0)
         self.offset = self.values / population.config.temperature
         self.features = critic.taken(features, action)

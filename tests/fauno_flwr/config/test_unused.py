@@ -66,7 +66,7 @@ def test_another_kind_discards_the_settings_of_the_one_in_the_file(tmp_path: Pat
     assert load_config("peersimgym", ["physics.link=fixed"]).physics.noise_bandwidth == "link"
     path.write_text(load_config("ether2", ["agent.clip=0.1", "agent.hidden=8"]).to_yaml())
     assert load_config(str(path), ["agent.algorithm=ddqn"]).agent == DDQNConfig(
-        hidden=8, prior=10.0
+        hidden=8, prior=10.0, learning_rate=3e-3
     )
 
 

@@ -138,8 +138,8 @@ def test_newcomers_are_evaluated_before_and_after_they_learn() -> None:
     ]
     arms = [Arm(name, "end", ("first", "early", "end")) for name in ("shared", "alone")]
     methods = {
-        "shared": Method("shared", ("agent=action",)),
-        "alone": Method("alone", ("agent=action", "federation.share=nothing")),
+        "shared": Method("shared"),
+        "alone": Method("alone", ("federation.share=nothing",)),
     }
     design = Design([source, *stages], arms, 2)
     made = cells(Experiment("new", "?", lambda quick: design, methods), True, 1)

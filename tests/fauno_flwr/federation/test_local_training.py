@@ -132,7 +132,7 @@ def test_independent_learners_never_take_over_shared_parameters() -> None:
 
 def test_the_learning_rate_decays_with_the_versions_to_zero() -> None:
     rates = [training(version, Progress()).learning_rate for version in (0, 4, 8)]
-    assert rates == [1e-3, 0.5e-3, 0.0]
+    assert rates == [3e-3, 1.5e-3, 0.0]
 
 
 def test_the_message_may_request_a_number_of_rollouts() -> None:

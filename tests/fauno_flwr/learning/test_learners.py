@@ -152,7 +152,7 @@ def test_illegal_actions_have_no_probability_and_no_gradient(network: str) -> No
 
 def test_a_padded_network_does_not_mind_empty_slots() -> None:
     """Up to its number of slots, more illegal ones at the end change nothing."""
-    stack = make("ppo", "padded")
+    stack = make("ppo", "padded", critic="state")
     batch = some_decisions(3)
     wide = (
         batch.local,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fauno_flwr.config.agent import ACTION, CRITICS, PPOConfig
+from fauno_flwr.config.agent import ACTION, CRITICS, STATE, PPOConfig
 from fauno_flwr.learning import ppo
 from fauno_flwr.learning.agents import get
 from fauno_flwr.learning.ppo import Population
@@ -56,7 +56,9 @@ def test_advantages_equal_the_sum_that_defines_them(seed: int, gamma: float, lam
 @pytest.mark.parametrize("network", ["equivariant", "padded"])
 def test_one_update_equals_a_reference_written_with_torch_alone(network: str) -> None:
     """One agent, one pass, one minibatch: clipped surrogate, value loss, entropy, clip, Adam."""
-    config = PPOConfig(network=network, epochs=1, minibatches=1, entropy=0.03)
+    config = PPOConfig(
+        network=network, epochs=1, minibatches=1, entropy=0.03, critic=STATE, critic_rate=1.0
+    )
     ours, theirs = (Population(1, config, 3, "full", 5) for _ in range(2))
     batch = some_decisions(1)
     stats = ppo.update(ours, [batch], 1e-2, [np.random.default_rng(0)])[0]
@@ -195,7 +197,7 @@ def test_the_actor_does_not_care_about_the_order_of_neighbours() -> None:
 def test_ppo_learns_what_pays(critic: str) -> None:
     """Reward is the first feature of the chosen destination; nine tenths of it can be had."""
     rng = np.random.default_rng(0)
-    population = Population(1, PPOConfig(critic=critic), 0)
+    population = Population(1, PPOConfig(critic=critic, critic_rate=1.0), 0)
     for _ in range(25):
         batch = some_decisions(int(rng.integers(2**31)), rows=200)
         policy = population.policy()

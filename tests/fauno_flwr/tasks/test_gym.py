@@ -12,7 +12,7 @@ import pytest
 from gymnasium import spaces
 
 from fauno_flwr import client_app
-from fauno_flwr.config.agent import PADDED, DDQNConfig, PPOConfig
+from fauno_flwr.config.agent import PADDED, STATE, DDQNConfig, PPOConfig
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.federation.run import Run
@@ -154,7 +154,7 @@ def test_a_critic_learns_where_episodes_end() -> None:
         last=np.zeros(rows, np.bool_),
         terminal=step == 1,
     )
-    config = PPOConfig(network=PADDED, gamma=0.9)
+    config = PPOConfig(network=PADDED, gamma=0.9, critic=STATE)
     learner = Population(1, config, 0, Flat(2), 2)
     rng = np.random.default_rng(0)
     for _ in range(30):
@@ -218,7 +218,7 @@ def test_a_federation_learns_cart_pole(tmp_path: Path) -> None:
 
 def test_a_critic_of_actions_is_shared_in_an_environment_too(tmp_path: Path) -> None:
     small = ["training.worlds=2", "training.ticks=32", "evaluation.worlds=2"]
-    settings = ["agent=action", "federation.share=critic", "federation.versions=2", *small]
+    settings = ["agent=ppo", "federation.share=critic", "federation.versions=2", *small]
     config = load_config("cartpole", settings)
     grid = InMemoryGrid(client_app.app, 4)
     rows = Run(grid, config, make_task(config), RunDirectory(tmp_path / "run")).execute()

@@ -19,7 +19,7 @@ from fauno_flwr.tasks.edge import EdgeTask
 from fauno_flwr.tasks.start import first_version, start_agents
 from tests.fauno_flwr.tiny import TINY
 
-SETTINGS = [*TINY, "agent=action", "federation.versions=1", "evaluation.policies=[]"]
+SETTINGS = [*TINY, "federation.versions=1", "evaluation.policies=[]"]
 
 
 def read(path: Path, *overrides: str) -> tuple[RunConfig, Arrays]:
