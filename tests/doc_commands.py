@@ -170,10 +170,14 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (MACHINES, "flwr list fauno --format json"),
         (MACHINES, "fauno status /var/lib/fauno/results-1"),
         (SLOW, "fauno deploy local --nodes 3 --tls world=shared"),
-        (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/world.token"),
+        (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/world.secret"),
         (
             MACHINES,
-            "fauno world serve --host 0.0.0.0 --port 9100 --token-file /etc/fauno/world.token "
+            "fauno world token 0 --secret-file /etc/fauno/world.secret > world-0.token",
+        ),
+        (
+            MACHINES,
+            "fauno world serve --host 0.0.0.0 --port 9100 --secret-file /etc/fauno/world.secret "
             "--certificates /etc/fauno/tls --out /var/lib/fauno/world.json topology=full20 "
             "topology.nodes=3",
         ),
@@ -184,7 +188,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
         (
             MACHINES,
-            "fauno world status server.example:9100 --token-file /etc/fauno/world.token "
+            "fauno world status server.example:9100 --secret-file /etc/fauno/world.secret "
             "--ca /etc/fauno/tls/ca.crt",
         ),
         (SERVICES, "useradd --system --home-dir /var/lib/fauno fauno"),
