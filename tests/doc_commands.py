@@ -151,7 +151,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/superexec.secret"),
         (
             MACHINES,
-            "flower-superlink --host 0.0.0.0 --port 8000 --database /var/lib/fauno/superlink.db "
+            "flower-superlink --host 127.0.0.1 --port 8000 --database /var/lib/fauno/superlink.db "
             "--ssl-ca-certfile /etc/fauno/tls/ca.crt --ssl-certfile /etc/fauno/tls/server.pem "
             "--ssl-keyfile /etc/fauno/tls/server.key --enable-supernode-auth --isolation process "
             "--superexec-auth-secret-file /etc/fauno/superexec.secret &",
@@ -163,6 +163,12 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "--superexec-auth-secret-file /etc/fauno/superexec.secret &",
         ),
         (MACHINES, "cat >> $FLWR_HOME/config.toml <<'TOML'"),
+        (
+            MACHINES,
+            "cp deploy/nginx/fauno.conf /etc/nginx/conf.d/ "
+            "&& rm -f /etc/nginx/sites-enabled/default",
+        ),
+        (MACHINES, "nginx -t && nginx -s reload"),
         (MACHINES, "fauno deploy key /etc/fauno/node.key"),
         (MACHINES, "flwr supernode register node.key.pub fauno"),
         (MACHINES, "while true; do"),
@@ -195,8 +201,9 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SERVICES, "install -D -m 644 deploy/environment /etc/fauno/environment"),
         (
             SERVICES,
-            r"printf 'SUPERLINK=server.example:8000\nPARTITION=0\n' > /etc/fauno/node",
+            r"printf 'SUPERLINK=server.example:9092\nPARTITION=0\n' > /etc/fauno/node",
         ),
+        (SERVICES, "cp -r deploy/systemd/fauno-.service.d /etc/systemd/system/"),
         (SERVICES, "cp deploy/systemd/fauno-supernode.service /etc/systemd/system/"),
         (
             SERVICES,
