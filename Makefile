@@ -4,13 +4,18 @@
 # make coverage   the tests of make test, with their coverage and its floor; twice the time
 # make benchmark  speed of the world, of learning and of the strategies
 # make docs       the pages of docs/ and the API reference as one site, build/site/index.html
+# make lock       the versions and hashes of deploy/requirements.lock; make demo LOCKED=1 installs exactly these
+# make audit      known weaknesses of the locked versions; needs the internet
+# make lowest     the tests with the lowest versions that pyproject.toml allows, in build/lowest
+# make release    wheel, source and a bill of materials (CycloneDX) in dist/
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+LOCK = deploy/requirements.lock
 OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow benchmark coverage docs install lint clean
+.PHONY: demo test test-slow benchmark coverage docs lock audit lowest release install lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fauno simulate --out $(OUT)
@@ -37,19 +42,45 @@ coverage: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# For every system, and Python 3.11 or newer. Flower brings uv with it.
+lock: $(VENV)/.installed
+	$(BIN)/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes --quiet \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --output-file $(LOCK)
+
+# --strict: what cannot be looked up is a failure too.
+audit: $(VENV)/.installed-release
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement $(LOCK)
+
+# An environment of its own, which is made anew. Old libraries warn of themselves: no error here.
+lowest: $(VENV)/.installed
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest --resolution lowest-direct --editable '.[dev]'
+	build/lowest/bin/pytest -n logical -W default
+
+release: $(VENV)/.installed-release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/fauno-flwr.cdx.json
+
 install: $(VENV)/.installed
 
 # Compiles the kernels for this machine, so that the first run need not.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+	$(if $(LOCKED),$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK))
+	$(BIN)/python -m pip install --quiet $(if $(LOCKED),--no-deps) --editable .
 	$(BIN)/fauno prepare
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/fauno prepare --all
+	touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[release]'
 	touch $@
 
 clean:

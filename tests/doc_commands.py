@@ -151,7 +151,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/superexec.secret"),
         (
             MACHINES,
-            "flower-superlink --host 0.0.0.0 --port 8000 --database /var/lib/fauno/superlink.db "
+            "flower-superlink --host 127.0.0.1 --port 8000 --database /var/lib/fauno/superlink.db "
             "--ssl-ca-certfile /etc/fauno/tls/ca.crt --ssl-certfile /etc/fauno/tls/server.pem "
             "--ssl-keyfile /etc/fauno/tls/server.key --enable-supernode-auth --isolation process "
             "--superexec-auth-secret-file /etc/fauno/superexec.secret &",
@@ -163,6 +163,12 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "--superexec-auth-secret-file /etc/fauno/superexec.secret &",
         ),
         (MACHINES, "cat >> $FLWR_HOME/config.toml <<'TOML'"),
+        (
+            MACHINES,
+            "cp deploy/nginx/fauno.conf /etc/nginx/conf.d/ "
+            "&& rm -f /etc/nginx/sites-enabled/default",
+        ),
+        (MACHINES, "nginx -t && nginx -s reload"),
         (MACHINES, "fauno deploy key /etc/fauno/node.key"),
         (MACHINES, "flwr supernode register node.key.pub fauno"),
         (MACHINES, "while true; do"),
@@ -170,10 +176,14 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (MACHINES, "flwr list fauno --format json"),
         (MACHINES, "fauno status /var/lib/fauno/results-1"),
         (SLOW, "fauno deploy local --nodes 3 --tls world=shared"),
-        (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/world.token"),
+        (MACHINES, "head -c 32 /dev/urandom | base64 > /etc/fauno/world.secret"),
         (
             MACHINES,
-            "fauno world serve --host 0.0.0.0 --port 9100 --token-file /etc/fauno/world.token "
+            "fauno world token 0 --secret-file /etc/fauno/world.secret > world-0.token",
+        ),
+        (
+            MACHINES,
+            "fauno world serve --host 0.0.0.0 --port 9100 --secret-file /etc/fauno/world.secret "
             "--certificates /etc/fauno/tls --out /var/lib/fauno/world.json topology=full20 "
             "topology.nodes=3",
         ),
@@ -184,15 +194,16 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
         (
             MACHINES,
-            "fauno world status server.example:9100 --token-file /etc/fauno/world.token "
+            "fauno world status server.example:9100 --secret-file /etc/fauno/world.secret "
             "--ca /etc/fauno/tls/ca.crt",
         ),
         (SERVICES, "useradd --system --home-dir /var/lib/fauno fauno"),
         (SERVICES, "install -D -m 644 deploy/environment /etc/fauno/environment"),
         (
             SERVICES,
-            r"printf 'SUPERLINK=server.example:8000\nPARTITION=0\n' > /etc/fauno/node",
+            r"printf 'SUPERLINK=server.example:9092\nPARTITION=0\n' > /etc/fauno/node",
         ),
+        (SERVICES, "cp -r deploy/systemd/fauno-.service.d /etc/systemd/system/"),
         (SERVICES, "cp deploy/systemd/fauno-supernode.service /etc/systemd/system/"),
         (
             SERVICES,

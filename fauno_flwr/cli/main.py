@@ -92,7 +92,7 @@ COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
     ),
     deployments: (deploy.local, deploy.certificates, deploy.key, deploy.worker),
     topologies: (topology.from_graphml, topology.from_edges, topology.show, topology.schema),
-    worlds: (world.serve, world.status),
+    worlds: (world.serve, world.token, world.status),
 }
 
 

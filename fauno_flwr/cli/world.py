@@ -1,4 +1,4 @@
-"""The commands ``fauno world serve`` and ``fauno world status``."""
+"""The commands below ``fauno world``: ``serve``, ``token``, ``status``."""
 
 import json
 import signal
@@ -17,7 +17,9 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import SHARED, WorldConfig, require_address
 
 STATUS_PATIENCE = 5.0
-TokenFile = Annotated[Path | None, typer.Option(help="File with the token that clients must send.")]
+SecretFile = Annotated[
+    Path | None, typer.Option(help="File with the secret from which all tokens are derived.")
+]
 
 
 def serve(
@@ -30,7 +32,7 @@ def serve(
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)
     ] = 0,
-    token_file: TokenFile = None,
+    secret_file: SecretFile = None,
     certificates: Annotated[
         Path | None,
         typer.Option(help="Folder with server.pem and server.key, of fauno deploy certificates."),
@@ -57,7 +59,7 @@ def serve(
     from fauno_flwr.shared_world.table import format_status
 
     torch.set_num_threads(1)
-    credentials = Credentials.read(token_file, certificates)
+    credentials = Credentials.read(secret_file, certificates)
     _require_host(host)
     world = WorldHost(config, scenario, pace)
     stop, interrupted = threading.Event(), threading.Event()
@@ -70,7 +72,7 @@ def serve(
     before = [(each, signal.signal(each, request_stop)) for each in (signal.SIGTERM, signal.SIGINT)]
     try:
         with WorldService(world, f"{host}:{port}", credentials) as service:
-            secured = ("TLS" if certificates else "no TLS") + (", token" if token_file else "")
+            secured = ("TLS" if certificates else "no TLS") + (", tokens" if secret_file else "")
             typer.echo(
                 f"world of {scenario.topology.num_nodes} nodes, {len(scenario.agents)} of which "
                 f"decide, on {service.address} ({secured})"
@@ -114,23 +116,38 @@ def _require_host(host: str) -> None:
         ) from error
 
 
+def token(
+    agent: Annotated[int, typer.Argument(help="Number of the agent: partition-id of its node.")],
+    secret_file: Annotated[Path, typer.Option(help="File with the secret of the service.")],
+) -> None:
+    """Print the token with which a node may act as one agent of a shared world, and as no other."""
+    from fauno_flwr.shared_world.tokens import LONGEST_NUMBER, read_secret, token_of
+
+    if not 0 <= agent < 10**LONGEST_NUMBER:
+        raise ConfigError(f"agent is {agent}: must be from 0 to {10**LONGEST_NUMBER - 1}")
+    typer.echo(token_of(read_secret(secret_file.expanduser()), str(agent)))
+
+
 def status(
     address: Annotated[str, typer.Argument(help="HOST:PORT of the service.")],
-    token_file: TokenFile = None,
+    secret_file: SecretFile = None,
     ca: Annotated[Path | None, typer.Option(help="ca.crt of a service with certificates.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
 ) -> None:
     """Show how the tasks of a shared world ended, who served them, and each node's record."""
     from fauno_flwr.shared_world.client import Access, WorldClient
     from fauno_flwr.shared_world.table import format_status
+    from fauno_flwr.shared_world.tokens import OPERATOR, read_secret, token_of
     from fauno_flwr.shared_world.wire import STATUS
 
-    files = [
-        None if each is None else str(each.expanduser().absolute()) for each in (token_file, ca)
-    ]
+    authority = None if ca is None else str(ca.expanduser().absolute())
     try:
         require_address("address", address)
-        with WorldClient(Access.read(address, *files), STATUS_PATIENCE) as client:
+        access = Access.read(address, authority=authority)
+        if secret_file is not None:
+            secret = read_secret(secret_file.expanduser())
+            access = replace(access, token=token_of(secret, OPERATOR))
+        with WorldClient(access, STATUS_PATIENCE) as client:
             answer, _ = client.call(STATUS, {})
     except (ValueError, ConnectionError) as error:
         raise ConfigError(str(error)) from error

@@ -22,6 +22,7 @@ from fauno_flwr.deployment.keys import (
     write_new,
     write_node_key,
 )
+from fauno_flwr.shared_world.tokens import token_of
 
 RESTART_PAUSE = 2.0
 # Seconds between two polls of a SuperExec for tasks; the default is 1.
@@ -67,7 +68,7 @@ class Deployment(Engine):
         Admit only SuperNodes whose keys are registered; needs `tls`.
     world : sequence of str, default empty
         Arguments of ``fauno world serve`` with ``--port``, if the nodes share a world; it runs as a
-        process of this deployment then, with a token of its own and, with `tls`, a certificate.
+        process of this deployment then, with a token for each node and, with `tls`, a certificate.
     warm : bool, default False
         Run each node's messages in forks of a worker, see :mod:`fauno_flwr.deployment.warm_worker`.
     agents : Path, optional
@@ -153,7 +154,7 @@ class Deployment(Engine):
         state = self.agents or self.node_folder(node) / "state"
         config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
         if self.world:
-            config += f' world-token-file="{self.world_token}"'
+            config += f' world-token-file="{self.world_token(node)}"'
         if self.world and self.root_certificate is not None:
             config += f' world-ca="{self.root_certificate}"'
         return config
@@ -178,13 +179,22 @@ class Deployment(Engine):
         return command if key is None else [*command, "--auth-supernode-private-key", str(key)]
 
     @property
-    def world_token(self) -> Path:
-        """File with the token of the shared world."""
-        return self.home / "world.token"
+    def world_secret(self) -> Path:
+        """File with the secret of the shared world."""
+        return self.home / "world.secret"
+
+    def world_token(self, node: int) -> Path:
+        """Return the file with a node's token for the shared world."""
+        return self.node_folder(node) / "world.token"
 
     def _serve_world(self, certificates: Certificates | None) -> None:
-        write_new(self.world_token, secrets.token_hex(32).encode(), PRIVATE_FILE)
-        options = ["--token-file", str(self.world_token)]
+        secret = secrets.token_hex(32)
+        write_new(self.world_secret, secret.encode(), PRIVATE_FILE)
+        for node in range(self.nodes):
+            make_private_folder(self.node_folder(node))
+            token = token_of(secret, str(node)).encode()
+            write_new(self.world_token(node), token, PRIVATE_FILE)
+        options = ["--secret-file", str(self.world_secret)]
         if certificates is not None:
             options += ["--certificates", str(certificates.key.parent)]
         self._serve("world", ["fauno", "world", "serve", *options, *self.world])

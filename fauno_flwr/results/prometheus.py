@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fauno_flwr.results.bounded_http import BoundedServer
 from fauno_flwr.results.state import STATES, state_of
 from fauno_flwr.results.status import failures, newest_version, node_statistics, read_events
 
@@ -85,12 +84,7 @@ def make_registry(path: Path) -> CollectorRegistry:
     return registry
 
 
-class _QuietHandler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: there is a request every few seconds."""
-
-
-def make_metrics_server(path: Path, host: str, port: int) -> WSGIServer:
+def make_metrics_server(path: Path, host: str, port: int) -> BoundedServer:
     """Make a server of ``/metrics``; the caller runs and closes it.
 
     Parameters
@@ -110,4 +104,6 @@ def make_metrics_server(path: Path, host: str, port: int) -> WSGIServer:
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         return [f"not found: the metrics are at {PATH}\n".encode()]
 
-    return make_server(host, port, application, ThreadingWSGIServer, _QuietHandler)
+    server = BoundedServer((host, port))
+    server.set_app(application)
+    return server

@@ -17,7 +17,7 @@ from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import task_metrics
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.shared_world import wire
-from fauno_flwr.shared_world.server import read_file, read_token
+from fauno_flwr.shared_world.tokens import read_file, read_token
 from sim_env.scenario import Scenario
 
 TOKEN_FILE, AUTHORITY = "world-token-file", "world-ca"  # keys of a node config

@@ -3,12 +3,15 @@
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.logs import SETTING, set_up_logging
+from fauno_flwr.results import bounded_http
 from fauno_flwr.results.directory import read_lines
 from fauno_flwr.results.prometheus import make_metrics_server, make_registry
 from fauno_flwr.results.state import (
@@ -163,6 +167,56 @@ def test_metrics_are_served_from_what_the_run_has_written(out: Path) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+def hold_half_requests(out: Path, count: int = 150) -> None:
+    """Assert that half requests hold few threads, for a short time, and no honest one back."""
+    before = set(threading.enumerate())
+    with make_metrics_server(out, "127.0.0.1", 0) as server, ExitStack() as stack:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        address = ("127.0.0.1", server.server_port)
+
+        def others() -> set[threading.Thread]:
+            return set(threading.enumerate()) - before - {serving}
+
+        try:
+            connections = []
+            for _ in range(count):
+                each = stack.enter_context(socket.create_connection(address, timeout=10))
+                each.sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
+                connections.append(each)
+            time.sleep(0.3)
+            assert len(others()) <= bounded_http.MOST_CONNECTIONS
+            url = f"http://127.0.0.1:{server.server_port}/metrics"
+            assert urllib.request.urlopen(url, timeout=5).status == 200
+            end = time.monotonic() + 3
+            while (left := others()) and time.monotonic() < end:
+                with suppress(OSError):  # it is closed from the other side
+                    connections[-1].send(b"x")  # a byte now and then keeps nothing open
+                time.sleep(0.1)
+            assert not left
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def test_half_requests_hold_few_threads_for_a_short_time(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_http, "DEADLINE", 1.0)
+    hold_half_requests(out)
+
+
+@pytest.mark.parametrize("guard", ["bound", "deadline"])
+def test_half_requests_pile_up_without_the_guard(
+    out: Path, monkeypatch: pytest.MonkeyPatch, guard: str
+) -> None:
+    monkeypatch.setattr(bounded_http, "DEADLINE", 20.0)
+    if guard == "bound":
+        monkeypatch.setattr(bounded_http.BoundedServer, "_make_room", lambda server: None)
+    with pytest.raises(AssertionError):
+        hold_half_requests(out)
 
 
 def test_metrics_are_printed_once_without_a_port(out: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.deployment.engine import free_addresses
 from fauno_flwr.deployment.local import Deployment
 from fauno_flwr.shared_world.client import Access, WorldClient
+from fauno_flwr.shared_world.tokens import OPERATOR, token_of
 from fauno_flwr.shared_world.wire import STATUS
 from tests.fauno_flwr.cli.test_main import FAUNO
 from tests.fauno_flwr.deployment.conftest import LITTLE, THREE, Started
@@ -66,7 +68,9 @@ def test_a_killed_world_is_joined_again_and_its_token_stays_secret(tmp_path: Pat
     with Deployment(3, tls=True, world=world) as deployment:
         run = Started(deployment, tmp_path / "run", *settings[len(THREE) :])
         run.wait(lambda: run.events("flush"))
-        access = Access.read(address, str(deployment.world_token), str(deployment.root_certificate))
+        secret = deployment.world_secret.read_text()
+        access = Access.read(address, authority=str(deployment.root_certificate))
+        access = replace(access, token=token_of(secret, OPERATOR))
         with WorldClient(access, 60.0) as client:
             first = client.call(STATUS, {})[0]["life"]
             os.kill(deployment.services["world"].process.pid, signal.SIGKILL)
@@ -75,10 +79,11 @@ def test_a_killed_world_is_joined_again_and_its_token_stays_secret(tmp_path: Pat
         assert deployment.services["world"].restarts == 1
         assert status["life"] != first
         assert sum(node["joined"] for node in status["nodes"].values()) >= 2
-        token = deployment.world_token.read_bytes()
-        assert stat.S_IMODE(deployment.world_token.stat().st_mode) == 0o600
+        files = [deployment.world_secret, *map(deployment.world_token, range(3))]
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
         written = run.logs() + [path for path in run.out.rglob("*") if path.is_file()]
-        assert not [path for path in written if token in path.read_bytes()]
-        for service in deployment.services.values():
-            assert token.decode() not in " ".join(service.command)
+        for private in (file.read_bytes() for file in files):
+            assert not [path for path in written if private in path.read_bytes()]
+            for service in deployment.services.values():
+                assert private.decode() not in " ".join(service.command)
     assert json.loads((tmp_path / "world.json").read_text())["table"]["created"] > 0

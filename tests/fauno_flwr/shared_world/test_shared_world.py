@@ -41,6 +41,7 @@ from fauno_flwr.shared_world.client import (
 from fauno_flwr.shared_world.host import SessionError, WorldHost
 from fauno_flwr.shared_world.server import Credentials, WorldService
 from fauno_flwr.shared_world.table import format_status
+from fauno_flwr.shared_world.tokens import token_of
 from fauno_flwr.tasks.edge import EdgeTask
 from sim_env.policies.heuristics import POLICIES
 from sim_env.world import World
@@ -59,7 +60,8 @@ SMALL = [
     "training.ticks=150",
 ]
 TICKS = 300  # of a rollout
-TOKEN = "a-token-that-nobody-guesses"
+SECRET = "a-secret-that-nobody-guesses"
+TOKEN = token_of(SECRET, "0")
 IS_SELF = 6  # feature of a destination under the default observation
 
 
@@ -268,7 +270,7 @@ def test_decisions_that_are_not_collected_are_dropped_and_counted() -> None:
 
 def test_a_wrong_token_gets_nowhere() -> None:
     config = settings()
-    with serving(config, credentials=Credentials(TOKEN)) as service:
+    with serving(config, credentials=Credentials(SECRET)) as service:
         for token in ("", "wrong", TOKEN + "x", TOKEN[:-1]):
             with WorldClient(Access(service.address, token), 5.0) as stranger:
                 for method in (wire.JOIN, wire.DEPLOY, wire.COLLECT, wire.STATUS):
@@ -410,13 +412,20 @@ def test_a_port_is_not_shared(service: WorldService) -> None:
 
 def test_a_token_does_not_travel_in_plain_text_between_machines() -> None:
     with pytest.raises(ConfigError, match="a token needs TLS"):
-        WorldService(make_host(settings()), "0.0.0.0:0", Credentials(TOKEN))
+        WorldService(make_host(settings()), "0.0.0.0:0", Credentials(SECRET))
+
+
+def test_a_secret_is_long_enough(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("short")
+    with pytest.raises(ConfigError, match="holds 5 characters: a secret must have at least 16"):
+        Credentials.read(tmp_path / "secret", None)
 
 
 def test_tls_is_spoken_to_those_who_trust_it(tmp_path: Path) -> None:
     made = write_certificates(["localhost", "127.0.0.1"], tmp_path / "tls")
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    credentials = Credentials.read(tmp_path / "token", tmp_path / "tls")
+    credentials = Credentials.read(tmp_path / "secret", tmp_path / "tls")
     config = settings()
     with serving(config, credentials=credentials) as service:
         files = str(tmp_path / "token"), str(made.authority)
@@ -589,7 +598,7 @@ def test_a_reply_from_a_shared_world_has_what_the_strategy_reads(service: WorldS
 
 
 def test_a_node_with_a_wrong_token_reports_a_failure() -> None:
-    with serving(settings(), credentials=Credentials(TOKEN)) as service:
+    with serving(settings(), credentials=Credentials(SECRET)) as service:
         reply = train(settings(*TINY, address=service.address))
     assert reply.has_error()
     assert "token is missing or wrong" in reply.error.reason
