@@ -1,5 +1,6 @@
 """The settings of a run: dataclasses that validate themselves, and what they build."""
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -396,6 +397,14 @@ def require_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ValueError(f"{name} is {address!r}: must be HOST:PORT, as in 192.0.2.10:9100")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def require_different(name: str, values: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """The service: gRPC, TLS and the token in front of a world."""
 
 import hmac
-import ipaddress
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import grpc
 from flwr.common.logger import log
 
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import is_loopback
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.host import SessionError, StoppedError, WorldHost
 
@@ -81,14 +81,6 @@ def read_token(path: Path) -> str:
     if not token or not all(0x21 <= byte < 0x7F for byte in token):
         raise ConfigError(f"{str(path)!r} holds no token: must be one line of printable ASCII")
     return token.decode()
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class WorldService:
