@@ -163,6 +163,10 @@ class FederationConfig:
     replace_lost_agents : bool
         Resume although nodes have lost their agents: new ones take their places. Otherwise such a
         training is refused.
+    bind_keys : bool
+        Bind the place of each agent to the key of the first SuperNode in it: no other one ever gets
+        it. For deployments whose SuperNodes have keys of their own; without one, a SuperNode that
+        restarts has a new key, and could not return.
     ttl : float
         Seconds after which an unanswered message counts as failed. If messages are sized by time
         (``training.seconds_per_message``), this is the upper bound: a node is given four times the
@@ -189,6 +193,7 @@ class FederationConfig:
     max_norm: float = 1e6
     checkpoints: str = ""
     replace_lost_agents: bool = False
+    bind_keys: bool = False
     ttl: float = 600.0
     timeout: float = 3600.0
     wait_for_nodes: float = 120.0
