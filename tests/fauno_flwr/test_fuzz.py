@@ -1,4 +1,4 @@
-"""A few seconds of each fuzzer of the nodes' and the server's first words; longer ones on demand."""
+"""A few seconds of the fuzzers of handshake and settings, and some minutes."""
 
 import pytest
 
