@@ -5,16 +5,24 @@ one: the agent is kept in ``context.state``, written once and last, and the worl
 (seed, agent, number of the message). A SuperNode that ends forgets its state: with ``state-dir`` in
 the node config, the agent is also saved to a file of the node, and resumes from there. So it is in
 Flower's simulation, beside the checkpoints of the server.
+
+The settings of a message are a stranger's: they are read as data, and what the owner of the node
+has not allowed (:mod:`fauno_flwr.config.consent`) is refused before they have any effect.
 """
 
 import time
+import traceback
+from collections.abc import Callable
 from functools import lru_cache
+from logging import ERROR
 
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.logger import log
 
+from fauno_flwr.config.consent import FILES, SHARE_ACTOR, Consent, value_of
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import from_yaml
 from fauno_flwr.config.settings import RunConfig
@@ -40,20 +48,48 @@ from fauno_flwr.federation.protocol import (
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.tasks.base import Task
 from fauno_flwr.tasks.registry import make_task
+from sim_env import plugins
 from strategies.arrays import to_record
 from strategies.flower_internals import in_simulation
 
 torch.set_num_threads(1)
 set_up_logging()
 STATE = "agent"
-app = ClientApp(mods=[answer_errors])
+
+
+def import_what_is_allowed(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """Handle a message so that its settings import what the node config allows; a mod of Flower."""
+    with plugins.only_from(Consent.read(context.node_config).modules):
+        return call_next(message, context)
+
+
+app = ClientApp(mods=[answer_errors, import_what_is_allowed])
 
 
 @lru_cache(maxsize=4)
-def compile_settings(settings: str) -> tuple[RunConfig, Task]:
-    """Build settings and task of a message; cached within a process."""
+def compile_settings(settings: str, consent: Consent) -> tuple[RunConfig, Task]:
+    """Build settings and task of a message; cached within a process.
+
+    Raises
+    ------
+    ConfigError
+        If the settings cannot be used, or are not allowed. Outside of Flower's simulation it tells
+        nothing of the files that they name: that stays in the log of the node.
+    """
     config = from_yaml(settings)
-    return config, make_task(config)
+    consent.require(config)
+    named = [key for key in FILES if value_of(config, key)]
+    if consent.folders is None or not named:
+        return config, make_task(config)
+    try:
+        return config, make_task(config)
+    except Exception as error:
+        log(ERROR, "%s", traceback.format_exc())
+        raise ConfigError(
+            f"the world cannot be built from {' and '.join(named)}: the log of this node says why"
+        ) from error
 
 
 def read_message(message: Message, context: Context) -> tuple[RunConfig, Task, int]:
@@ -62,7 +98,8 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Task, i
     Raises
     ------
     ValueError
-        If the server has another protocol, or the node config names no agent.
+        If the server has another protocol, the node config names no agent, or does not allow what
+        the settings ask for.
     """
     config = message.content.config_records[CONFIG]
     if read(config, PROTOCOL_KEY, int) != PROTOCOL:
@@ -70,15 +107,47 @@ def read_message(message: Message, context: Context) -> tuple[RunConfig, Task, i
             f"the server speaks protocol {read(config, PROTOCOL_KEY, int)}, this node {PROTOCOL}: "
             f"install the same version of fauno-flwr on both"
         )
-    settings, task = compile_settings(read(config, SETTINGS, str))
+    consent = Consent.read(context.node_config)
+    settings, task = compile_settings(read(config, SETTINGS, str), consent)
     agents = len(task.names)
     agent = context.node_config.get("partition-id")
-    if not isinstance(agent, int) or not 0 <= agent < agents:
+    if isinstance(agent, bool) or not isinstance(agent, int) or not 0 <= agent < agents:
         raise ValueError(
             f"partition-id in the node config is {agent!r}: must be a whole number "
             f"from 0 to {agents - 1}, one for each node that learns"
         )
+    if not consent.share_actor:
+        require_own_actor(task.make_population(1), settings.federation.share)
     return settings, task, agent
+
+
+def require_own_actor(population: AgentStack, share: str) -> None:
+    """Check that no parameter of an agent's actor is among those that it shares.
+
+    Whatever the algorithm: the shared parameters must not change when the actor does.
+
+    Parameters
+    ----------
+    population : AgentStack
+        An untrained agent; its actor is changed.
+    share : str
+        ``federation.share``.
+
+    Raises
+    ------
+    ConfigError
+        If the actor would leave the node.
+    """
+    before = population.get_shared(share)
+    with torch.no_grad():
+        for parameter in population.actor.parameters():
+            parameter.add_(1.0)
+    after = population.get_shared(share)
+    if any(not np.array_equal(before[name], after[name]) for name in before):
+        raise ConfigError(
+            f"federation.share is {share!r}: with this algorithm it has the actor in it, which "
+            f"stays here ({SHARE_ACTOR}=false in the node config)"
+        )
 
 
 def state_file(
@@ -158,8 +227,8 @@ def describe(message: Message, context: Context) -> Message:
 @app.query("actor")
 def share_actor(message: Message, context: Context) -> Message:
     """Send the actor for a joint evaluation, unless the owner of the node has refused."""
-    if context.node_config.get("share-actor", True) is not True:
-        raise PermissionError("share-actor=false in the node config: the actor stays here")
+    if not Consent.read(context.node_config).share_actor:
+        raise PermissionError(f"{SHARE_ACTOR}=false in the node config: the actor stays here")
     config, task, agent = read_message(message, context)
     population, _ = load_agent(context, task, state_file(message, context, config, agent))
     content = RecordDict(

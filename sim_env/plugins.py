@@ -2,9 +2,12 @@
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,39 @@ from typing import Any
 from sim_env.errors import require_choice, shown
 
 _folders: list[Path] = []
+_allowed: ContextVar[tuple[str, ...] | None] = ContextVar("allowed modules", default=None)
+
+
+@contextmanager
+def only_from(modules: Sequence[str] | None) -> Iterator[None]:
+    """Let :func:`find` import only some modules within this context, for names of a stranger.
+
+    Parameters
+    ----------
+    modules : sequence of str or None
+        Names of modules; those below them are allowed too. None: all modules.
+    """
+    token = _allowed.set(None if modules is None else tuple(modules))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def require_allowed(what: str, name: str, module: str) -> None:
+    """Raise ``ValueError`` if a module must not be imported here; see :func:`only_from`."""
+    if not _is_allowed(module):
+        allowed = ", ".join(_allowed.get() or ()) or "none"
+        raise ValueError(
+            f"{what} is {shown(name)}: must be of a module that may be imported here ({allowed})"
+        )
+
+
+def _is_allowed(module: str) -> bool:
+    allowed = _allowed.get()
+    return allowed is None or any(
+        module == each or module.startswith(f"{each}.") for each in allowed
+    )
 
 
 def search_in(folder: Path) -> None:
@@ -62,12 +98,14 @@ def find(what: str, name: str, known: Mapping[str, Any], group: str) -> Any:
     Raises
     ------
     ValueError
-        If there is none, or it cannot be imported: one sentence with the known names, or with the
-        error of the import.
+        If there is none, or it cannot be imported, or must not be (:func:`only_from`): one sentence
+        with the known names, or with the error of the import.
     """
     require_name(what, name, known, group)
     if name in known:
         return known[name]
+    if is_import_path(name):
+        require_allowed(what, name, name.partition(":")[0])
     try:
         if is_import_path(name):
             module, _, attribute = name.partition(":")
@@ -75,11 +113,26 @@ def find(what: str, name: str, known: Mapping[str, Any], group: str) -> Any:
             found: Any = importlib.import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
+                _require_own(found)
             return found
         (entry,) = entry_points(group=group, name=name)
         return entry.load()
     except Exception as error:  # whatever the code of the module raises
         raise ValueError(f"{what} is {name!r}: cannot be imported ({error!s})") from error
+
+
+def _require_own(found: Any) -> None:
+    """Raise ``ImportError`` for what an allowed module has merely imported, such as ``os``."""
+    if _allowed.get() is None:
+        return
+    if inspect.ismodule(found):
+        home = found.__name__
+    elif inspect.isclass(found) or inspect.isroutine(found):
+        home = str(getattr(found, "__module__", None))
+    else:
+        return
+    if not _is_allowed(home):
+        raise ImportError(f"{home} may not be imported here")
 
 
 def call(what: str, name: str, function: Any, *arguments: Any) -> Any:

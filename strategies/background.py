@@ -119,6 +119,11 @@ class BackgroundGrid(GridAround):
         """Return the ids of the nodes that are online."""
         return self._patiently(lambda: list(self.grid.get_node_ids()))
 
+    def get_node_keys(self) -> dict[int, bytes]:
+        """Return the public key of each node that is online, by its id."""
+        nodes = self._patiently(lambda: list(self.grid.get_nodes()))
+        return {int(node.node_id): bytes(node.public_key) for node in nodes}
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages and return their ids."""
         kept = list(messages)

@@ -4,7 +4,7 @@ A grid of Flower's own offers none of it; each function says what is used instea
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from flwr.serverapp import Grid
@@ -35,6 +35,14 @@ class KnowsAllNodes(Protocol):
 
 
 @runtime_checkable
+class KnowsKeys(Protocol):
+    """A grid that knows the public keys by which the SuperLink tells its nodes apart."""
+
+    def get_node_keys(self) -> Mapping[int, bytes]:
+        """Return the public key of each node that is online, by its id."""
+
+
+@runtime_checkable
 class Resumable(Protocol):
     """A grid whose state can be saved and restored; then no message is lost on resume."""
 
@@ -53,6 +61,11 @@ def clock_of(grid: Grid) -> Clock:
 def poll_interval_of(grid: Grid, default: float) -> float:
     """Return the seconds between two polls that suit a grid, or `default`."""
     return grid.poll_interval if isinstance(grid, HasPollInterval) else default
+
+
+def keys_of(grid: Grid) -> Mapping[int, bytes] | None:
+    """Return the public keys of the nodes that are online; None if the grid does not know them."""
+    return grid.get_node_keys() if isinstance(grid, KnowsKeys) else None
 
 
 def all_node_ids(grid: Grid) -> list[int]:

@@ -19,6 +19,7 @@ from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.layers import PATHS, Layer, absolute, resolve
 from fauno_flwr.config.origins import COMMAND_LINE, CONF, Resolved
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.config.wire import read_plain
 from sim_env.errors import require_choice, shown
 
 # conf/ stands beside the packages in a checkout and in a FAB, inside this one in a wheel.
@@ -39,9 +40,14 @@ def choices(group: str) -> list[str]:
 
 
 def from_yaml(text: str) -> RunConfig:
-    """Read the settings that :meth:`RunConfig.to_yaml` wrote."""
-    values = OmegaConf.to_container(OmegaConf.create(text))
-    return resolve([Layer("settings", CONF, values)], _group_file).config
+    """Read the settings that :meth:`RunConfig.to_yaml` wrote, as the server of a run sends them.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`fauno_flwr.config.wire.read_plain`, or if they are no settings; no file is read.
+    """
+    return resolve([Layer("settings", CONF, read_plain(text))], _no_file).config
 
 
 def load_config(
@@ -127,6 +133,10 @@ def _group_file(group: str, name: str) -> Any:
     known = [*choices(group), "FILE.json"] if group == "topology" else choices(group)
     _require_one_of(group, name, known)
     return _read(conf_dir() / group / f"{name}.yaml")
+
+
+def _no_file(group: str, name: str) -> Any:
+    raise ConfigError(f"{group} is {shown(name)}: must be a mapping in the settings of a message")
 
 
 def _read_override(override: str) -> dict[str, Any]:

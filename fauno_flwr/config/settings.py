@@ -1,5 +1,6 @@
 """The settings of a run: dataclasses that validate themselves, and what they build."""
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,6 +173,10 @@ class FederationConfig:
     replace_lost_agents : bool
         Resume although nodes have lost their agents: new ones take their places. Otherwise such a
         training is refused.
+    bind_keys : bool
+        Bind the place of each agent to the key of the first SuperNode in it: no other one ever gets
+        it. For deployments whose SuperNodes have keys of their own; without one, a SuperNode that
+        restarts has a new key, and could not return.
     ttl : float
         Seconds after which an unanswered message counts as failed. If messages are sized by time
         (``training.seconds_per_message``), this is the upper bound: a node is given four times the
@@ -202,6 +207,7 @@ class FederationConfig:
     max_norm: float = 1e6
     checkpoints: str = ""
     replace_lost_agents: bool = False
+    bind_keys: bool = False
     ttl: float = 600.0
     timeout: float = 3600.0
     wait_for_nodes: float = 120.0
@@ -410,6 +416,14 @@ def require_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ValueError(f"{name} is {address!r}: must be HOST:PORT, as in 192.0.2.10:9100")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def require_different(name: str, values: Sequence[str]) -> None:

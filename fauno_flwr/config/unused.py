@@ -32,10 +32,11 @@ UNREAD_BY_COMMAND = {
     "train": (
         "training.peers",
         "training.seconds_per_message",
+        "federation.bind_keys",
         "federation.replace_lost_agents",
         "federation.wait_for_nodes",
     ),
-    "simulate": ("cosim",),
+    "simulate": ("cosim", "federation.bind_keys"),
     "deploy local": ("cosim",),
 }
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from fauno_flwr.config.consent import ALLOW_FILES, ALLOW_MODULES, ALLOW_WORLDS, ANY
 from fauno_flwr.deployment.engine import Engine, free_addresses
 from fauno_flwr.deployment.keys import (
     PRIVATE_FILE,
@@ -150,9 +151,10 @@ class Deployment(Engine):
         return self.home / f"node-{node}"
 
     def node_config(self, node: int) -> str:
-        """Return the node config of a SuperNode."""
+        """Return the node config of a SuperNode: its owner, that of the server, allows all."""
         state = self.agents or self.node_folder(node) / "state"
         config = f'partition-id={node} num-partitions={self.nodes} state-dir="{state}"'
+        config += "".join(f' {key}="{ANY}"' for key in (ALLOW_WORLDS, ALLOW_FILES, ALLOW_MODULES))
         if self.world:
             config += f' world-token-file="{self.world_token(node)}"'
         if self.world and self.root_certificate is not None:

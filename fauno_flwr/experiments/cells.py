@@ -21,6 +21,7 @@ from fauno_flwr.experiments.design import BASELINES, Cell
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.logs import quiet_flower
+from fauno_flwr.federation.run import make_members
 from fauno_flwr.federation.training import Training
 from fauno_flwr.learning.agents import AgentStack, Arrays
 from fauno_flwr.learning.registry import make_population
@@ -170,8 +171,9 @@ def train(
         grid = WatchedGrid(config, scenario, decisions)
         # The phases of a run without its files, whose figures take as long as a small training.
         run = RunContext(grid, config, EdgeTask(config, scenario), out)
-        handshake(run)
-        shared = Training(run).execute().shared
+        members = make_members(run)
+        handshake(run, members)
+        shared = Training(run, members).execute().shared
         grid.require_kept()
         events = read_lines(out.path / "events.jsonl")
     flushes = [event for event in events if event["event"] == "flush"]

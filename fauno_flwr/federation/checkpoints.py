@@ -17,6 +17,7 @@ from strategies.checkpoint import Part
 # Settings, or groups of them, that may change when a training is resumed.
 MAY_CHANGE = (
     "evaluation",
+    "federation.bind_keys",
     "federation.checkpoints",
     "federation.collect_actors",
     "federation.replace_lost_agents",

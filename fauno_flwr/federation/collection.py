@@ -23,9 +23,12 @@ def collect_actors(run: RunContext, members: Members) -> AgentStack | None:
     AgentStack or None
         All agents with the actors of their nodes; None unless every node has sent a valid one.
     """
-    online = set(members(run.grid)) | (set(run.node_ids()) & run.agent_of.keys())
-    newest_id = {run.agent_of[node_id]: node_id for node_id in sorted(online)}
-    actors = read_actors(run, run.query(QUERY_ACTOR, sorted(newest_id.values())))
+    members(run.grid)
+    queried = sorted(members.among(run.node_ids()).values())
+    replies = run.query(QUERY_ACTOR, queried)
+    actors = read_actors(
+        run, [r for r in replies if r.has_error() or r.metadata.src_node_id in queried]
+    )
     save_actors(run, actors, "actors.safetensors")
     return make_trained_agents(run, actors)
 

@@ -2,21 +2,26 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Message, RecordDict
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.checkpoints import make_checkpoints, require_own_checkpoints
+from fauno_flwr.federation.failures import kind
 from fauno_flwr.federation.protocol import (
     AGENT,
     CONFIG,
     CRITIC,
+    MESSAGES,
     NODE,
+    NODES,
     read,
     schema,
     settings_record,
@@ -25,10 +30,28 @@ from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.results.journal import Journal
 from fauno_flwr.tasks.base import Task
 from fauno_flwr.tasks.start import first_version
+from sim_env.errors import require_whole
 from strategies.clock import Clock
 from strategies.grid_protocols import all_node_ids, clock_of
 
 QUERY_TIMEOUT = 60.0
+MOST_REFUSED = 100  # kinds of reasons that are written: strangers may think of many
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What a node says of itself beside its agent; it may lie.
+
+    Parameters
+    ----------
+    nodes : int
+        Nodes that it knows of; 0 if it knows none.
+    messages : int
+        Train messages of this training that its agent has answered.
+    """
+
+    nodes: int
+    messages: int
 
 
 class RunContext:
@@ -48,7 +71,11 @@ class RunContext:
     first_version : dict of str to array
         Version 0 of the shared parameters.
     agent_of : dict of int to int
-        Agent of each node id; filled by the handshake.
+        Agent of each node id that has, or had, the place of one.
+    introduced : dict of int to Introduction
+        What nodes have said of themselves.
+    last_refusal : str
+        Node and reason of the last one that was not let in; empty if there was none.
     journal : Journal or None
         Events beside the checkpoints.
     clock : Clock
@@ -77,6 +104,8 @@ class RunContext:
             require_own_checkpoints(config)
             self.journal = Journal(checkpoints.folder, out, resumes=bool(checkpoints.files()))
         self.agent_of: dict[int, int] = {}
+        self.introduced: dict[int, Introduction] = {}
+        self.last_refusal, self._refused = "", set[str]()
         self.stages: dict[str, float] = {}
 
     # ---- events --------------------------------------------------------------------------------
@@ -124,21 +153,41 @@ class RunContext:
         return schema(self.first_version)
 
     def identify(self, reply: Message) -> int:
-        """Return the agent of a node from its answer to a query.
+        """Return the agent of a node from its answer to a query, and keep what else it says.
 
         Raises
         ------
-        ConfigError
-            If its shared parameters have another schema than ours.
+        ValueError
+            If it is no agent of this run, or its shared parameters have another schema than ours.
         """
-        about = reply.content.config_records[NODE]
+        about = reply.content.config_records.get(NODE)
+        if about is None:
+            raise ValueError(f"an answer without the record {NODE!r}: must introduce the node")
         critic = read(about, CRITIC, str)
         if critic != self._schema:
-            raise ConfigError(
-                f"a node has the critic {critic}: must be {self._schema}; "
+            raise ValueError(
+                f"a node has the critic {critic:.200}: must be {self._schema:.200}; "
                 f"install the same version of fauno-flwr everywhere"
             )
-        return read(about, AGENT, int)
+        agent, nodes, messages = (read(about, key, int) for key in (AGENT, NODES, MESSAGES))
+        require_whole(AGENT, agent, at_least=0, at_most=len(self.task.names) - 1)
+        require_whole(NODES, nodes, at_least=0)
+        require_whole(MESSAGES, messages, at_least=0)
+        self.introduced[reply.metadata.src_node_id] = Introduction(nodes, messages)
+        return agent
+
+    def refuse(self, node_id: int, reason: str) -> None:
+        """Write that a node is not let in, and log it; once for each kind of reason."""
+        event: dict[str, Any] = {"event": "refused", "node": node_id}
+        # A node that knows its agent begins with its name.
+        name, _, rest = reason.partition(": ")
+        if name in self.task.names:
+            reason, event["name"] = rest, name
+        self.last_refusal = f"{event.get('name', f'node {node_id}')}: {reason}"
+        if kind(reason) not in self._refused and len(self._refused) < MOST_REFUSED:
+            self._refused.add(kind(reason))
+            log(WARNING, "a node does not take part: %s", self.last_refusal)
+            self.write({**event, "reason": reason})
 
     # ---- messages ------------------------------------------------------------------------------
 

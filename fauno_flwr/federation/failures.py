@@ -28,6 +28,11 @@ def sentence(error: BaseException) -> str:
     return text[:LONGEST]
 
 
+def printable(text: str) -> str:
+    """Return the text of a stranger as one line that is safe to print: no control characters."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:LONGEST]
+
+
 def kind(reason: str) -> str:
     """Return what failures that differ only in numbers have in common."""
     return NUMBER.sub("#", reason)

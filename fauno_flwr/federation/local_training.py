@@ -12,11 +12,12 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 
 from fauno_flwr.config import rules
 from fauno_flwr.config.agent import NOTHING
-from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.config.settings import MOST_ROLLOUTS, RunConfig
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG, ROLLOUTS, ROUND, read
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import train_metrics
 from fauno_flwr.learning.transitions import Decisions
+from sim_env.errors import require_whole
 from strategies.arrays import to_arrays, to_record
 from strategies.compression import compress_update
 
@@ -76,6 +77,8 @@ class LocalTraining:
         self.rollouts = self.config.training.rollouts
         if ROLLOUTS in message:
             self.rollouts = read(message, ROLLOUTS, int)
+        most = max(self.config.training.rollouts, MOST_ROLLOUTS)
+        require_whole(f"{ROLLOUTS} in a message", self.rollouts, at_least=1, at_most=most)
 
     @property
     def base(self) -> dict[str, np.ndarray]:

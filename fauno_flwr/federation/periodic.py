@@ -8,19 +8,23 @@ from logging import INFO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fauno_flwr.federation.collection import make_trained_agents, read_actors, save_actors
 from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.members import Members
 from fauno_flwr.federation.metric_rows import MetricRows
 from fauno_flwr.federation.protocol import ACTOR, ARRAYS, QUERY_ACTOR
 from fauno_flwr.federation.sizing import SizedAsync, SizedGuard
 from fauno_flwr.results.directory import write_atomically
 from fauno_flwr.tasks.trained import BEST
 from strategies.arrays import Arrays, to_arrays
-from strategies.guard import Metrics
+from strategies.buffer import Update
+from strategies.flights import Flight
+from strategies.guard import Metrics, RejectedError
 
 # In the order in which they decide: the sign makes larger better.
 MEASURES = {"eval/return": 1, "eval/finished_ratio": 1, "eval/response": -1}
@@ -149,8 +153,22 @@ class EvaluatedAsync(SizedAsync):
         self.periodic.evaluate(server_round, actors, to_arrays(self._arrays))
 
 
-class ActorGuard(SizedGuard):
-    """A guard that knows a reply with an actor from an update."""
+class MemberGuard(SizedGuard):
+    """A guard that takes updates of members only, and knows an actor from an update.
+
+    Attributes
+    ----------
+    members : Members
+        The nodes that take part.
+    """
+
+    members: Members
+
+    def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
+        """Return the update of a reply; raises as :meth:`SizedGuard.check` does."""
+        if self.members.is_replaced(flight.node_id):
+            raise RejectedError("member", "the place of this agent belongs to another node again")
+        return super().check(reply, flight, base, now)
 
     def check_metrics(self, reply: Message) -> tuple[float, Metrics]:
         """Return weight and metrics of a reply; none for an actor, which is checked later."""

@@ -15,6 +15,8 @@ from typing import TypeVar
 import numpy as np
 from flwr.app import ConfigRecord
 
+from sim_env.errors import shown
+
 T = TypeVar("T", int, str, bytes)
 PROTOCOL = 2
 ARRAYS, CONFIG, METRICS, NODE, ACTOR = "arrays", "config", "metrics", "node", "actor"
@@ -65,8 +67,8 @@ def read(record: ConfigRecord, key: str, kind: type[T]) -> T:
         If it is missing or of another type than `kind`.
     """
     value = record.get(key)
-    if not isinstance(value, kind):
-        raise ValueError(f"{key} in a message is {value!r}: must be of type {kind.__name__}")
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{key} in a message is {shown(value)}: must be of type {kind.__name__}")
     return value
 
 

@@ -1,7 +1,9 @@
 """One run of the server: handshake, training, collection, evaluation, summary."""
 
 from collections.abc import Callable
+from functools import partial
 from logging import INFO
+from pathlib import Path
 from typing import Any
 
 from flwr.common.logger import log
@@ -12,12 +14,27 @@ from fauno_flwr.federation.collection import collect_actors
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.failures import sentence
 from fauno_flwr.federation.handshake import handshake
+from fauno_flwr.federation.keys import NodeKeys
+from fauno_flwr.federation.members import Members
+from fauno_flwr.federation.protocol import QUERY
 from fauno_flwr.federation.summary import write_summary
 from fauno_flwr.federation.training import Training
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.results.state import FAILED, FINISHED, INTERRUPTED, State, end_event, write_process
 from fauno_flwr.tasks.base import Task
+
+KEYS = "keys.json"  # beside the checkpoints
+
+
+def make_members(run: RunContext) -> Members:
+    """Make the members of a run; nobody has a place yet."""
+    federation, keys = run.config.federation, None
+    if federation.bind_keys:
+        saved = Path(federation.checkpoints) / KEYS if federation.checkpoints else None
+        keys = NodeKeys(saved)
+    question = partial(run.question, QUERY)
+    return Members(run.agent_of, question, run.identify, run.clock, keys=keys, refuse=run.refuse)
 
 
 class Run:
@@ -85,9 +102,10 @@ class Run:
         log(INFO, "results go to %s", out.path)
         log(INFO, "%s", task.describe())
         run.stage("handshake")
-        handshake(run)
+        members = make_members(run)
+        handshake(run, members)
         run.stage("training")
-        self._training = training = Training(run)
+        self._training = training = Training(run, members)
         trained = training.execute()
         out.write_arrays("critic.safetensors", trained.shared)
         population = None

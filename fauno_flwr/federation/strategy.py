@@ -7,7 +7,7 @@ from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.checkpoints import make_checkpoints
-from fauno_flwr.federation.periodic import ActorGuard, EvaluatedAsync
+from fauno_flwr.federation.periodic import EvaluatedAsync, MemberGuard
 from fauno_flwr.federation.protocol import ARRAYS, CONFIG
 from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.learning.metrics import STEPS
@@ -53,7 +53,7 @@ def build_strategy(
         weighted_by_key=STEPS,
         arrayrecord_key=ARRAYS,
         configrecord_key=CONFIG,
-        guard=ActorGuard(sizer, federation.max_norm),
+        guard=MemberGuard(sizer, federation.max_norm),
         checkpoint=make_checkpoints(config, {"sizer": sizer, **(parts or {})}),
         refill=federation.refill,
         **chosen,

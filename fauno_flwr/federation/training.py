@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from logging import INFO, WARNING
 from typing import Any
 
@@ -14,8 +13,12 @@ from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.failures import RunFailedError, kind
 from fauno_flwr.federation.members import Members
 from fauno_flwr.federation.metric_rows import MetricRows
-from fauno_flwr.federation.periodic import EvaluatedAsync, HoldsActors, PeriodicEvaluation
-from fauno_flwr.federation.protocol import QUERY
+from fauno_flwr.federation.periodic import (
+    EvaluatedAsync,
+    HoldsActors,
+    MemberGuard,
+    PeriodicEvaluation,
+)
 from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.federation.strategy import build_strategy
 from strategies import TrainingFailedError
@@ -50,17 +53,12 @@ class Training:
     Parameters
     ----------
     run : RunContext
-        After the handshake.
-
-    Attributes
-    ----------
     members : Members
-        The nodes that take part.
+        The nodes that take part, after the handshake.
     """
 
-    def __init__(self, run: RunContext) -> None:
-        self.run = run
-        self.members = Members(run.agent_of, partial(run.question, QUERY), run.identify, run.clock)
+    def __init__(self, run: RunContext, members: Members) -> None:
+        self.run, self.members = run, members
         # In virtual time, a node's seconds are not those of the server.
         sized = run.config.training.seconds_per_message if run.clock is time else 0.0
         self._settings = replace(run.config.training, seconds_per_message=sized)
@@ -91,6 +89,8 @@ class Training:
             on_version=self._on_version,
         )
         strategy.run, strategy.periodic = run, self._periodic
+        assert isinstance(strategy.guard, MemberGuard)
+        strategy.guard.members = self.members
         self._strategy = strategy
         try:
             result = strategy.start(

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 from flwr.common.logger import log
 
+from fauno_flwr.config.consent import Consent
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import task_metrics
@@ -86,10 +87,15 @@ def access_of(config: RunConfig, node_config: Mapping[str, Any]) -> Access:
     Raises
     ------
     ValueError
-        As :meth:`Access.read`.
+        As :meth:`Access.read`; if the node config does not allow the address, or its token would
+        travel in plain text.
     """
+    consent, address = Consent.read(node_config), config.world.address
+    consent.require_world(address)
     files = node_config.get(TOKEN_FILE), node_config.get(AUTHORITY)
-    return Access.read(config.world.address, *files)
+    access = Access.read(address, *files)
+    consent.require_secrecy(address, token=bool(access.token), encrypted=bool(access.authority))
+    return access
 
 
 class WorldClient:

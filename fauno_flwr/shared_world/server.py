@@ -4,7 +4,6 @@ The token is checked when the headers are there, before any of the body is read,
 longer than :data:`BODY_TIMEOUT` for a body.
 """
 
-import ipaddress
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ import grpc
 from flwr.common.logger import log
 
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.settings import is_loopback
 from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.host import SessionError, StoppedError, WorldHost
 from fauno_flwr.shared_world.tokens import OPERATOR, bearer_of, read_file, read_secret
@@ -83,14 +83,6 @@ class Credentials:
             certificate=b"" if certificates is None else read_file(certificates / "server.pem"),
             key=b"" if certificates is None else read_file(certificates / "server.key"),
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class WorldService:

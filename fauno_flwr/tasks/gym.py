@@ -21,6 +21,7 @@ from fauno_flwr.learning.policy import FAUNO, ActorPolicy
 from fauno_flwr.learning.registry import find_algorithm
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
+from sim_env import plugins
 from sim_env.errors import shown
 from sim_env.evaluation import interval
 
@@ -49,6 +50,12 @@ def make_env(env_id: str) -> gym.Env:
 
 def _validated(env_id: str) -> tuple[gym.Env, int, int]:
     """Return an environment, the size of its observations, and its number of actions."""
+    module, colon, _ = env_id.partition(":")
+    if colon:  # gymnasium imports the module
+        try:
+            plugins.require_allowed("world.env_id", env_id, module)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     try:
         env = gym.make(env_id)
     except Exception as error:  # whatever its package raises

@@ -62,7 +62,7 @@ def test_a_run_with_another_observation_and_reward(grid: InMemoryGrid, tmp_path)
     table = json.loads((out.path / "summary.json").read_text())["table"]
     assert table[0]["policy"] == "fauno"
     critic = load_file(out.path / "checkpoints" / "critic.safetensors")
-    assert critic["weights.0"].shape[0] == 7 + 3 * 3
+    assert critic["weights.0"].shape[0] == 7 + 2 * 3
     assert load_config(str(out.path / "config.yaml")) == config
 
 

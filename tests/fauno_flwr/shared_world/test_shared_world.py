@@ -105,9 +105,10 @@ def opinionated(config: RunConfig, keeps: bool, agents: int = 1) -> AgentStack:
     local = population.encoding.local
     for agent in range(agents):
         actor = {name: np.zeros_like(array) for name, array in population.get_actor().items()}
-        actor["weights.0"][local + IS_SELF, 0] = 5.0
-        actor["weights.1"][0, 0] = 5.0
-        actor["weights.2"][0, 0] = 100.0 if keeps else -100.0
+        of = "actor." if len(population.acting) > 1 else ""
+        actor[f"{of}weights.0"][local + IS_SELF, 0] = 5.0
+        actor[f"{of}weights.1"][0, 0] = 5.0
+        actor[f"{of}weights.2"][0, 0] = 100.0 if keeps else -100.0
         population.set_actor(actor, agent)
     return population
 
