@@ -12,10 +12,12 @@ from strategies.buffer import Update
 from strategies.checks import require_number
 from strategies.compression import Compression
 from strategies.flights import Flight
+from strategies.norms import FEW, UsualNorm
 
 Metrics = dict[str, float | list[float]]
 
 MAX_METRICS, MAX_METRIC_LENGTH, LARGEST_METRIC = 256, 1024, 1e300
+FAR = 10.0  # times the norm to which updates are scaled down, at which they are rejected instead
 
 
 class RejectedError(Exception):
@@ -35,16 +37,20 @@ class RejectedError(Exception):
 
 
 class Guard:
-    """Validate every reply against the schema of the initial arrays and two bounds.
+    """Validate every reply against the schema of the initial arrays and bounds.
 
     Parameters
     ----------
     max_norm : float, default 1e6
-        Largest Euclidean norm of an update (difference to its base version, over all arrays). The
-        default only stops divergence; a bound near the norms of honest updates also stops attacks
-        by scaling.
+        Largest Euclidean norm of an update (difference to its base version, over all arrays); a
+        larger one is rejected. It also bounds the first update, which cannot be compared.
     max_weight : float, default 1e6
         Largest weight; the server knows how many steps or examples it requests.
+    norm_factor : float, default 5.0
+        An update whose norm is more than this many times the usual one
+        (:class:`strategies.norms.UsualNorm`) is scaled down to that; one that is ten times as far
+        above whatever has been usual in this training is rejected. Honest norms were at most 3.9
+        times the usual one (docs/strategies.md); scaled down, an honest exception is not lost.
 
     Attributes
     ----------
@@ -54,15 +60,28 @@ class Guard:
         Accepted replies by node_id.
     """
 
-    def __init__(self, *, max_norm: float = 1e6, max_weight: float = 1e6) -> None:
+    def __init__(
+        self, *, max_norm: float = 1e6, max_weight: float = 1e6, norm_factor: float = 5.0
+    ) -> None:
         require_number("max_norm", max_norm, above=0)
         require_number("max_weight", max_weight, at_least=1)
-        self.max_norm, self.max_weight = max_norm, max_weight
+        require_number("norm_factor", norm_factor, at_least=1)
+        self.max_norm, self.max_weight, self.norm_factor = max_norm, max_weight, norm_factor
+        self.usual = UsualNorm()
         self.rejections: Counter[tuple[str, int]] = Counter()
         self.accepted: Counter[int] = Counter()
 
     def __repr__(self) -> str:
-        return f"Guard(max_norm={self.max_norm:g}, max_weight={self.max_weight:g})"
+        return (
+            f"Guard(max_norm={self.max_norm:g}, max_weight={self.max_weight:g}, "
+            f"norm_factor={self.norm_factor:g})"
+        )
+
+    def most_norm(self, base_version: int) -> float:
+        """Return the norm to which larger updates from a version are scaled down."""
+        # Of two members, either may be the usual one.
+        factor = self.norm_factor * (1.0 if len(self.usual) >= FEW else FAR)
+        return min(factor * self.usual.at(base_version) or math.inf, self.max_norm)
 
     def begin(
         self,
@@ -89,6 +108,7 @@ class Guard:
         self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
         self.rejections.clear()
         self.accepted.clear()
+        self.usual = UsualNorm()
 
     def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
         """Return the update that a reply carries.
@@ -109,20 +129,39 @@ class Guard:
         RejectedError
             If the reply fails a check.
         """
+        update = self.read(reply, flight, base, now)
+        self.check_norm(update)
+        return update
+
+    def restore(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
+        """Return the update of a reply that was accepted before a checkpoint.
+
+        As :meth:`check`, without what depends on the messages before and after it.
+        """
+        return self.read(reply, flight, base, now)
+
+    def read(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
+        """Return the update of a reply that is valid by itself; else raise as :meth:`check`."""
         weight, metrics = self.check_metrics(reply)
         record = reply.content.array_records.get(self.arrayrecord_key)
         if record is None:
             raise RejectedError("record", f"no ArrayRecord {self.arrayrecord_key!r}")
         delta = self.check_arrays(self.decode(record), base)
-        return Update(reply, flight, weight, delta, metrics, now)
+        return Update(reply, flight, weight, delta, metrics, now, math.sqrt(delta @ delta))
 
-    def restore(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
-        """Return the update of a reply that was accepted before a checkpoint.
+    def check_norm(self, update: Update) -> None:
+        """Compare the norm of an update with the usual one, and learn from it.
 
-        As :meth:`check`, without what a subclass adds to it: that may depend on messages that have
-        been sent since.
+        Also from one that is rejected: if all norms grow at once, the usual one must follow.
         """
-        return Guard.check(self, reply, flight, base, now)
+        self.usual.observe(update.member, update.base_version, update.norm)
+        most = FAR * self.norm_factor * self.usual.highest
+        if 0 < most < update.norm:
+            raise RejectedError(
+                "norm",
+                f"norm is {update.norm:.4g}: must be at most {most:.4g}, "
+                f"{FAR * self.norm_factor:g} times the usual norm",
+            )
 
     def check_metrics(self, reply: Message) -> tuple[float, Metrics]:
         """Return weight and metrics of a reply, without the metrics that cannot be averaged."""
@@ -202,12 +241,15 @@ class Guard:
         return {
             "rejections": [[*key, count] for key, count in self.rejections.items()],
             "accepted": list(self.accepted.items()),
+            "usual": self.usual.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore a checkpoint."""
         self.rejections.update({(check, node): n for check, node, n in state["rejections"]})
         self.accepted.update(dict(state["accepted"]))
+        self.usual = UsualNorm()
+        self.usual.load(state["usual"])
 
 
 def is_usable(value: Any) -> bool:

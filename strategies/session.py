@@ -21,6 +21,7 @@ from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.grid_protocols import Resumable
 from strategies.guard import RejectedError
 from strategies.hooks import EvaluateFn, SessionStrategy
+from strategies.merge import Robust
 from strategies.versions import Versions
 
 HISTORIES = (
@@ -171,8 +172,21 @@ class Session:
             )
         if needed != self.needed:
             log(INFO, "K is %s of the %s nodes that take part", needed, nodes)
+            self._warn_of_a_rule_without_effect(needed)
         self.short = (needed, nodes)
         self.needed = needed
+
+    def _warn_of_a_rule_without_effect(self, needed: int) -> None:
+        rule = self.strategy.merge
+        if isinstance(rule, Robust) and not rule.cuts(needed):
+            enough = next((k for k in range(needed, 10 * needed + 100) if rule.cuts(k)), None)
+            log(
+                WARNING,
+                "K is %s, of which %s discards nothing: one bad update is as bad as in the mean%s",
+                needed,
+                rule,
+                f"; it needs {enough} or more" if enough else "",
+            )
 
     def dispatch(self, training: bool) -> None:
         """Send evaluate messages to the nodes drawn for it, train messages to other idle ones."""
@@ -235,12 +249,16 @@ class Session:
 
     def flush(self) -> None:
         """Make the next version from the buffer, and empty it."""
+        strategy = self.strategy
+        scaled = self.buffer.bound(strategy.weight_factor, strategy.guard.most_norm)
         updates = self.buffer.in_order()
         fields = {
             "nodes": [update.node_id for update in updates],
             "members": [update.member for update in updates],
             "steps": [update.steps for update in updates],
             "staleness": [self.version - update.base_version for update in updates],
+            "norms": [float(f"{update.norm:.4g}") for update in updates],
+            "scaled_down": scaled,
         }
         replies = [update.reply for update in updates]
         arrays, metrics = self.strategy.aggregate_train(self.version + 1, replies)
