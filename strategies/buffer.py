@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from flwr.app import Message
 
+from strategies.checks import finite, shown
 from strategies.flights import Flight
 
 
 def require_buffer_size(value: float, name: str = "buffer_size") -> None:
     """Raise ``ValueError`` unless `value` is a valid buffer size: see :func:`updates_needed`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0) or (value > 1 and value % 1):
+    if not finite(value) or not value > 0 or (value > 1 and value % 1):
         raise ValueError(
-            f"{name} is {value!r}: must be a whole number of nodes, or a fraction of them above 0 "
-            f"and at most 1.0"
+            f"{name} is {shown(value)}: must be a whole number of nodes, or a fraction of them "
+            f"above 0 and at most 1.0"
         )
 
 

@@ -16,7 +16,7 @@ from strategies.checks import require_choice, require_number
 from strategies.clock import Clock
 from strategies.compression import Compression
 from strategies.evaluation import mean_metrics
-from strategies.guard import Guard, RejectedError
+from strategies.guard import STALE, Guard, RejectedError
 from strategies.hooks import EvaluateFn, Event
 from strategies.merge import BY_COUNT, BY_WEIGHT, Mean, MergeRule, merge_weights
 from strategies.optimizers import SGD, ServerOptimizer
@@ -44,7 +44,8 @@ class BufferedAsync(Strategy):
     record; what a reply claims about them is ignored. A newer update of a node replaces its older
     one in the buffer and inherits its steps, at most as many as it has itself. Replies are received
     one at a time, so K is exact. A node has at most one message in flight; after a failed or
-    rejected reply it pauses, and the training continues.
+    rejected reply it pauses, and the training continues; one that offends more often than the guard
+    allows, or fails fifty messages in a row, is sent no more.
 
     Parameters
     ----------
@@ -220,10 +221,10 @@ class BufferedAsync(Strategy):
         """Raise :class:`RejectedError` for an update that is too stale."""
         if self.max_staleness is not None and staleness > self.max_staleness:
             raise RejectedError(
-                "stale", f"staleness is {staleness}: must be at most {self.max_staleness}"
+                STALE, f"staleness is {staleness}: must be at most {self.max_staleness}"
             )
         if not self.staleness(staleness) > 0:
-            raise RejectedError("stale", f"{self.staleness} gives staleness {staleness} no weight")
+            raise RejectedError(STALE, f"{self.staleness} gives staleness {staleness} no weight")
 
     def weights(self, updates: list[Update], version: int) -> np.ndarray:
         """Compute the weights of updates that are merged into the version after `version`."""

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from logging import INFO, WARNING
+from logging import ERROR, INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -65,9 +65,11 @@ class Session:
         self.evaluation: Evaluation | None = None
         self.evaluated = 0
         self.present: list[int] = []
+        self.banned: list[int] = []
         self.needed, self.short = 0, (0, 0)
         self.wake, self.last_refresh = True, -math.inf
         self.last_success = -math.inf
+        self._unsaved = False
         strategy.guard.begin(
             self.versions.layout,
             strategy.arrayrecord_key,
@@ -119,11 +121,12 @@ class Session:
 
     def _require_success(self) -> None:
         """Raise ``TrainingFailedError`` if every node that takes part keeps failing."""
-        most, present = self.strategy.max_failures, self.present
+        most, online = self.strategy.max_failures, [*self.present, *self.banned]
         silent = self.exchange.now() - self.last_success >= self.strategy.patience
-        if silent and present and all(self.flights.failures(i) >= most for i in present):
+        failing = (i in self.banned or self.flights.failures(i) >= most for i in online)
+        if silent and online and all(failing):
             reasons = self.exchange.reasons
-            raise TrainingFailedError(most, {i: reasons.get(i, "unknown") for i in present})
+            raise TrainingFailedError(most, {i: reasons.get(i, "unknown") for i in online})
 
     def _flush_if_due(self, num_rounds: int) -> bool:
         due = self.version < num_rounds and 0 < self.needed <= len(self.buffer)
@@ -160,7 +163,7 @@ class Session:
 
     def update_needed(self, nodes: int) -> None:
         """Compute K for the nodes that take part, and log when it changes or is out of reach."""
-        needed = self.strategy.updates_needed(nodes)
+        needed = self._reachable(self.strategy.updates_needed(nodes))
         if needed > nodes and (needed, nodes) != self.short:
             wait = self.strategy.flush_after
             log(
@@ -175,6 +178,10 @@ class Session:
             self._warn_of_a_rule_without_effect(needed)
         self.short = (needed, nodes)
         self.needed = needed
+
+    def _reachable(self, needed: int) -> int:
+        """Return K without the nodes that are banned: the others must not wait for them."""
+        return min(needed, max(len(self.present), 1)) if self.banned else needed
 
     def _warn_of_a_rule_without_effect(self, needed: int) -> None:
         rule = self.strategy.merge
@@ -191,8 +198,8 @@ class Session:
     def dispatch(self, training: bool) -> None:
         """Send evaluate messages to the nodes drawn for it, train messages to other idle ones."""
         grid = self.exchange.grid
-        self.present = sorted(self.strategy.nodes(grid))
-        self.flights.forget_all_but(set(self.present), self.exchange.now())
+        self._look()
+        self.flights.forget_all_but({*self.present, *self.banned}, self.exchange.now())
         self.update_needed(len(self.present))
         if self.evaluation is not None:
             patience = max(map(self.strategy.time_to_live, self.evaluation.waiting), default=0.0)
@@ -210,6 +217,12 @@ class Session:
                 self.version, self.result.arrays, self.train_config, grid
             ):
                 self.exchange.send(message, self.version, TRAIN)
+
+    def _look(self) -> None:
+        """Find out which nodes take part now, and which ones of them are banned."""
+        online = sorted(self.strategy.nodes(self.exchange.grid))
+        self.banned = [node_id for node_id in online if self.exchange.is_banned(node_id)]
+        self.present = [node_id for node_id in online if node_id not in self.banned]
 
     def _may_begin(self, nodes: int) -> bool:
         begun = self.version > 0 or len(self.flights) > 0 or len(self.buffer) > 0
@@ -298,13 +311,15 @@ class Session:
         fraction = self.strategy.fraction_evaluate
         if fraction == 0 or self.evaluation is not None:
             return
-        present = sorted(self.strategy.nodes(self.exchange.grid))
-        drawn = self.rng.permutation(len(present))[: math.ceil(fraction * len(present))]
-        waiting = {present[i] for i in drawn}
+        self._look()
+        count = len(self.present)
+        drawn = self.rng.permutation(count)[: math.ceil(fraction * count)]
+        waiting = {self.present[i] for i in drawn}
         self.evaluation = Evaluation(self.version, self.result.arrays, waiting, self.exchange.now())
         self.evaluated = self.version
 
     def _receive_evaluation(self, reply: Message, flight: Flight) -> None:
+        self.strategy.guard.check_size(reply)
         self.strategy.guard.check_metrics(reply)
         if self.evaluation is not None and self.evaluation.version == flight.base_version:
             self.evaluation.replies.append(reply)
@@ -340,8 +355,21 @@ class Session:
             and self.version // checkpoints.every > before // checkpoints.every
         ):
             state, tensors = self.state()
-            state["parts"] = {name: part.state() for name, part in checkpoints.parts.items()}
-            checkpoints.save(self.version, state, tensors, self.versions.layout.describe())
+            try:
+                state["parts"] = {name: part.state() for name, part in checkpoints.parts.items()}
+                checkpoints.save(self.version, state, tensors, self.versions.layout.describe())
+            except OSError as error:
+                self._pause_checkpoints(error)
+            else:
+                self._unsaved = False
+
+    def _pause_checkpoints(self, error: OSError) -> None:
+        """Say once that checkpoints cannot be written; each version tries again."""
+        if not self._unsaved:
+            reason = error.strerror or str(error)
+            self.exchange.emit("unsaved", version=self.version, why=reason)
+            log(ERROR, "no checkpoints until they can be written again: %s", reason)
+        self._unsaved = True
 
     def resume(self) -> None:
         """Resume from the newest checkpoint, if that is set and one exists."""

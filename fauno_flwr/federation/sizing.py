@@ -16,6 +16,8 @@ from strategies.buffered_async import Event
 from strategies.flights import Flight
 from strategies.guard import RejectedError
 
+OWN_COLUMNS = ("eval/", "federation/", "time/", "version")
+
 
 class Sizer:
     """Number of rollouts and time-to-live of each node's messages, from its last latencies.
@@ -145,6 +147,9 @@ class SizedAsync(BufferedAsync):
 class SizedGuard(Guard):
     """A guard that rejects a reply with more steps than were requested of its node.
 
+    Of its metrics it keeps few, and only numbers whose names are not those of the server's own
+    columns in ``metrics.jsonl``.
+
     Parameters
     ----------
     sizer : Sizer
@@ -152,9 +157,15 @@ class SizedGuard(Guard):
         Further parameters of :class:`Guard`.
     """
 
-    def __init__(self, sizer: Sizer, **bounds: float) -> None:
+    most_metrics, most_metric_bytes, longest_metric = 64, 4096, -1
+
+    def __init__(self, sizer: Sizer, **bounds: Any) -> None:
         super().__init__(max_weight=sizer.training.most_steps, **bounds)
         self.sizer = sizer
+
+    def is_name(self, name: str) -> bool:
+        """Return whether a node's metric may have this name."""
+        return super().is_name(name) and not name.startswith(OWN_COLUMNS)
 
     def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
         """Return the update of a reply; raises as :meth:`Guard.check` does."""
