@@ -180,8 +180,11 @@ class Guard:
         Also from one that is rejected: if all norms grow at once, the usual one must follow.
         """
         self.usual.observe(update.member, update.base_version, update.norm)
-        most = FAR * self.norm_factor * self.usual.highest
-        if 0 < most < update.norm:
+        if update.norm <= FAR * self.norm_factor * self.usual.highest:
+            return
+        usual = self.usual.at(update.base_version)
+        most = FAR * self.norm_factor * max(usual, self.usual.highest)
+        if len(self.usual) >= FEW and update.norm > most:
             raise RejectedError(
                 "norm",
                 f"norm is {update.norm:.4g}: must be at most {most:.4g}, "

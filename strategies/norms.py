@@ -20,11 +20,12 @@ class UsualNorm:
     Attributes
     ----------
     highest : float
-        The largest value so far; 0 until three members are known.
+        The largest value that :meth:`at` has returned, of three members or more.
     """
 
     def __init__(self) -> None:
         self._newest: dict[int, tuple[list[int], list[float]]] = {}  # base versions, norms
+        self._usual: dict[int, float] = {}  # by version, until the next update
         self.highest = 0.0
 
     def __len__(self) -> int:
@@ -43,16 +44,19 @@ class UsualNorm:
         self._newest[member] = bases, norms  # behind members that have been silent for longer
         if len(self._newest) > MOST_MEMBERS:
             del self._newest[next(iter(self._newest))]
-        if len(self._newest) >= FEW:
-            self.highest = max(self.highest, self.at(base_version))
+        self._usual.clear()
 
     def at(self, base_version: int) -> float:
         """Return the usual norm of updates from a version; 0 with fewer than two members."""
         if len(self._newest) < 2:
             return 0.0
-        return median_low(
-            norms[nearest(bases, base_version)] for bases, norms in self._newest.values()
-        )
+        if base_version not in self._usual:
+            self._usual[base_version] = median_low(
+                norms[nearest(bases, base_version)] for bases, norms in self._newest.values()
+            )
+            if len(self._newest) >= FEW:
+                self.highest = max(self.highest, self._usual[base_version])
+        return self._usual[base_version]
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
