@@ -2,15 +2,17 @@
 # make test       ruff, mypy, import-linter, pytest
 # make test-slow  the tests that take minutes
 # make coverage   the tests of make test, with their coverage and its floor; twice the time
+# make fuzz       hostile replies, metrics, files and checkpoints for ten minutes: FUZZ_SECONDS=600
 # make benchmark  speed of the world, of learning and of the strategies
 # make docs       the pages of docs/ and the API reference as one site, build/site/index.html
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+FUZZ_SECONDS = 600
 OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow benchmark coverage docs install lint clean
+.PHONY: demo test test-slow fuzz benchmark coverage docs install lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fauno simulate --out $(OUT)
@@ -20,6 +22,9 @@ test: $(VENV)/.installed-dev lint
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --out build/fuzz
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
