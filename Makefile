@@ -2,6 +2,7 @@
 # make test       ruff, mypy, import-linter, pytest
 # make test-slow  the tests that take minutes
 # make coverage   the tests of make test, with their coverage and its floor; twice the time
+# make fuzz       hostile replies, metrics, files and checkpoints for ten minutes: FUZZ_SECONDS=600
 # make benchmark  speed of the world, of learning and of the strategies
 # make docs       the pages of docs/ and the API reference as one site, build/site/index.html
 # make lock       the versions and hashes of deploy/requirements.lock; make demo LOCKED=1 installs exactly these
@@ -13,9 +14,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 LOCK = deploy/requirements.lock
+FUZZ_SECONDS = 600
 OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow benchmark coverage docs lock audit lowest release install lint clean
+.PHONY: demo test test-slow benchmark fuzz coverage docs lock audit lowest release install lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fauno simulate --out $(OUT)
@@ -25,6 +27,9 @@ test: $(VENV)/.installed-dev lint
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --out build/fuzz
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

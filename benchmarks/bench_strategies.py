@@ -3,6 +3,7 @@
 Compare the ratios within one run, not times between machines.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -20,6 +21,7 @@ from strategies import SGD, BufferedAsync, Guard, Mean, Median, NormFiltered, Tr
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.buffer import Buffer, Update
 from strategies.flights import Flight
+from strategies.flower_internals import set_identity
 from strategies.grids import InMemoryGrid
 from strategies.merge import merge_weights
 
@@ -57,6 +59,34 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
         updates = buffer.in_order()
         weights = merge_weights([u.steps for u in updates], [1.0] * K)
         merged = rule([u.delta for u in updates], weights)
+        layout.unflatten(optimizer.step(base.astype(np.float64), merged))
+
+    benchmark(run)
+    benchmark.extra_info["updates_per_second"] = round(K / benchmark.stats["median"])
+
+
+@pytest.mark.parametrize("nodes", [NODES, 1000])
+def test_replies_to_versions(benchmark, trained: list, nodes: int) -> None:
+    """Updates per second from replies to versions: all checks, what is usual, all bounds."""
+    set_identity(run_id=1, node_id=1, task_id=1)
+    metrics = MetricRecord({"num-examples": 10, **{f"m{i}": 0.5 for i in range(25)}})
+    replies = [
+        Message(RecordDict({"arrays": to_record(each), "metrics": metrics}), 1, "train")
+        for each in trained
+    ]
+    layout, guard, optimizer = Layout(trained[0]), Guard(), SGD()
+    guard.begin(layout, "arrays", "num-examples")
+    base, versions = layout.flatten(trained[0]), itertools.count()
+
+    def run() -> None:
+        buffer, version = Buffer(), next(versions)
+        for m in range(version * K, version * K + K):
+            flight = Flight(str(m), m % nodes, m % nodes, version, 0.0, 60.0)
+            buffer.put(guard.check(replies[m % NODES], flight, base, 0.0))
+        buffer.bound(10.0, guard.most_norm)
+        updates = buffer.in_order()
+        weights = merge_weights([u.steps for u in updates], [1.0] * K)
+        merged = Mean()([u.delta for u in updates], weights)
         layout.unflatten(optimizer.step(base.astype(np.float64), merged))
 
     benchmark(run)

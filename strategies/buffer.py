@@ -1,23 +1,24 @@
 """The newest update of each member, until enough members have reported."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from statistics import median_low
 from typing import Any
 
 import numpy as np
 from flwr.app import Message
 
+from strategies.checks import finite, shown
 from strategies.flights import Flight
 
 
 def require_buffer_size(value: float, name: str = "buffer_size") -> None:
     """Raise ``ValueError`` unless `value` is a valid buffer size: see :func:`updates_needed`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0) or (value > 1 and value % 1):
+    if not finite(value) or not value > 0 or (value > 1 and value % 1):
         raise ValueError(
-            f"{name} is {value!r}: must be a whole number of nodes, or a fraction of them above 0 "
-            f"and at most 1.0"
+            f"{name} is {shown(value)}: must be a whole number of nodes, or a fraction of them "
+            f"above 0 and at most 1.0"
         )
 
 
@@ -62,6 +63,8 @@ class Update:
     metrics : dict of str to number or list of numbers
     arrived_at : float
         Seconds since training began.
+    norm : float, default 0.0
+        Euclidean norm of the difference as it was sent.
     """
 
     reply: Message
@@ -70,6 +73,7 @@ class Update:
     delta: np.ndarray
     metrics: dict[str, float | list[float]]
     arrived_at: float
+    norm: float = 0.0
 
     @property
     def node_id(self) -> int:
@@ -88,7 +92,12 @@ class Update:
 
 
 class Buffer:
-    """At most one update per member: a newer one replaces the older and inherits its steps."""
+    """At most one update per member: a newer one replaces the older and inherits its steps.
+
+    It inherits at most as many as it has itself: its difference is that of one training, and a
+    member that reports ten times before a version must not weigh ten times as much as one that
+    reports once.
+    """
 
     def __init__(self) -> None:
         self._updates: dict[int, Update] = {}
@@ -111,11 +120,40 @@ class Buffer:
         """Add an update; return whether it replaced an older one."""
         older = self._updates.pop(update.member, None)
         if older is not None:
+            steps = update.steps + min(older.steps, update.steps)
             # The wait counts from the first report: a fast node must not postpone a flush forever.
-            steps, arrived_at = update.steps + older.steps, older.arrived_at
-            update = replace(update, steps=steps, arrived_at=arrived_at)
+            update = replace(update, steps=steps, arrived_at=older.arrived_at)
         self._updates[update.member] = update
         return older is not None
+
+    def bound(self, weight_factor: float, most_norm: Callable[[int], float]) -> int:
+        """Bound the influence of every update on the version that they make.
+
+        Parameters
+        ----------
+        weight_factor : float
+            Steps beyond so many times the median of the updates do not count.
+        most_norm : callable
+            ``most_norm(base_version)``; a difference with a larger norm is scaled to it.
+
+        Returns
+        -------
+        int
+            Updates that were scaled.
+        """
+        if not self._updates:
+            return 0
+        scaled = 0
+        # The lower median, so that of two updates the larger one is bounded by the smaller.
+        most_steps = weight_factor * median_low(update.steps for update in self)
+        for member, update in self._updates.items():
+            if update.steps > most_steps > 0:
+                update = replace(update, steps=most_steps)
+            if update.norm > (most := most_norm(update.base_version)):
+                update = replace(update, delta=update.delta * (most / update.norm))
+                scaled += 1
+            self._updates[member] = update
+        return scaled
 
     def in_order(self) -> list[Update]:
         """Return the updates in the order of their members, however they arrived."""

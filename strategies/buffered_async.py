@@ -16,7 +16,7 @@ from strategies.checks import require_choice, require_number
 from strategies.clock import Clock
 from strategies.compression import Compression
 from strategies.evaluation import mean_metrics
-from strategies.guard import Guard, RejectedError
+from strategies.guard import STALE, Guard, RejectedError
 from strategies.hooks import EvaluateFn, Event
 from strategies.merge import BY_COUNT, BY_WEIGHT, Mean, MergeRule, merge_weights
 from strategies.optimizers import SGD, ServerOptimizer
@@ -42,9 +42,10 @@ class BufferedAsync(Strategy):
     With ``s = 1`` and the default optimiser, ``theta + delta``, this is the rule of FAuNO (arXiv
     2506.02668); with K = all nodes and equal times it is FedAvg. Base versions are the server's own
     record; what a reply claims about them is ignored. A newer update of a node replaces its older
-    one in the buffer and inherits its steps. Replies are received one at a time, so K is exact. A
-    node has at most one message in flight; after a failed or rejected reply it pauses, and the
-    training continues.
+    one in the buffer and inherits its steps, at most as many as it has itself. Replies are received
+    one at a time, so K is exact. A node has at most one message in flight; after a failed or
+    rejected reply it pauses, and the training continues; one that offends more often than the guard
+    allows, or fails fifty messages in a row, is sent no more.
 
     Parameters
     ----------
@@ -64,6 +65,11 @@ class BufferedAsync(Strategy):
         Divisor of the weights; see :func:`strategies.merge.merge_weights`.
     relative_to_newest : bool, default False
         Take differences to the newest version instead of the update's base, as FedAsync does.
+    weight_factor : float, default 10.0
+        Largest weight of an update, in multiples of the median of those that make a version with
+        it: of K updates, one counts at most ``weight_factor / (weight_factor + K - 1)`` if the
+        others are equal. A node reports its weight itself. Data sets of honest nodes may well
+        differ by a factor of ten; where all are asked for the same, set less.
     merge : callable, default Mean()
         Rule that merges the differences; see :mod:`strategies.merge`.
     server_optimizer : ServerOptimizer, default SGD()
@@ -129,6 +135,7 @@ class BufferedAsync(Strategy):
         max_staleness: int | None = None,
         normalize: str = BY_WEIGHT,
         relative_to_newest: bool = False,
+        weight_factor: float = 10.0,
         merge: MergeRule | None = None,
         server_optimizer: ServerOptimizer | None = None,
         guard: Guard | None = None,
@@ -158,6 +165,7 @@ class BufferedAsync(Strategy):
         require_choice("refill", refill, (ON_REPLY, ON_VERSION))
         if not callable(ttl):
             require_number("ttl", ttl, above=0)
+        require_number("weight_factor", weight_factor, at_least=1)
         require_number("poll_interval", poll_interval, above=0)
         require_number("refresh_interval", refresh_interval, at_least=0)
         require_number("backoff", backoff, at_least=0)
@@ -178,7 +186,7 @@ class BufferedAsync(Strategy):
         self.arrayrecord_key, self.configrecord_key = arrayrecord_key, configrecord_key
         self.staleness, self.max_staleness = staleness or Constant(), max_staleness
         self.normalize, self.relative_to_newest = normalize, relative_to_newest
-        self.merge = merge or Mean()
+        self.weight_factor, self.merge = weight_factor, merge or Mean()
         self.server_optimizer = server_optimizer or SGD()
         self.guard, self.compression = guard or Guard(), compression
         self.ttl, self.concurrency, self.refill = ttl, concurrency, refill
@@ -213,10 +221,10 @@ class BufferedAsync(Strategy):
         """Raise :class:`RejectedError` for an update that is too stale."""
         if self.max_staleness is not None and staleness > self.max_staleness:
             raise RejectedError(
-                "stale", f"staleness is {staleness}: must be at most {self.max_staleness}"
+                STALE, f"staleness is {staleness}: must be at most {self.max_staleness}"
             )
         if not self.staleness(staleness) > 0:
-            raise RejectedError("stale", f"{self.staleness} gives staleness {staleness} no weight")
+            raise RejectedError(STALE, f"{self.staleness} gives staleness {staleness} no weight")
 
     def weights(self, updates: list[Update], version: int) -> np.ndarray:
         """Compute the weights of updates that are merged into the version after `version`."""
@@ -230,6 +238,7 @@ class BufferedAsync(Strategy):
         log(INFO, "\t├──> Asynchronous settings:")
         log(INFO, "\t│\t├── Buffer size K: %s, refill on each %s", self.buffer_size, self.refill)
         log(INFO, "\t│\t├── Weighted by: %s, by %s", self.weighted_by_key, self.normalize)
+        log(INFO, "\t│\t├── Largest weight: %g times the median", self.weight_factor)
         log(INFO, "\t│\t├── Staleness: %s, at most %s", self.staleness, self.max_staleness)
         log(INFO, "\t│\t├── Merge: %s, then %s", self.merge, self.server_optimizer)
         log(INFO, "\t│\t├── Guard: %s, compression: %s", self.guard, self.compression)

@@ -14,10 +14,11 @@ from flwr.common.logger import log
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from strategies.checks import require_number
+from strategies.checks import require_number, shown
 from strategies.flower_internals import message_from_bytes, message_to_bytes
 
-FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 4
+FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 5
+STATE = "state"  # the tensor that holds the state as JSON; the header of a file is limited
 ABOUT = "about.json"
 MOST_DIFFERENCES = 5  # that an error names
 
@@ -101,7 +102,12 @@ class Checkpoints:
             partial.write_text(json.dumps(self.about, indent=2) + "\n")
             partial.replace(path)
             return
-        held = json.loads(path.read_text()) if path.exists() else {}
+        try:
+            held = json.loads(path.read_text()) if path.exists() else {}
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{str(path)!r} is damaged: {shown(str(error))}") from error
+        if not isinstance(held, dict):
+            raise ValueError(f"{str(path)!r} is damaged: it holds {shown(held)}")
         names = sorted({*held, *self.about})
         unequal = [n for n in names if held.get(n) != self.about.get(n)]
         if unequal:
@@ -152,22 +158,26 @@ class Checkpoints:
         return None
 
     def save(self, version: int, state: State, tensors: Tensors, schema: Mapping[str, str]) -> None:
-        """Write the file of a version, and delete the oldest files."""
-        text = json.dumps(state)
+        """Write the file of a version, and delete the oldest files; ``OSError`` if it cannot."""
+        described = json.dumps(dict(schema))
+        held = {**tensors, STATE: as_tensor(json.dumps(state).encode())}
         metadata = {
             "format": FORMAT,
             "schema_version": str(SCHEMA_VERSION),
-            "schema": json.dumps(dict(schema)),
-            "state": text,
-            "checksum": checksum(text, tensors),
+            "schema": described,
+            "checksum": checksum(described, held),
         }
         path = self.folder / f"version-{version:09d}.safetensors"
         partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(save(held, metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # on a full disk, half a file takes what others need
+            raise
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(folder)  # so that the new name survives a power cut, too
@@ -190,7 +200,7 @@ def read_checkpoint(path: Path, schema: Mapping[str, str]) -> tuple[State, Tenso
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # of safetensors or the file system
-        raise CheckpointError(f"{path.name} cannot be read: {error}") from error
+        raise CheckpointError(f"{path.name} cannot be read: {shown(str(error), 200)}") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path.name} was not written by {FORMAT}")
     if metadata.get("schema_version") != str(SCHEMA_VERSION):
@@ -198,17 +208,20 @@ def read_checkpoint(path: Path, schema: Mapping[str, str]) -> tuple[State, Tenso
             f"{path.name} has schema version {metadata.get('schema_version')}: must be "
             f"{SCHEMA_VERSION}"
         )
-    if metadata.get("checksum") != checksum(metadata.get("state", ""), tensors):
+    if metadata.get("checksum") != checksum(metadata.get("schema", ""), tensors):
         raise CheckpointError(f"{path.name} is damaged: its checksum is wrong")
-    held = json.loads(metadata["schema"])
+    try:
+        held, state = json.loads(metadata["schema"]), json.loads(tensors.pop(STATE).tobytes())
+    except (KeyError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} holds no state: {shown(str(error))}") from error
     if held != dict(schema):
         odd = sorted({*held.items()} ^ {*schema.items()})[:4]
         raise CheckpointError(f"{path.name} is of another model: {odd} are in only one of the two")
-    return json.loads(metadata["state"]), tensors
+    return state, tensors
 
 
 def checksum(text: str, tensors: Tensors) -> str:
-    """Compute the SHA-256 over the state, then the tensors in the order of their names."""
+    """Compute the SHA-256 over the schema, then the tensors in the order of their names."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype}{tensor.shape}".encode())

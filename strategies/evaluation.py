@@ -1,11 +1,14 @@
 """Evaluation on the nodes, one version at a time, in parallel with training."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
+
+MOST_METRICS = 256  # of a version
 
 
 @dataclass
@@ -58,21 +61,27 @@ def mean_metrics(
 ) -> MetricRecord:
     """Compute the weighted mean of each metric.
 
-    A metric is averaged over the records that have it, in the shape of the first of them.
+    A metric is averaged over the records that have it in the shape that most of them have. Of many
+    metrics, those that most records have are kept, so that one node cannot displace those of all.
 
     Parameters
     ----------
     metrics : iterable of mapping
     weights : array of float64, shape (K,)
     """
-    sums: dict[str, np.ndarray] = {}
-    totals: dict[str, float] = {}
-    for record, weight in zip(metrics, weights, strict=True):
-        for name, value in record.items():
-            array = weight * np.asarray(value, np.float64)
-            if name not in sums:
-                sums[name], totals[name] = array, weight
-            elif sums[name].shape == array.shape:
-                sums[name], totals[name] = sums[name] + array, totals[name] + weight
-    means = {name: sums[name] / total for name, total in totals.items() if total > 0}
-    return MetricRecord({name: mean.tolist() for name, mean in means.items()})
+    records = list(metrics)
+    common = Counter(name for record in records for name in record).most_common(MOST_METRICS)
+    kept = {name for name, _ in common}
+    means: dict[str, Any] = {}
+    for name in dict.fromkeys(name for record in records for name in record if name in kept):
+        sent = [
+            (weight, np.asarray(record[name], np.float64))
+            for record, weight in zip(records, weights, strict=True)
+            if name in record
+        ]
+        ((shape, _),) = Counter(value.shape for _, value in sent).most_common(1)
+        of_shape = [(weight, value) for weight, value in sent if value.shape == shape]
+        total = sum(weight for weight, _ in of_shape)
+        if total > 0:
+            means[name] = (sum(weight * value for weight, value in of_shape) / total).tolist()
+    return MetricRecord(means)

@@ -1,6 +1,6 @@
 """Messages to nodes, and their replies, matched by the server's own record."""
 
-from logging import WARNING
+from logging import ERROR, WARNING
 from typing import Any
 
 from flwr.app import Message
@@ -8,15 +8,18 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from strategies.arrays import size_of_arrays
-from strategies.failures import readable
+from strategies.checks import printable
+from strategies.failures import LONGEST, readable
 from strategies.flights import TRAIN, Flight, Flights
 from strategies.grid_protocols import clock_of
+from strategies.guard import STALE
 from strategies.hooks import SessionStrategy
 from strategies.versions import Versions
 
 # Seconds after its time-to-live at which a message is given up: usually the engine has reported
 # the failure by then, but not always.
 GRACE = 5.0
+MOST_FAILURES = 50  # messages in a row, after which a node is banned: hours, with the longest pause
 
 
 class Exchange:
@@ -47,6 +50,7 @@ class Exchange:
         self.flights = Flights(strategy.backoff, strategy.max_backoff)
         self.unmatched = 0
         self.reasons: dict[int, str] = {}
+        self._banned: set[int] = set()
 
     def now(self) -> float:
         """Return the seconds since training began."""
@@ -111,11 +115,23 @@ class Exchange:
 
     def fail(self, node_id: int, event: str, reason: str, *, kind: str, **values: Any) -> None:
         """Report a failure; in training it costs the node a pause, unless it was only too slow."""
-        offence = kind == TRAIN and values.get("check") != "stale"
+        reason = printable(reason, LONGEST)
+        offence = kind == TRAIN and values.get("check") != STALE
         pause = self.flights.failed(node_id, self.now()) if offence else 0.0
         self.reasons[node_id] = reason
         self.emit(event, node=node_id, pause=pause, reason=reason, kind=kind, **values)
         log(WARNING, "node %s: %s (%s); pause %.0f s", node_id, event, reason, pause)
+        if self.is_banned(node_id) and node_id not in self._banned:
+            self._banned.add(node_id)
+            count = self.strategy.guard.offences[node_id]
+            self.emit("ban", node=node_id, offences=count, reason=reason)
+            text = "node %s is banned from this training after %s offences; the last: %s"
+            log(ERROR, text, node_id, count or self.flights.failures(node_id), reason)
+
+    def is_banned(self, node_id: int) -> bool:
+        """Return whether a node is to be sent no more messages."""
+        guard = self.strategy.guard
+        return guard.is_banned(node_id) or self.flights.failures(node_id) >= MOST_FAILURES
 
     def fields(self, flight: Flight) -> dict[str, Any]:
         """Return what an event tells about a message in flight."""

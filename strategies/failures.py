@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping
 
+from strategies.checks import printable
+
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WRAPPED = re.compile(r"<class '(?P<type>[^']*)'>:<'(?P<text>.*)'>", re.DOTALL)  # by Flower
 FORWARDED = re.compile(r"^[\w.]*ClientAppException: ")  # by Flower's simulation engine
 LONGEST = 500  # characters
+LONGEST_READ = 10_000  # characters of either end that are looked at
 
 
 def readable(reason: object) -> str:
@@ -15,7 +18,10 @@ def readable(reason: object) -> str:
     Flower wraps an exception as ``<class 'KeyError'>:<'text'>``; in its simulation the text is a
     traceback by Ray, whose last line is the exception.
     """
-    text = ANSI.sub("", str(reason)).strip()
+    text = str(reason)
+    if len(text) > 2 * LONGEST_READ:
+        text = text[:LONGEST_READ] + text[-LONGEST_READ:]
+    text = ANSI.sub("", text).strip()
     wrapped = WRAPPED.fullmatch(text)
     if wrapped is not None:
         text = wrapped["text"].strip()
@@ -23,7 +29,7 @@ def readable(reason: object) -> str:
             text = f"{wrapped['type'].rpartition('.')[2]}: {text}"
         elif "\n" in text:
             text = text.splitlines()[-1]
-    return FORWARDED.sub("", " ".join(text.split()))[:LONGEST]
+    return printable(FORWARDED.sub("", " ".join(text.split())), LONGEST)
 
 
 class TrainingFailedError(RuntimeError):

@@ -9,13 +9,19 @@ from flwr.app import ArrayRecord, Message
 
 from strategies.arrays import NPY_HEADER, Arrays, Layout, read_payload
 from strategies.buffer import Update
-from strategies.checks import require_number
+from strategies.checks import printable, require_number, shown
 from strategies.compression import Compression
 from strategies.flights import Flight
+from strategies.norms import FEW, UsualNorm
 
 Metrics = dict[str, float | list[float]]
 
-MAX_METRICS, MAX_METRIC_LENGTH, LARGEST_METRIC = 256, 1024, 1e300
+LARGEST_METRIC = 1e300
+OTHER_BYTES = 2**20  # of a reply beside its arrays, and four times the size of the model
+LONGEST_TYPE = 64  # characters
+STALE = "stale"  # the check of an update that comes too late
+ACCEPTED_PER_OFFENCE = 10
+FAR = 10.0  # times the norm to which updates are scaled down, at which they are rejected instead
 
 
 class RejectedError(Exception):
@@ -35,34 +41,71 @@ class RejectedError(Exception):
 
 
 class Guard:
-    """Validate every reply against the schema of the initial arrays and two bounds.
+    """Validate every reply against the schema of the initial arrays and bounds.
 
     Parameters
     ----------
     max_norm : float, default 1e6
-        Largest Euclidean norm of an update (difference to its base version, over all arrays). The
-        default only stops divergence; a bound near the norms of honest updates also stops attacks
-        by scaling.
+        Largest Euclidean norm of an update (difference to its base version, over all arrays); a
+        larger one is rejected. It also bounds the first update, which cannot be compared.
     max_weight : float, default 1e6
         Largest weight; the server knows how many steps or examples it requests.
+    norm_factor : float, default 5.0
+        An update whose norm is more than this many times the usual one
+        (:class:`strategies.norms.UsualNorm`) is scaled down to that; one that is ten times as far
+        above whatever has been usual in this training is rejected. Honest norms were at most 3.9
+        times the usual one (docs/strategies.md); scaled down, an honest exception is not lost.
+
+    max_offences : int, default 5
+        A node is banned for the rest of the training when more of its replies have been rejected
+        than this and a tenth of those that were accepted. A stale update is no offence.
 
     Attributes
     ----------
+    most_metrics, most_metric_bytes, longest_metric, longest_name : int
+        Metrics of a reply that are kept, in the order in which they were sent: their number, their
+        bytes in all, the numbers of a list, the characters of a name. The weight is always kept.
     rejections : Counter
         Rejected replies by ``(check, node_id)``.
     accepted : Counter
         Accepted replies by node_id.
+    offences : Counter
+        Rejected replies by node_id, without those that were only stale.
     """
 
-    def __init__(self, *, max_norm: float = 1e6, max_weight: float = 1e6) -> None:
+    most_metrics, most_metric_bytes = 256, 16_384
+    longest_metric, longest_name = 1024, 128
+
+    def __init__(
+        self,
+        *,
+        max_norm: float = 1e6,
+        max_weight: float = 1e6,
+        norm_factor: float = 5.0,
+        max_offences: int = 5,
+    ) -> None:
         require_number("max_norm", max_norm, above=0)
         require_number("max_weight", max_weight, at_least=1)
-        self.max_norm, self.max_weight = max_norm, max_weight
+        require_number("norm_factor", norm_factor, at_least=1)
+        require_number("max_offences", max_offences, at_least=1)
+        self.max_norm, self.max_weight, self.norm_factor = max_norm, max_weight, norm_factor
+        self.max_offences = max_offences
+        self.usual = UsualNorm()
         self.rejections: Counter[tuple[str, int]] = Counter()
         self.accepted: Counter[int] = Counter()
+        self.offences: Counter[int] = Counter()
 
     def __repr__(self) -> str:
-        return f"Guard(max_norm={self.max_norm:g}, max_weight={self.max_weight:g})"
+        return (
+            f"Guard(max_norm={self.max_norm:g}, max_weight={self.max_weight:g}, "
+            f"norm_factor={self.norm_factor:g}, max_offences={self.max_offences})"
+        )
+
+    def most_norm(self, base_version: int) -> float:
+        """Return the norm to which larger updates from a version are scaled down."""
+        # Of two members, either may be the usual one.
+        factor = self.norm_factor * (1.0 if len(self.usual) >= FEW else FAR)
+        return min(factor * self.usual.at(base_version) or math.inf, self.max_norm)
 
     def begin(
         self,
@@ -87,8 +130,9 @@ class Guard:
         self.layout, self.compression = layout, compression
         self.schema = layout.schema if compression is None else compression.schema(layout)
         self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
-        self.rejections.clear()
-        self.accepted.clear()
+        for counter in (self.rejections, self.accepted, self.offences):
+            counter.clear()
+        self.usual = UsualNorm()
 
     def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
         """Return the update that a reply carries.
@@ -109,20 +153,55 @@ class Guard:
         RejectedError
             If the reply fails a check.
         """
+        update = self.read(reply, flight, base, now)
+        self.check_norm(update)
+        return update
+
+    def restore(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
+        """Return the update of a reply that was accepted before a checkpoint.
+
+        As :meth:`check`, without what depends on the messages before and after it.
+        """
+        return self.read(reply, flight, base, now)
+
+    def read(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
+        """Return the update of a reply that is valid by itself; else raise as :meth:`check`."""
+        self.check_size(reply)
         weight, metrics = self.check_metrics(reply)
         record = reply.content.array_records.get(self.arrayrecord_key)
         if record is None:
             raise RejectedError("record", f"no ArrayRecord {self.arrayrecord_key!r}")
         delta = self.check_arrays(self.decode(record), base)
-        return Update(reply, flight, weight, delta, metrics, now)
+        return Update(reply, flight, weight, delta, metrics, now, math.sqrt(delta @ delta))
 
-    def restore(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
-        """Return the update of a reply that was accepted before a checkpoint.
+    def check_norm(self, update: Update) -> None:
+        """Compare the norm of an update with the usual one, and learn from it.
 
-        As :meth:`check`, without what a subclass adds to it: that may depend on messages that have
-        been sent since.
+        Also from one that is rejected: if all norms grow at once, the usual one must follow.
         """
-        return Guard.check(self, reply, flight, base, now)
+        self.usual.observe(update.member, update.base_version, update.norm)
+        if update.norm <= FAR * self.norm_factor * self.usual.highest:
+            return
+        usual = self.usual.at(update.base_version)
+        most = FAR * self.norm_factor * max(usual, self.usual.highest)
+        if len(self.usual) >= FEW and update.norm > most:
+            raise RejectedError(
+                "norm",
+                f"norm is {update.norm:.4g}: must be at most {most:.4g}, "
+                f"{FAR * self.norm_factor:g} times the usual norm",
+            )
+
+    def check_size(self, reply: Message) -> None:
+        """Bound what a reply holds beside its arrays: it is kept until it is merged, and saved."""
+        content = reply.content
+        held = sum(
+            len(name) + record.count_bytes()
+            for name, record in content.items()
+            if name != self.arrayrecord_key
+        )
+        limit = OTHER_BYTES + 4 * self.layout.dtype.itemsize * self.layout.size
+        if held > limit:
+            raise RejectedError("size", f"{held} bytes beside the arrays: must be at most {limit}")
 
     def check_metrics(self, reply: Message) -> tuple[float, Metrics]:
         """Return weight and metrics of a reply, without the metrics that cannot be averaged."""
@@ -132,30 +211,55 @@ class Guard:
         weight = 1.0 if self.weighted_by_key is None else metrics.get(self.weighted_by_key)
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise RejectedError(
-                "weight", f"metric {self.weighted_by_key!r} is {weight!r:.60}: must be a number"
+                "weight", f"metric {self.weighted_by_key!r} is {shown(weight)}: must be a number"
             )
         if not 1 <= weight <= self.max_weight:
             raise RejectedError(
                 "weight",
-                f"metric {self.weighted_by_key!r} is {weight!r:.60}: must be from 1 to "
+                f"metric {self.weighted_by_key!r} is {shown(weight)}: must be from 1 to "
                 f"{self.max_weight:g}",
             )
-        usable = {name: value for name, value in metrics.items() if is_usable(value)}
-        kept = dict(list(usable.items())[:MAX_METRICS])
-        return float(weight), kept
+        return float(weight), self.usable(metrics)
+
+    def usable(self, metrics: Metrics) -> Metrics:
+        """Return the metrics that can be averaged and written, within the bounds on their size."""
+        kept: Metrics = {}
+        room = self.most_metric_bytes
+        first = [self.weighted_by_key] if self.weighted_by_key in metrics else []
+        for name in dict.fromkeys([*first, *metrics]):
+            if len(kept) == self.most_metrics:
+                break
+            value = metrics[name]
+            size = len(name) + 8 * (len(value) if isinstance(value, list) else 1)
+            if size <= room and self.is_name(name) and self.is_usable(value):
+                kept[name] = value
+                room -= size
+        return kept
+
+    def is_name(self, name: str) -> bool:
+        """Return whether a metric may have this name."""
+        return 0 < len(name) <= self.longest_name and name.isprintable()
+
+    def is_usable(self, value: float | list[float]) -> bool:
+        """Return whether a metric can be averaged: a finite number, or a short list of them."""
+        if isinstance(value, list):
+            return len(value) <= self.longest_metric and all(map(is_number, value))
+        return is_number(value)
 
     def decode(self, record: ArrayRecord) -> Arrays:
         """Return the arrays of a record; names, shapes, types and sizes are validated first."""
         schema = self.schema
         if set(record) != set(schema):
-            odd = sorted(set(record) ^ set(schema))[:8]
+            odd = ", ".join(map(shown, sorted(set(record) ^ set(schema))[:8]))
             raise RejectedError("schema", f"arrays {odd} are missing or unknown")
         for name, (shape, dtype) in schema.items():
             sent = record[name]
-            if tuple(sent.shape) != shape or sent.dtype != str(dtype):
+            known = len(sent.stype) <= LONGEST_TYPE
+            if not known or tuple(sent.shape) != shape or sent.dtype != str(dtype):
                 raise RejectedError(
                     "schema",
-                    f"array {name!r} is {sent.dtype}{tuple(sent.shape)}: must be {dtype}{shape}",
+                    f"array {name!r} is {shown(sent.stype)} of {shown(sent.dtype)}, "
+                    f"{shown(tuple(sent.shape))}: must be {dtype}{shape}",
                 )
             limit = dtype.itemsize * int(np.prod(shape)) + NPY_HEADER
             if len(sent.data) > limit:
@@ -168,7 +272,7 @@ class Guard:
                 arrays[name] = read_payload(record[name].data, shape, dtype)
             except Exception as error:  # whatever a damaged header makes numpy raise
                 raise RejectedError(
-                    "payload", f"array {name!r} cannot be read: {error!s:.200}"
+                    "payload", f"array {name!r} cannot be read: {printable(str(error), 200)}"
                 ) from error
         return arrays
 
@@ -196,24 +300,34 @@ class Guard:
     def reject(self, check: str, node_id: int) -> None:
         """Count a rejection."""
         self.rejections[check, node_id] += 1
+        if check != STALE:
+            self.offences[node_id] += 1
+
+    def is_banned(self, node_id: int) -> bool:
+        """Return whether a node has offended too often to be sent another message."""
+        excess = self.offences[node_id] - self.accepted[node_id] / ACCEPTED_PER_OFFENCE
+        return excess > self.max_offences
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {
             "rejections": [[*key, count] for key, count in self.rejections.items()],
             "accepted": list(self.accepted.items()),
+            "usual": self.usual.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore a checkpoint."""
         self.rejections.update({(check, node): n for check, node, n in state["rejections"]})
+        for (check, node), count in self.rejections.items():
+            self.offences[node] += count if check != STALE else 0
         self.accepted.update(dict(state["accepted"]))
+        self.usual = UsualNorm()
+        self.usual.load(state["usual"])
 
 
-def is_usable(value: Any) -> bool:
-    """Return whether a metric can be averaged: a finite number, or a short list of them."""
-    if isinstance(value, list):
-        return len(value) <= MAX_METRIC_LENGTH and all(map(is_usable, value))
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number that can be averaged."""
     # Bounded, so that the sum over a buffer is finite too.
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and -LARGEST_METRIC < value < LARGEST_METRIC

@@ -10,6 +10,7 @@ from strategies.checkpoint import Checkpoints
 from strategies.clock import Clock
 from strategies.compression import Compression
 from strategies.guard import Guard
+from strategies.merge import MergeRule
 from strategies.optimizers import ServerOptimizer
 
 Event = dict[str, Any]
@@ -26,6 +27,8 @@ class SessionStrategy(Protocol):
     arrayrecord_key: str
     weighted_by_key: str | None
     guard: Guard
+    merge: MergeRule
+    weight_factor: float
     compression: Compression | None
     server_optimizer: ServerOptimizer
     min_available_nodes: int

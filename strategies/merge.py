@@ -7,6 +7,7 @@ of the members, so the result does not depend on the order of arrival.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +16,14 @@ from strategies.checks import require_choice, require_number
 MergeRule = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
 
 BY_WEIGHT, BY_COUNT = "weight", "count"
+
+
+@runtime_checkable
+class Robust(Protocol):
+    """A merge rule that discards extreme updates or values, if there are enough updates."""
+
+    def cuts(self, updates: int) -> int:
+        """Return how many of so many updates it can discard, extreme in the same direction."""
 
 
 def merge_weights(
@@ -72,9 +81,13 @@ class TrimmedMean:
 
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
         """Merge `deltas`."""
-        cut = int(self.fraction * len(deltas))
+        cut = self.cuts(len(deltas))
         inner = np.sort(np.stack(deltas), axis=0)[cut : len(deltas) - cut]
         return inner.mean(axis=0) * weights.sum()
+
+    def cuts(self, updates: int) -> int:
+        """Return how many values of each parameter it discards at either end."""
+        return int(self.fraction * updates)
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,10 @@ class Median:
         """Merge `deltas`."""
         middle = np.sort(np.stack(deltas), axis=0)[(len(deltas) - 1) // 2 : len(deltas) // 2 + 1]
         return middle.mean(axis=0) * weights.sum()
+
+    def cuts(self, updates: int) -> int:
+        """Return how many values of each parameter are on either side of the median."""
+        return (updates - 1) // 2
 
 
 @dataclass(frozen=True)
@@ -113,3 +130,8 @@ class NormFiltered:
         kept = np.flatnonzero(norms <= self.factor * np.median(norms)).tolist()
         scaled = weights[kept] * (weights.sum() / weights[kept].sum())
         return self.rule([deltas[m] for m in kept], scaled)
+
+    def cuts(self, updates: int) -> int:
+        """Return how many updates can be so far above the median norm."""
+        # Of two, the median is the mean: neither norm is more than twice as large.
+        return 0 if updates == 2 and self.factor >= 2 else (updates - 1) // 2

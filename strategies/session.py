@@ -1,37 +1,28 @@
 """One training from its first message to its last: the event loop behind a strategy."""
 
 import math
-from dataclasses import replace
 from logging import INFO, WARNING
 from typing import Any
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from strategies.arrays import size_of_arrays, to_arrays, to_record
-from strategies.buffer import Buffer
-from strategies.checkpoint import State, Tensors, as_tensor, inside, pack, under, unpack
+from strategies.arrays import size_of_arrays
 from strategies.evaluation import Evaluation
 from strategies.exchange import Exchange
 from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
-from strategies.grid_protocols import Resumable
 from strategies.guard import RejectedError
 from strategies.hooks import EvaluateFn, SessionStrategy
+from strategies.merge import Robust
+from strategies.session_state import SessionState
 from strategies.versions import Versions
 
-HISTORIES = (
-    "train_metrics_clientapp",
-    "evaluate_metrics_clientapp",
-    "evaluate_metrics_serverapp",
-)
 
-
-class Session:
-    """State of a training, and the steps that change it.
+class Session(SessionState):
+    """A training: the steps that change its state.
 
     Parameters
     ----------
@@ -51,22 +42,15 @@ class Session:
         evaluate_config: ConfigRecord | None,
         evaluate_fn: EvaluateFn | None,
     ) -> None:
-        self.strategy = strategy
+        versions = Versions(initial_arrays)
+        exchange = Exchange(strategy, grid, versions)
+        super().__init__(strategy, exchange, versions, Result(arrays=initial_arrays))
         self.train_config = train_config or ConfigRecord()
         self.evaluate_config = evaluate_config or ConfigRecord()
         self.evaluate_fn = evaluate_fn
-        self.versions = Versions(initial_arrays)
-        self.exchange = Exchange(strategy, grid, self.versions)
-        self.flights = self.exchange.flights
-        self.result = Result(arrays=initial_arrays)
-        self.buffer = Buffer()
-        self.rng = np.random.default_rng(strategy.seed)
-        self.evaluation: Evaluation | None = None
-        self.evaluated = 0
         self.present: list[int] = []
-        self.needed, self.short = 0, (0, 0)
-        self.wake, self.last_refresh = True, -math.inf
-        self.last_success = -math.inf
+        self.banned: list[int] = []
+        self.short = (0, 0)
         strategy.guard.begin(
             self.versions.layout,
             strategy.arrayrecord_key,
@@ -74,11 +58,6 @@ class Session:
             strategy.compression,
         )
         strategy.server_optimizer.state.clear()
-
-    @property
-    def version(self) -> int:
-        """The newest version."""
-        return self.versions.newest
 
     # ---- the loop ----------------------------------------------------------------------------
 
@@ -89,7 +68,7 @@ class Session:
         while self.version < num_rounds and self.exchange.now() < timeout:
             before = self.version
             self.step(num_rounds)
-            self._save(before)
+            self.save(before)
             self._require_success()
         if self.version < num_rounds:
             made = f"{self.version} of {num_rounds} versions"
@@ -118,11 +97,12 @@ class Session:
 
     def _require_success(self) -> None:
         """Raise ``TrainingFailedError`` if every node that takes part keeps failing."""
-        most, present = self.strategy.max_failures, self.present
+        most, online = self.strategy.max_failures, [*self.present, *self.banned]
         silent = self.exchange.now() - self.last_success >= self.strategy.patience
-        if silent and present and all(self.flights.failures(i) >= most for i in present):
+        failing = (i in self.banned or self.flights.failures(i) >= most for i in online)
+        if silent and online and all(failing):
             reasons = self.exchange.reasons
-            raise TrainingFailedError(most, {i: reasons.get(i, "unknown") for i in present})
+            raise TrainingFailedError(most, {i: reasons.get(i, "unknown") for i in online})
 
     def _flush_if_due(self, num_rounds: int) -> bool:
         due = self.version < num_rounds and 0 < self.needed <= len(self.buffer)
@@ -159,7 +139,7 @@ class Session:
 
     def update_needed(self, nodes: int) -> None:
         """Compute K for the nodes that take part, and log when it changes or is out of reach."""
-        needed = self.strategy.updates_needed(nodes)
+        needed = self._reachable(self.strategy.updates_needed(nodes))
         if needed > nodes and (needed, nodes) != self.short:
             wait = self.strategy.flush_after
             log(
@@ -171,14 +151,31 @@ class Session:
             )
         if needed != self.needed:
             log(INFO, "K is %s of the %s nodes that take part", needed, nodes)
+            self._warn_of_a_rule_without_effect(needed)
         self.short = (needed, nodes)
         self.needed = needed
+
+    def _reachable(self, needed: int) -> int:
+        """Return K without the nodes that are banned: the others must not wait for them."""
+        return min(needed, max(len(self.present), 1)) if self.banned else needed
+
+    def _warn_of_a_rule_without_effect(self, needed: int) -> None:
+        rule = self.strategy.merge
+        if isinstance(rule, Robust) and not rule.cuts(needed):
+            enough = next((k for k in range(needed, 10 * needed + 100) if rule.cuts(k)), None)
+            log(
+                WARNING,
+                "K is %s, of which %s discards nothing: one bad update is as bad as in the mean%s",
+                needed,
+                rule,
+                f"; it needs {enough} or more" if enough else "",
+            )
 
     def dispatch(self, training: bool) -> None:
         """Send evaluate messages to the nodes drawn for it, train messages to other idle ones."""
         grid = self.exchange.grid
-        self.present = sorted(self.strategy.nodes(grid))
-        self.flights.forget_all_but(set(self.present), self.exchange.now())
+        self._look()
+        self.flights.forget_all_but({*self.present, *self.banned}, self.exchange.now())
         self.update_needed(len(self.present))
         if self.evaluation is not None:
             patience = max(map(self.strategy.time_to_live, self.evaluation.waiting), default=0.0)
@@ -196,6 +193,12 @@ class Session:
                 self.version, self.result.arrays, self.train_config, grid
             ):
                 self.exchange.send(message, self.version, TRAIN)
+
+    def _look(self) -> None:
+        """Find out which nodes take part now, and which ones of them are banned."""
+        online = sorted(self.strategy.nodes(self.exchange.grid))
+        self.banned = [node_id for node_id in online if self.exchange.is_banned(node_id)]
+        self.present = [node_id for node_id in online if node_id not in self.banned]
 
     def _may_begin(self, nodes: int) -> bool:
         begun = self.version > 0 or len(self.flights) > 0 or len(self.buffer) > 0
@@ -235,12 +238,16 @@ class Session:
 
     def flush(self) -> None:
         """Make the next version from the buffer, and empty it."""
+        strategy = self.strategy
+        scaled = self.buffer.bound(strategy.weight_factor, strategy.guard.most_norm)
         updates = self.buffer.in_order()
         fields = {
             "nodes": [update.node_id for update in updates],
             "members": [update.member for update in updates],
             "steps": [update.steps for update in updates],
             "staleness": [self.version - update.base_version for update in updates],
+            "norms": [float(f"{update.norm:.4g}") for update in updates],
+            "scaled_down": scaled,
         }
         replies = [update.reply for update in updates]
         arrays, metrics = self.strategy.aggregate_train(self.version + 1, replies)
@@ -280,13 +287,15 @@ class Session:
         fraction = self.strategy.fraction_evaluate
         if fraction == 0 or self.evaluation is not None:
             return
-        present = sorted(self.strategy.nodes(self.exchange.grid))
-        drawn = self.rng.permutation(len(present))[: math.ceil(fraction * len(present))]
-        waiting = {present[i] for i in drawn}
+        self._look()
+        count = len(self.present)
+        drawn = self.rng.permutation(count)[: math.ceil(fraction * count)]
+        waiting = {self.present[i] for i in drawn}
         self.evaluation = Evaluation(self.version, self.result.arrays, waiting, self.exchange.now())
         self.evaluated = self.version
 
     def _receive_evaluation(self, reply: Message, flight: Flight) -> None:
+        self.strategy.guard.check_size(reply)
         self.strategy.guard.check_metrics(reply)
         if self.evaluation is not None and self.evaluation.version == flight.base_version:
             self.evaluation.replies.append(reply)
@@ -311,108 +320,3 @@ class Session:
             self._open_evaluation()
             self.wake = True
             self.step(self.version)
-
-    # ---- checkpoints -------------------------------------------------------------------------
-
-    def _save(self, before: int) -> None:
-        checkpoints = self.strategy.checkpoint
-        # One poll may make several versions.
-        if (
-            checkpoints is not None
-            and self.version // checkpoints.every > before // checkpoints.every
-        ):
-            state, tensors = self.state()
-            state["parts"] = {name: part.state() for name, part in checkpoints.parts.items()}
-            checkpoints.save(self.version, state, tensors, self.versions.layout.describe())
-
-    def resume(self) -> None:
-        """Resume from the newest checkpoint, if that is set and one exists."""
-        checkpoints = self.strategy.checkpoint
-        if checkpoints is None:
-            return
-        found = checkpoints.begin(self.versions.layout.describe())
-        if found is not None:
-            state, tensors = found
-            self.load(state, tensors)
-            for name, part in checkpoints.parts.items():
-                part.load(state["parts"][name])
-            self.exchange.emit("resume", version=self.version)
-
-    def state(self) -> tuple[State, Tensors]:
-        """Return what the future of the training depends on."""
-        grid, evaluation, strategy = self.exchange.grid, self.evaluation, self.strategy
-        state: State = {
-            "version": self.version,
-            "time": self.exchange.now(),
-            "last_look": self.last_refresh,
-            "wake": self.wake,
-            "last_success": self.last_success,
-            "needed": self.needed,
-            "unmatched": self.exchange.unmatched,
-            "evaluated": self.evaluated,
-            "rng": self.rng.bit_generator.state,
-            "guard": strategy.guard.state(),
-            "result": {
-                name: {str(v): dict(record) for v, record in getattr(self.result, name).items()}
-                for name in HISTORIES
-            },
-            "buffer": self.buffer.state(),
-            **self.flights.state(),
-            "evaluation": None if evaluation is None else evaluation.state(),
-        }
-        tensors = inside("base", {str(v): base for v, base in self.versions.bases.items()})
-        tensors |= inside("optimizer", strategy.server_optimizer.state)
-        tensors |= pack("reply", [update.reply for update in self.buffer])
-        if evaluation is not None:
-            tensors |= inside("evaluated", to_arrays(evaluation.arrays))
-            tensors |= pack("evaluation", evaluation.replies)
-        if isinstance(grid, Resumable):
-            blobs = grid.save_state()
-            tensors |= inside("grid", {name: as_tensor(data) for name, data in blobs.items()})
-        return state, tensors
-
-    def load(self, state: State, tensors: Tensors) -> None:
-        """Restore :meth:`state` in a new session, and in its grid if that is resumable."""
-        grid, strategy = self.exchange.grid, self.strategy
-        blobs = {name: tensor.tobytes() for name, tensor in under("grid", tensors).items()}
-        in_flight = bool(blobs) and isinstance(grid, Resumable)
-        if blobs and isinstance(grid, Resumable):
-            grid.load_state(blobs)
-        elif state["flights"]:
-            count = len(state["flights"])
-            log(WARNING, "%s messages in flight are lost: their nodes are sent new ones", count)
-        self.exchange.zero = self.exchange.clock.monotonic() - state["time"]
-        self.exchange.unmatched = state["unmatched"]
-        self.needed, self.evaluated = state["needed"], state["evaluated"]
-        self.last_success = state["last_success"]
-        self.wake, self.last_refresh = state["wake"], state["last_look"]
-        self.rng.bit_generator.state = state["rng"]
-        bases = {int(version): base for version, base in under("base", tensors).items()}
-        self.result.arrays = self.versions.load(state["version"], bases)
-        for name in HISTORIES:
-            records = {int(v): MetricRecord(values) for v, values in state["result"][name].items()}
-            getattr(self.result, name).update(records)
-        self.flights.load(state, in_flight=in_flight)
-        strategy.server_optimizer.state.update(under("optimizer", tensors))
-        replies = unpack("reply", tensors)
-        for reply, values in zip(replies, state["buffer"], strict=True):
-            self._load_update(reply, **values)
-        strategy.guard.load(state["guard"])
-        if state["evaluation"] is not None and in_flight:
-            evaluated = to_record(under("evaluated", tensors))
-            replies = unpack("evaluation", tensors)
-            self.evaluation = Evaluation.load(state["evaluation"], evaluated, replies)
-        elif state["evaluation"] is not None:
-            self.evaluated = 0  # repeated, at the latest when training is over
-
-    def _load_update(
-        self, reply: Message, steps: float, arrived_at: float, **flight_values: Any
-    ) -> None:
-        flight = Flight(**flight_values)
-        base = self.versions.bases[flight.base_version]
-        try:
-            update = self.strategy.guard.restore(reply, flight, base, arrived_at)
-        except RejectedError as error:  # with another guard or compression than before
-            log(WARNING, "node %s: its buffered update is discarded: %s", flight.node_id, error)
-            return
-        self.buffer.put(replace(update, steps=steps))

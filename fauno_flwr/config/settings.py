@@ -166,6 +166,13 @@ class FederationConfig:
         is added to the next one; see :mod:`strategies.compression`.
     max_norm : float
         Largest Euclidean norm of an update; the guard rejects a larger one.
+    norm_factor : float
+        Largest norm of an update in multiples of the usual one, which the server learns from all
+        nodes: a larger one is scaled down to it. At least 1.
+    weight_factor : float
+        Largest weight of an update in multiples of the median of those that make a version with it.
+        All nodes are asked for the same time or data, yet each reports its steps itself. At least
+        1.
     checkpoints : str
         Absolute path of a folder for the state of training after each version; empty: none. A run
         that finds a checkpoint there resumes from it, if it has the same settings: only those of
@@ -205,6 +212,8 @@ class FederationConfig:
     server_optimizer: Any = "sgd"
     compression: Any = "none"
     max_norm: float = 1e6
+    norm_factor: float = 5.0
+    weight_factor: float = 3.0
     checkpoints: str = ""
     replace_lost_agents: bool = False
     bind_keys: bool = False
@@ -225,6 +234,8 @@ class FederationConfig:
         rules.validate(rules.COMPRESSION, self.compression)
         for name in ("max_norm", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
+        for name in ("norm_factor", "weight_factor"):
+            require_number(f"federation.{name}", getattr(self, name), at_least=1)
         for name in ("checkpoints", "start"):
             path = getattr(self, name)
             if path and not Path(path).is_absolute():

@@ -12,6 +12,7 @@ from fauno_flwr.federation.protocol import ACTOR, QUERY_ACTOR
 from fauno_flwr.learning.agents import AgentStack
 from strategies import Guard
 from strategies.arrays import Arrays, Layout
+from strategies.failures import readable
 from strategies.guard import RejectedError
 
 
@@ -41,7 +42,7 @@ def read_actors(run: RunContext, replies: Iterable[Message]) -> dict[int, Arrays
     actors: dict[int, Arrays] = {}
     for reply in replies:
         if reply.has_error():
-            log(WARNING, "a node did not send its actor: %s", reply.error.reason)
+            log(WARNING, "a node did not send its actor: %s", readable(reply.error.reason))
             continue
         node_id = reply.metadata.src_node_id
         try:

@@ -119,7 +119,8 @@ class RunContext:
         """Append an event to ``events.jsonl``."""
         line = self.out.append("events.jsonl", event)
         if self.journal is not None:
-            self.journal.append(line)
+            with self.out.tolerating("the events beside the checkpoints"):
+                self.journal.append(line)
         if self._on_event is not None:
             self._on_event(event)
 

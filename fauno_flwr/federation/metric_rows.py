@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from flwr.app import MetricRecord
@@ -11,6 +12,7 @@ from fauno_flwr.federation.context import RunContext
 FILE = "metrics.jsonl"
 WALL, VIRTUAL, STEPS = "time/wall", "time/virtual", "time/total_timesteps"
 UPDATES, STALENESS = "federation/updates", "federation/staleness"
+NORM, SCALED = "federation/norm", "federation/scaled_down"
 
 
 class MetricRows:
@@ -19,8 +21,10 @@ class MetricRows:
     A row has ``version``; ``time/wall`` and, under virtual time, ``time/virtual`` in seconds of
     training; ``time/total_timesteps``, the decisions behind all merged updates so far;
     ``federation/updates`` and ``federation/staleness``, the number of merged updates and their mean
-    staleness in versions; ``train/...``, the means of the nodes' metrics as the strategy has merged
-    them; and ``eval/...`` if the version was evaluated.
+    staleness in versions; ``federation/norm``, their median norm, and ``federation/scaled_down``,
+    how many of them were scaled down to the largest norm that is allowed; ``train/...``, the means
+    of the nodes' metrics as the strategy has merged them; and ``eval/...`` if the version was
+    evaluated.
 
     What a row adds to the merged metrics is also stored in their record, which the strategy saves
     in its checkpoints: a run that resumes writes the rows of the earlier versions again.
@@ -63,6 +67,8 @@ class MetricRows:
             metrics[VIRTUAL] = flush["t"]
         metrics[STEPS] = int(self._last(STEPS)) + int(sum(flush["steps"]))
         metrics[UPDATES] = len(flush["staleness"])
+        metrics[NORM] = float(median(flush["norms"]))
+        metrics[SCALED] = flush["scaled_down"]
         metrics[STALENESS] = sum(flush["staleness"]) / len(flush["staleness"])
         self._records[version] = metrics
         self._run.out.append(FILE, row(version, metrics))

@@ -87,12 +87,17 @@ class PeriodicEvaluation:
         log(INFO, "version %s: %s", version, text)
         if self.best is None or score(found) > score(self.best):
             self.best = {"version": version, "measure": measure(found), **found}
-            save_actors(run, actors, f"{BEST}/actors.safetensors")
-            run.out.write_arrays(f"{BEST}/critic.safetensors", shared)
-            folder = run.out.path / "checkpoints" / BEST
-            write_atomically(folder / "best.json", json.dumps(self.best, indent=2) + "\n")
-            if self._saved is not None:
-                shutil.copytree(folder, self._saved, dirs_exist_ok=True)
+            with run.out.tolerating(f"checkpoints/{BEST}"):
+                self._save(self.best, actors, shared)
+
+    def _save(self, best: Mapping[str, Any], actors: Mapping[int, Arrays], shared: Arrays) -> None:
+        run = self._run
+        save_actors(run, actors, f"{BEST}/actors.safetensors")
+        run.out.write_arrays(f"{BEST}/critic.safetensors", shared)
+        folder = run.out.path / "checkpoints" / BEST
+        write_atomically(folder / "best.json", json.dumps(best, indent=2) + "\n")
+        if self._saved is not None:
+            shutil.copytree(folder, self._saved, dirs_exist_ok=True)
 
     def restore(self) -> None:
         """Restore the best actors of a run that resumes from its checkpoints."""

@@ -17,7 +17,7 @@ from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.keys import NodeKeys
 from fauno_flwr.federation.members import Members
 from fauno_flwr.federation.protocol import QUERY
-from fauno_flwr.federation.summary import write_summary
+from fauno_flwr.federation.summary import attempt, write_summary
 from fauno_flwr.federation.training import Training
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import RunDirectory
@@ -90,7 +90,8 @@ class Run:
 
     def _keep_critic(self) -> None:
         if self._training is not None:
-            self.context.out.write_arrays("critic.safetensors", self._training.newest.shared)
+            with self.context.out.tolerating("critic.safetensors"):
+                self.context.out.write_arrays("critic.safetensors", self._training.newest.shared)
 
     def _end(self, state: State) -> None:
         self.context.write(end_event(state))
@@ -116,7 +117,8 @@ class Run:
         rows = task.evaluate(population)
         write_summary(run, rows, trained)
         if rows:
-            table = report.format_rows(rows, task.facts["rho"], config.evaluation.worlds)
+            rho, worlds = task.facts["rho"], config.evaluation.worlds
+            table = attempt("table", lambda: report.format_rows(rows, rho, worlds)) or ""
             for line in table.splitlines():
                 log(INFO, line)
         return rows

@@ -1,4 +1,4 @@
-"""Adaptive message sizes: rollouts per message and time-to-live, learned from earlier replies."""
+"""Adaptive message sizes: rollouts per message and time-to-live, by the server's own clock."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -16,9 +16,15 @@ from strategies.buffered_async import Event
 from strategies.flights import Flight
 from strategies.guard import RejectedError
 
+OWN_COLUMNS = ("eval/", "federation/", "time/", "version")
+
 
 class Sizer:
-    """Number of rollouts and time-to-live of each node's messages, from its last replies.
+    """Number of rollouts and time-to-live of each node's messages, from its last latencies.
+
+    A latency is the time from a message to its reply, as the server measures it. What a node says
+    about its time is not used: one that claims to be fast would be asked for ever more, and more
+    steps weigh more.
 
     A message can get lost on its way to a node that stays online (if its SuperLink is killed at
     that moment), and Flower does not report it: the node is sent another one after several times
@@ -76,22 +82,6 @@ class Sizer:
         """Return the largest number of decisions behind the reply to a node's last message."""
         return self.training.worlds * self.training.ticks * self.requested(node_id)
 
-    def observe_duration(self, node_id: int, seconds: Any) -> None:
-        """Adapt the next request of a node to the duration of its last message.
-
-        Parameters
-        ----------
-        node_id : int
-        seconds : float
-            Duration as the node reports it; an impossible one is ignored.
-        """
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not self.training.seconds_per_message or not number or not 0 < seconds < math.inf:
-            return
-        last = self.requested(node_id)
-        wanted = min(last * self.training.seconds_per_message / seconds, last * self.GROWTH)
-        self._next[self.agent_of(node_id)] = max(1, min(round(wanted), self.training.most_rollouts))
-
     def wait(self, node_id: int) -> float:
         """Return the time-to-live of the next message of a node, in seconds."""
         agent, usual = self.agent_of(node_id), self.training.seconds_per_message
@@ -102,10 +92,14 @@ class Sizer:
         return min(patience * 2.0 ** min(self._timeouts.get(agent, 0), 60), self.longest_wait)
 
     def observe_reply(self, node_id: int, latency: float) -> None:
-        """Record the seconds between a message and its reply."""
-        agent = self.agent_of(node_id)
+        """Adapt the next message of a node to the seconds between its last one and the reply."""
+        agent, wanted = self.agent_of(node_id), self.training.seconds_per_message
         self._latency[agent] = latency
         self._timeouts.pop(agent, None)
+        if wanted:
+            last = self.requested(node_id)
+            rollouts = last * min(wanted / latency if latency > 0 else math.inf, self.GROWTH)
+            self._next[agent] = max(1, min(round(rollouts), self.training.most_rollouts))
 
     def observe_failure(self, node_id: int, latency: float) -> None:
         """Record the seconds after which a message failed; only a timeout counts."""
@@ -134,7 +128,6 @@ class SizedAsync(BufferedAsync):
         """Adapt to each reply, and add the number of requested rollouts to its event."""
         if event["event"] == "reply":
             event = {**event, "rollouts": self.sizer.requested(event["node"])}
-            self.sizer.observe_duration(event["node"], event["metrics"].get("seconds"))
             self.sizer.observe_reply(event["node"], event["latency"])
         elif event["event"] == "error" and "latency" in event:
             self.sizer.observe_failure(event["node"], event["latency"])
@@ -154,16 +147,25 @@ class SizedAsync(BufferedAsync):
 class SizedGuard(Guard):
     """A guard that rejects a reply with more steps than were requested of its node.
 
+    Of its metrics it keeps few, and only numbers whose names are not those of the server's own
+    columns in ``metrics.jsonl``.
+
     Parameters
     ----------
     sizer : Sizer
-    max_norm : float
-        See :class:`Guard`.
+    **bounds
+        Further parameters of :class:`Guard`.
     """
 
-    def __init__(self, sizer: Sizer, max_norm: float = 1e6) -> None:
-        super().__init__(max_norm=max_norm, max_weight=sizer.training.most_steps)
+    most_metrics, most_metric_bytes, longest_metric = 64, 4096, -1
+
+    def __init__(self, sizer: Sizer, **bounds: Any) -> None:
+        super().__init__(max_weight=sizer.training.most_steps, **bounds)
         self.sizer = sizer
+
+    def is_name(self, name: str) -> bool:
+        """Return whether a node's metric may have this name."""
+        return super().is_name(name) and not name.startswith(OWN_COLUMNS)
 
     def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
         """Return the update of a reply; raises as :meth:`Guard.check` does."""

@@ -2,21 +2,30 @@
 
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from logging import WARNING
+from typing import Any, TypeVar
+
+from flwr.common.logger import log
 
 from fauno_flwr import __version__
 from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.failures import sentence
 from fauno_flwr.federation.training import Trained
 from fauno_flwr.results import report
 from fauno_flwr.results.directory import SCHEMA_VERSION, read_lines
 from fauno_flwr.results.status import failures, node_statistics
 
+Value = TypeVar("Value")
 WALL, VIRTUAL = "wall", "virtual"  # clocks
 
 
 def write_summary(run: RunContext, rows: list[dict[str, Any]], trained: Trained) -> None:
     """Write ``summary.json`` and the figures of a run.
+
+    What cannot be written is left out with a warning: the training is over, and a report of it must
+    not make it fail.
 
     Parameters
     ----------
@@ -25,35 +34,43 @@ def write_summary(run: RunContext, rows: list[dict[str, Any]], trained: Trained)
         Table of the evaluation.
     trained : Trained
     """
-    events = read_lines(run.out.path / "events.jsonl")
-    replies = [event for event in events if event["event"] == "reply"]
     run.stage("done")
+    events = attempt("events", lambda: read_lines(run.out.path / "events.jsonl")) or []
+    replies = [event for event in events if event["event"] == "reply"]
     config, facts = run.config, run.task.facts
     seeds = config.evaluation.validation_seeds
     best = {"best": {**trained.best, "seeds": list(seeds)}} if trained.best else {}
-    run.out.write_json(
-        "summary.json",
-        {
-            "schema_version": SCHEMA_VERSION,
-            "software": software_versions(),
-            "seed": config.seed,
-            "evaluation_seeds": list(config.evaluation.seeds),
-            **facts,
-            "versions": trained.versions,
-            "versions_wanted": config.federation.versions,
-            "buffer_size": config.federation.buffer_size,
-            "seconds": {"clock": WALL if run.clock is time else VIRTUAL, "since_start": run.stages},
-            **best,
-            "nodes": node_statistics(events),
-            "failures": failures(events),
-            "table": rows,
-        },
-    )
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "software": software_versions(),
+        "seed": config.seed,
+        "evaluation_seeds": list(config.evaluation.seeds),
+        **facts,
+        "versions": trained.versions,
+        "versions_wanted": config.federation.versions,
+        "buffer_size": config.federation.buffer_size,
+        "seconds": {"clock": WALL if run.clock is time else VIRTUAL, "since_start": run.stages},
+        **best,
+        "nodes": attempt("statistics of the nodes", lambda: node_statistics(events)),
+        "failures": attempt("failures of the nodes", lambda: failures(events)),
+        "table": rows,
+    }
+    attempt("summary.json", lambda: run.out.write_json("summary.json", summary))
     figures = run.out.path / "figures"
     if rows:
-        report.plot_rows(rows, facts["rho"], figures / "comparison.png")
+        path = figures / "comparison.png"
+        attempt(path.name, lambda: report.plot_rows(rows, facts["rho"], path))
     if replies:
-        report.plot_learning(replies, figures / "learning.png")
+        attempt("learning.png", lambda: report.plot_learning(replies, figures / "learning.png"))
+
+
+def attempt(what: str, make: Callable[[], Value]) -> Value | None:
+    """Return what a function makes; None, with a warning, if it raises."""
+    try:
+        return make()
+    except Exception as error:
+        log(WARNING, "%s cannot be made: %s", what, sentence(error))
+        return None
 
 
 def software_versions() -> dict[str, str]:

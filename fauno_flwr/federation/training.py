@@ -155,7 +155,7 @@ class Training:
             assert strategy.session is not None
             self._rows.restore(strategy.session.result.train_metrics_clientapp)
             self._periodic.restore()
-        if "reason" in event:
+        if "reason" in event and event["event"] != "ban":
             self._last_failure = f"{run.name_of(event['node'])}: {event['reason']}"
             if kind(event["reason"]) not in self._kinds:
                 self._kinds.add(kind(event["reason"]))

@@ -4,11 +4,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from logging import ERROR, INFO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flwr.common.logger import log
 from safetensors.numpy import save_file
 
 from fauno_flwr.config.errors import ConfigError
@@ -31,6 +34,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = self.check(path)
+        self._unwritten: set[str] = set()
         for name in ("checkpoints", "figures"):
             (self.path / name).mkdir(exist_ok=True)
         (self.path / "events.jsonl").touch()
@@ -61,16 +65,34 @@ class RunDirectory:
         return self.write_text(name, to_json(values))
 
     def append(self, name: str, values: Mapping[str, Any]) -> str:
-        """Append one line to a JSON Lines file, and return it."""
+        """Append one line to a JSON Lines file, and return it; on a full disk it is left out."""
         line = json.dumps(_plain(values), allow_nan=False) + "\n"
-        with (self.path / name).open("a") as file:
-            file.write(line)
+        with self.tolerating(name):
+            append_line(self.path / name, line)
         return line
 
-    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> Path:
-        """Write a JSON Lines file atomically."""
+    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write a JSON Lines file atomically; on a full disk it stays as it is."""
         text = (json.dumps(_plain(line), allow_nan=False) + "\n" for line in lines)
-        return self.write_text(name, "".join(text))
+        with self.tolerating(name):
+            self.write_text(name, "".join(text))
+
+    @contextmanager
+    def tolerating(self, name: str) -> Iterator[None]:
+        """Suppress that a file cannot be written, as on a full disk, and say so once.
+
+        For what a training writes on the way: it goes on without.
+        """
+        try:
+            yield
+        except OSError as error:
+            if name not in self._unwritten:
+                log(ERROR, "%s cannot be written (%s); the run goes on", name, error.strerror)
+            self._unwritten.add(name)
+        else:
+            if name in self._unwritten:
+                log(INFO, "%s can be written again; what came in between is missing", name)
+            self._unwritten.discard(name)
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
         """Write named arrays as safetensors."""
@@ -102,9 +124,26 @@ def require_folder(setting: str, path: str) -> None:
 def write_atomically(path: Path, text: str) -> Path:
     """Write a file in one step: readers see all of it or none."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     return path
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, or nothing of it: half a line would spoil the next one."""
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            left = line.encode()
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

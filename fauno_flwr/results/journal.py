@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from fauno_flwr.config.errors import ConfigError
-from fauno_flwr.results.directory import RunDirectory, read_lines
+from fauno_flwr.results.directory import RunDirectory, append_line, read_lines
 
 EVENTS, LOCK = "events.jsonl", "lock"
 PATIENCE, PAUSE = 10.0, 0.2  # seconds for the processes of a killed run to end; between two tries
@@ -63,8 +63,7 @@ class Journal:
 
     def append(self, line: str) -> None:
         """Append a line."""
-        with (self.folder / EVENTS).open("a") as file:
-            file.write(line)
+        append_line(self.folder / EVENTS, line)
 
     def state(self) -> int:
         """Return the length in bytes."""

@@ -113,8 +113,10 @@ def plus_minus(interval: Mapping[str, float | None], scale: float = 1.0) -> str:
     return f"{scale * mean:.2f} ± {scale * (high - mean):.2f}"
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and bool(np.isfinite(value))
+def is_number(value: Any) -> bool:
+    """Return whether a value of a JSON file is a finite number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and bool(np.isfinite(value))
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -198,7 +200,7 @@ def _differences(rows: Sequence[Row]) -> list[str]:
     for row, other, minus in _pairs(rows):
         finished, response = minus["finished_ratio"], minus["response_mean"]
         shown = row["policy"] == FAUNO if ours else other == rows[0]["policy"]
-        if not shown or not all(map(_is_number, (*finished.values(), *response.values()))):
+        if not shown or not all(map(is_number, (*finished.values(), *response.values()))):
             continue
         lines.append(
             f"{title(row['policy'])} - {title(other)}: finished "
@@ -314,18 +316,30 @@ def _plot_losses(axis: Axes, rows: Sequence[Row]) -> None:
 def plot_learning(replies: Sequence[Row], path: Path) -> None:
     """Plot the training metrics of the nodes over the versions that they trained from.
 
+    A metric is plotted over the replies that have it as a finite number; without any, nothing is.
+
     Parameters
     ----------
     replies : sequence of dict
         Reply events, with ``version`` and ``metrics``.
     path : Path
     """
-    shown = [panel for panel in PANELS if panel[0] in replies[0]["metrics"]]
-    figure, axes = plt.subplots(1, len(shown), figsize=(11, 3.4))
-    versions = np.array([reply["version"] for reply in replies])
-    steps = np.unique(versions)
-    for axis, (key, scale, label) in zip(axes, shown, strict=True):
-        values = scale * np.array([reply["metrics"][key] for reply in replies])
+    points = {
+        panel: [
+            (reply["version"], panel[1] * reply["metrics"][panel[0]])
+            for reply in replies
+            if is_number(reply["metrics"].get(panel[0]))
+        ]
+        for panel in PANELS
+    }
+    shown = {panel: sent for panel, sent in points.items() if sent}
+    if not shown:
+        return
+    figure, grid = plt.subplots(1, len(shown), figsize=(11, 3.4), squeeze=False)
+    axes = grid[0]
+    for axis, ((_, _, label), sent) in zip(axes, shown.items(), strict=True):
+        versions, values = np.array(sent).T
+        steps = np.unique(versions)
         low, middle, high = (
             np.array([np.quantile(values[versions == v], q) for v in steps])
             for q in (0.1, 0.5, 0.9)

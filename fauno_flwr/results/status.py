@@ -34,6 +34,7 @@ COUNTS = {
     "reject": "rejections",
 }
 BYTES = {"dispatch": "bytes_to_node", "reply": "bytes_from_node"}
+OTHER_REASONS = ("refused", "ban")  # events with a reason that are no failed message
 Events = Sequence[dict[str, Any]]
 
 
@@ -69,7 +70,7 @@ def node_statistics(events: Events) -> dict[str, dict[str, float]]:
             if kind in BYTES:
                 node[BYTES[kind]] += event.get("bytes", 0)
             if kind == "reply":
-                node["steps"] += event["metrics"][STEPS]
+                node["steps"] += event["metrics"].get(STEPS, 0)
                 latency[event["name"]].append(event["latency"])
     for name, values in statistics.items():
         values["staleness_mean"] = float(np.mean(staleness[name])) if staleness[name] else 0.0
@@ -86,7 +87,7 @@ def failures(events: Events) -> dict[str, Counter[str]]:
     """
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for event in events:
-        if "name" in event and "reason" in event and event["event"] != "refused":
+        if "name" in event and "reason" in event and event["event"] not in OTHER_REASONS:
             named = ERRORS.get(event.get("code", -1), "error")
             found[event["name"]][event.get("check", named)] += 1
     return dict(found)
@@ -144,6 +145,11 @@ def format_status(events: Events, versions: int, state: State) -> str:
         f"{event.get('name', 'node ' + str(event['node']))} does not take part: {event['reason']}"
         for event in events
         if event["event"] == "refused"
+    ]
+    lines += [
+        f"{event['name']} is banned after {event['offences']} offences; the last: {event['reason']}"
+        for event in events
+        if event["event"] == "ban"
     ]
     width = max(map(len, (*statistics, "node")))
     head = "".join(f"{title:>11}" for title, _ in COLUMNS)

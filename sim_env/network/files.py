@@ -93,14 +93,16 @@ def read_ether_json(
     index: dict[str, int] = {}
     speed, capacity, place = [], [], []
     for name, node in nodes.items():
-        at = f"{where}: node {' '.join(name.split())}"
+        at = f"{where}: node {shown(' '.join(name.split()))[1:-1]}"
         if not isinstance(node, Mapping):
             raise ValueError(
                 f"{at} is {shown(node)}: must be a mapping with id, coordinates, capacity"
             )
         identity = str(_value(node, "id", at))
         if identity in index:
-            raise ValueError(f"{at} has the id {identity} of an earlier node: must be its own")
+            raise ValueError(
+                f"{at} has the id {shown(identity)[1:-1]} of an earlier node: must be its own"
+            )
         index[identity] = len(index)
         means = _mapping(node, "capacity", at)
         millicpu = _positive(means, "cpu_milis", f"{at}: capacity")
@@ -199,16 +201,19 @@ def _neighbours(links: Mapping[str, Any], index: Mapping[str, int], where: str) 
     pairs = []
     for identity, others in links.items():
         if identity not in index:
-            raise ValueError(f"{where}: links are those of {identity!r}: must be the id of a node")
+            raise ValueError(
+                f"{where}: links are those of {shown(identity)}: must be the id of a node"
+            )
         if not isinstance(others, list):
             raise ValueError(
-                f"{where}: neighbours of {identity!r} are {shown(others)}: must be a list of ids"
+                f"{where}: neighbours of {shown(identity)} are {shown(others)}: must be a list of "
+                f"ids"
             )
         for other in others:
             if str(other) not in index:
                 raise ValueError(
-                    f"{where}: node {identity!r} names neighbour {shown(other)}: must be the id of "
-                    f"a node"
+                    f"{where}: node {shown(identity)} names neighbour {shown(other)}: must be "
+                    f"the id of a node"
                 )
             pairs.append((index[identity], index[str(other)]))
     read = linked_rows(len(index), pairs)

@@ -25,7 +25,8 @@ SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 TEXT, NUMBER, WHOLE, FLAG = "string", "number", "integer", "boolean"
 FARTHEST = 1e12  # metres
 SHOWN_NAMES = 8
-NAME = r"^[A-Za-z0-9_-]+$"  # such a name can be part of a setting
+LONGEST_NAME = 100  # characters
+NAME = rf"^[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}$"  # such a name can be part of a setting
 DEFAULT_ROLE = SOURCE_ROLE
 
 
@@ -62,7 +63,10 @@ class Field:
             require_kind(what, value, bool, "true or false")
         elif self.kind == TEXT:
             if not isinstance(value, str) or not re.fullmatch(NAME[1:-1], value):
-                raise ValueError(f"{what} is {shown(value)}: must be letters, digits, _ and -")
+                raise ValueError(
+                    f"{what} is {shown(value)}: must be letters, digits, _ and -, at most "
+                    f"{LONGEST_NAME}"
+                )
         else:
             require_number(what, value, **self.bounds)
             if self.kind == WHOLE and value != int(value):  # type: ignore[call-overload]

@@ -213,7 +213,7 @@ def _number(name: str, text: str) -> float:
     except ValueError:
         raise ValueError(f"{name} is {shown(text)}, not a number") from None
     if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} is {text}, not a finite number at least 0")
+        raise ValueError(f"{name} is {shown(text)[1:-1]}, not a finite number at least 0")
     return value
 
 

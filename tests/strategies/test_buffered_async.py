@@ -137,7 +137,8 @@ def test_a_node_under_a_new_id_keeps_its_place_in_the_buffer(
     assert replies[:2] == [(first, False), (again, True)]
     (flush,) = [event for event in events if event["event"] == "flush"]
     assert (flush["nodes"], flush["members"]) == ([again, other], [0, 1])
-    assert flush["steps"] == [steps(0) + (len(replies) - 2) * steps(1), steps(2)]
+    assert len(replies) > 3
+    assert flush["steps"] == [2 * steps(1), steps(2)]
 
 
 def test_k_is_exact_even_when_all_replies_arrive_at_once(

@@ -114,7 +114,7 @@ def fuzz(replies: int, seed: int) -> tuple[BufferedAsync, Counter, list[dict]]:
     )
     strategy = BufferedAsync(
         0.2,
-        guard=Guard(max_norm=1e4, max_weight=1e5),
+        guard=Guard(max_norm=1e4, max_weight=1e5, max_offences=10**9),
         merge=TrimmedMean(),
         ttl=5.0,
         backoff=0.1,

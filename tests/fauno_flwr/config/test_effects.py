@@ -103,7 +103,7 @@ def rollouts_of(config: RunConfig) -> bytes:
     """Return the rollouts that a fast node is asked for in its second message."""
     sizer = Sizer(config.training, lambda node_id: 0)
     sizer.request(1)
-    sizer.observe_duration(1, 0.01)
+    sizer.observe_reply(1, 0.01)
     return as_bytes(sizer.request(1))
 
 

@@ -1,0 +1,39 @@
+"""The fuzzers run, find what they are to find, and keep it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from strategies import checkpoint
+from tests import fuzz
+from tests.fuzz import __main__ as command
+
+
+@pytest.mark.parametrize("name", fuzz.MODULES)
+def test_what_was_found_before_and_a_few_more_inputs(name: str, tmp_path: Path) -> None:
+    found = len(list((command.CORPUS / name).glob("*.bin")))
+    given = [name, "--inputs", str(found + 150), "--seed", "1", "--out", str(tmp_path)]
+    assert command.main(given) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_defect_is_counted_and_its_input_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoint, "checksum", lambda schema, tensors: "")
+    given = ["checkpoints", "--inputs", "300", "--seed", "1", "--out", str(tmp_path)]
+    assert command.main(given) == 1
+    (kept, *_) = (tmp_path / "checkpoints").glob("*.bin")
+    assert f"input kept as {tmp_path / 'checkpoints'}" in capsys.readouterr().out
+    target = fuzz.load("checkpoints", tmp_path)
+    with pytest.raises(AssertionError):
+        target.handle(kept.read_bytes())
+
+
+def test_inputs_are_mutated_in_every_way() -> None:
+    rng = np.random.default_rng(0)
+    lengths = {len(fuzz.mutate(rng, bytes(range(100)))) for _ in range(300)}
+    assert min(lengths) < 90
+    assert max(lengths) > 110
+    assert fuzz.mutate(rng, b"") is not None
