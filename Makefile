@@ -2,7 +2,7 @@
 # make test       ruff, mypy, import-linter, pytest
 # make test-slow  the tests that take minutes
 # make coverage   the tests of make test, with their coverage and its floor; twice the time
-# make fuzz       hostile replies, metrics, files and checkpoints for ten minutes: FUZZ_SECONDS=600
+# make fuzz       hostile replies, files, handshakes, settings and calls for ten minutes: FUZZ_SECONDS=600
 # make benchmark  speed of the world, of learning and of the strategies
 # make docs       the pages of docs/ and the API reference as one site, build/site/index.html
 # make lock       the versions and hashes of deploy/requirements.lock; make demo LOCKED=1 installs exactly these

@@ -37,3 +37,29 @@ def test_inputs_are_mutated_in_every_way() -> None:
     assert min(lengths) < 90
     assert max(lengths) > 110
     assert fuzz.mutate(rng, b"") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("handshake", {"inputs": 100, "refused": 50, "stood_in": 1}),
+        ("settings", {"inputs": 4, "refused": 4}),
+        ("service", {"inputs": 100, "accepted": 1, "refused": 1}),
+    ],
+)
+def test_a_scenario_is_played(name: str, least: dict[str, int], monkeypatch) -> None:
+    played = []
+    monkeypatch.setattr(command, "play", lambda *given: played.append(fuzz.play(*given)) or {})
+    assert command.main([name, "--seconds", "4", "--seed", "1"]) == 0
+    (counts,) = played
+    assert all(counts[kind] >= number for kind, number in least.items())
+    assert not any(counts.get(kind) for kind in fuzz.DEFECTS)
+
+
+@pytest.mark.parametrize("counts", [{"inputs": 3, "crashes": 1}, {"inputs": 3, "poisoned": 1}])
+def test_a_defect_of_a_scenario_is_counted(
+    counts: dict[str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "play", lambda name, seed, seconds: dict(counts))
+    assert command.main(["handshake", "--seconds", "1"]) == 1
+    assert "handshake: 3 inputs, 1 defects" in capsys.readouterr().out

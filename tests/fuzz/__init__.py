@@ -1,7 +1,9 @@
 """Fuzzers of everything that reaches a server from outside: ``make fuzz``.
 
 A target makes inputs as bytes, and handles one: it returns what came of it in a few words, and
-raises if that must not happen. To add one, write a module like the others and name it here.
+raises if that must not happen. A scenario is a function ``fuzz(seed, seconds)`` that plays many
+moves of an attacker and returns counts, among them its ``inputs``; it raises, or counts ``crashes``
+or ``poisoned``, for a defect. To add one, write a module like the others and name it here.
 """
 
 import importlib
@@ -21,19 +23,30 @@ class Target(Protocol):
         """Handle an input; return the outcome, of which there are few; raise for a defect."""
 
 
-# Settings from the wire, the handshake and the services of a deployment belong here, too.
 MODULES = {
     "replies": "tests.fuzz.replies",
     "metrics": "tests.fuzz.metrics",
     "files": "tests.fuzz.files",
     "checkpoints": "tests.fuzz.checkpoints",
 }
+SCENARIOS = {
+    "handshake": "tests.fuzz.handshake",
+    "settings": "tests.fuzz.settings",
+    "service": "tests.fuzz.service",
+}
+DEFECTS = ("crashes", "poisoned")  # counts of a scenario
 
 
 def load(name: str, folder: Path) -> Target:
     """Return the target of that name, in a new state; it may write to a folder."""
     target: Target = importlib.import_module(MODULES[name]).Fuzzer(folder)
     return target
+
+
+def play(name: str, seed: int, seconds: float) -> dict[str, int]:
+    """Play the scenario of that name; return its counts."""
+    counts: dict[str, int] = importlib.import_module(SCENARIOS[name]).fuzz(seed, seconds)
+    return counts
 
 
 def require_sentence(error: Exception, most: int) -> None:

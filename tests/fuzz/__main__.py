@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.fuzz import MODULES, Target, load, mutate
+from tests.fuzz import DEFECTS, MODULES, SCENARIOS, Target, load, mutate, play
 
+NAMES = [*MODULES, *SCENARIOS]
 CORPUS = Path(__file__).parent / "corpus"
 WARM_UP, LOOK = 2000, 500  # inputs before memory is measured, and between two measurements
 MOST_GROWTH = 64.0  # megabytes
@@ -68,23 +69,45 @@ def fuzz_target(name: str, target: Target, seconds: float, most: int, seed: int,
     return crashes == 0 and growth <= MOST_GROWTH
 
 
+def fuzz_scenario(name: str, seconds: float, seed: int) -> bool:
+    """Play a scenario; print its counts, and return whether it passed."""
+    process, counts, crashes = psutil.Process(), dict[str, int](), 0
+    first = process.memory_info().rss / 1e6
+    try:
+        counts = play(name, seed, seconds)
+    except Exception:
+        crashes = 1
+        print(f"{name}: defect with seed {seed}\n{traceback.format_exc(chain=False)[-LONGEST:]}")
+    crashes += sum(counts.pop(kind, 0) for kind in DEFECTS)
+    growth = process.memory_info().rss / 1e6 - first
+    print(f"{name}: {counts.pop('inputs', 0)} inputs, {crashes} defects, memory {growth:+.0f} MB")
+    for outcome, count in counts.items():
+        print(f"  {count:>8} {outcome}")
+    return crashes == 0
+
+
 def main(arguments: list[str]) -> int:
     """Fuzz all targets, or those that are named; return the exit code."""
     parser = argparse.ArgumentParser("python -m tests.fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(MODULES))
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(NAMES))
     parser.add_argument("--seconds", type=float, default=600, help="for all targets together")
-    parser.add_argument("--inputs", type=int, default=-1, help="most inputs of each target")
+    parser.add_argument(
+        "--inputs", type=int, default=-1, help="most inputs of each target that has single inputs"
+    )
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="for what is found")
     given = parser.parse_args(arguments)
-    unknown = [name for name in given.targets if name not in MODULES]
+    unknown = [name for name in given.targets if name not in NAMES]
     if unknown:
-        parser.error(f"{', '.join(unknown)}: must be of {', '.join(MODULES)}")
+        parser.error(f"{', '.join(unknown)}: must be of {', '.join(NAMES)}")
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    names = given.targets or list(MODULES)
+    names = given.targets or NAMES
     print(f"seed {given.seed}")
+    seconds = given.seconds / len(names)
     passed = [
-        fuzz(name, given.seconds / len(names), given.inputs, given.seed, given.out)
+        fuzz(name, seconds, given.inputs, given.seed, given.out)
+        if name in MODULES
+        else fuzz_scenario(name, seconds, given.seed)
         for name in names
     ]
     return 0 if all(passed) else 1
