@@ -107,7 +107,7 @@ class PPOConfig(AgentConfig):
     clip: float = 0.2
     entropy: float = 0.01
     critic: str = ACTION
-    temperature: float = 0.3
+    temperature: float = 0.7
     learn_actor: bool = True
     critic_rate: float = 3.0
 

@@ -17,6 +17,7 @@ SHARED = (
 )
 COMPARED: dict[str, Method] = {
     "fauno": Method("FAuNO", SHARED),
+    "default": Method("FAuNO, T = 0.7", (*SHARED, "agent.temperature=0.7")),
     "alone": Method(
         "the same, not shared", (*SHARED, "agent.temperature=0.3", "federation.share=nothing")
     ),
@@ -136,5 +137,5 @@ EXPERIMENT = Experiment(
     design,
     COMPARED,
     seeds=10,
-    rivals=("alone", "state", "independent", "model", "critic", "scof", "lq", "sed"),
+    rivals=("alone", "default", "state", "independent", "model", "critic", "scof", "lq", "sed"),
 )
