@@ -32,6 +32,8 @@ SETTINGS = [
     *product(SHARES, AGENTS, WORLDS, ["none"]),
     *product(SHARES, ["state"], ["own"], ["8-bit", "top-k"]),
 ]
+# ddqn has no critic that it could share.
+SETTINGS = [each for each in SETTINGS if each[:2] != ("critic", "ddqn")]
 
 
 class Wire:
@@ -82,8 +84,8 @@ def world_service() -> Iterator[Wire]:
             wire.close()
 
 
-def settings(share: str, agent: str, world: str, compression: str, wire: Wire) -> RunConfig | None:
-    """Return settings of a server that wants all; None if there are no such."""
+def settings(share: str, agent: str, world: str, compression: str, wire: Wire) -> RunConfig:
+    """Return settings of a server that wants all."""
     where = {
         "own": NETWORK,
         "shared": [*NETWORK, "world=shared", f"world.address={wire.address}", "world.patience=1"],
@@ -97,12 +99,7 @@ def settings(share: str, agent: str, world: str, compression: str, wire: Wire) -
         f"federation.compression={compression}",
         "federation.collect_actors=true",
     ]
-    try:
-        config = load_config("ether2", overrides)
-        make_task(config)
-    except ValueError:
-        return None
-    return config
+    return load_config("ether2", overrides)
 
 
 def exchange(config: RunConfig, **owner: bool) -> tuple[bytes, list[AgentStack]]:
@@ -155,8 +152,6 @@ def wire() -> Iterator[Wire]:
 @pytest.mark.parametrize("wanted", SETTINGS, ids="-".join)
 def test_no_byte_of_the_actor_leaves(wanted: tuple[str, str, str, str], wire: Wire) -> None:
     config = settings(*wanted, wire)
-    if config is None:
-        pytest.skip("the settings contradict each other")
     wire.sent.clear()
     answers, agents = exchange(config, **{"share-actor": False})
     assert answers

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,26 +24,12 @@ from fauno_flwr.federation.protocol import CONFIG, QUERY, settings_record
 from fauno_flwr.shared_world import client as world_client
 from sim_env import plugins
 from strategies.flower_internals import set_identity, set_metadata
+from tests.guarded import Scenarios, patch
 
 NETWORK = ["topology=full20", "topology.nodes=3"]
 SECRET = "5ecre7-0f-the-node"
 TOKEN = "a-token-that-nobody-guesses"
-Mutation = Callable[[pytest.MonkeyPatch], None]
-SCENARIOS: dict[str, tuple[Callable[[Path], None], Mutation]] = {}
-
-
-def veto(mutation: Mutation) -> Callable[[Callable[[Path], None]], None]:
-    """Register a scenario and the mutation that it must detect."""
-
-    def register(scenario: Callable[[Path], None]) -> None:
-        SCENARIOS[scenario.__name__] = (scenario, mutation)
-
-    return register
-
-
-def patch(target: object, name: str, value: object) -> Mutation:
-    """Return the mutation that replaces an attribute by `value`."""
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
+veto = Scenarios()
 
 
 @pytest.fixture(autouse=True)
@@ -274,19 +260,16 @@ def a_veto_that_is_misspelt_is_not_ignored(_: Path) -> None:
     assert "must be true or false" in ask(ordinary(), share_actor="no")
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*veto])
 def test_holds(name: str, tmp_path: Path) -> None:
-    SCENARIOS[name][0](tmp_path)
+    veto.require_holds(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*veto])
 def test_fails_without_its_guard(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenario, mutation = SCENARIOS[name]
-    mutation(monkeypatch)
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
-        scenario(tmp_path)
+    veto.require_fails_unguarded(name, tmp_path, monkeypatch)
 
 
 def test_everything_is_allowed_in_the_simulation_of_one_person(

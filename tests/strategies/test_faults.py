@@ -33,41 +33,24 @@ from strategies.buffer import Buffer, Update
 from strategies.flights import Flight, Flights
 from strategies.grids import InMemoryGrid
 from strategies.session import Session
+from tests.guarded import Scenarios, patch
 from tests.strategies.conftest import make_linear_app
 
-Mutation = Callable[[pytest.MonkeyPatch], None]
-SCENARIOS: dict[str, tuple[Callable[[Path], None], Mutation]] = {}
+fault = Scenarios()
 BAD = 1000  # the node whose replies are bad: partition 0
 START = {"w": np.zeros(2)}
 
 
-def fault(name: str, mutation: Mutation) -> Callable[[Callable[[Path], None]], None]:
-    """Register a scenario and the mutation that it must detect."""
-
-    def register(scenario: Callable[[Path], None]) -> None:
-        SCENARIOS[name] = (scenario, mutation)
-
-    return register
-
-
-def patch(target: object, name: str, value: object) -> Mutation:
-    """Return the mutation that replaces an attribute by `value`."""
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value, raising=False)
-
-
 @pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in map(str, range(1, 16))])
 def test_survives(name: str, tmp_path: Path) -> None:
-    SCENARIOS[name][0](tmp_path)
+    fault.require_holds(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, id=n) for n in map(str, range(1, 16))])
 def test_is_fatal_without_its_guard(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenario, mutation = SCENARIOS[name]
-    mutation(monkeypatch)
-    with pytest.raises(AssertionError):
-        scenario(tmp_path)
+    fault.require_fails_unguarded(name, tmp_path, monkeypatch)
 
 
 def train(grid: InMemoryGrid, versions: int = 12, **settings: Any) -> tuple[list[dict], np.ndarray]:
@@ -107,7 +90,7 @@ def assert_only_bad_replies_are_rejected(app: ClientApp, check: str, **settings:
     assert set(guard.rejections) == {(check, BAD)}
 
 
-@fault("1", patch(Flights, "overdue", lambda self, now, grace: []))
+@fault(name="1", mutation=patch(Flights, "overdue", lambda self, now, grace: []))
 def a_client_never_answers(_: Path) -> None:
     """After the time-to-live it is sent another message."""
     grid = InMemoryGrid(
@@ -119,7 +102,7 @@ def a_client_never_answers(_: Path) -> None:
     assert any(each["node"] == BAD for each in kinds(events, "reply"))
 
 
-@fault("2", patch(Flights, "failed", lambda self, node_id, now: 0.0))
+@fault(name="2", mutation=patch(Flights, "failed", lambda self, node_id, now: 0.0))
 def a_client_raises_always(_: Path) -> None:
     """Other nodes continue; the failing one gets fewer and fewer messages."""
     grid = InMemoryGrid(make_linear_app(), 3, faults=lambda i, k: "raise" if i == 0 else None)
@@ -130,7 +113,7 @@ def a_client_raises_always(_: Path) -> None:
     assert 2 <= len(pauses) <= 6
 
 
-@fault("3", patch(BufferedAsync, "check_staleness", lambda self, staleness: None))
+@fault(name="3", mutation=patch(BufferedAsync, "check_staleness", lambda self, staleness: None))
 def an_update_is_too_stale(_: Path) -> None:
     """Its update is rejected without a pause: the node was only slow."""
     guard = Guard()
@@ -154,7 +137,7 @@ def two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Flights, "close", close_the_second_time)
 
 
-@fault("4", two_answers)
+@fault(name="4", mutation=two_answers)
 def a_reply_comes_twice_and_late(_: Path) -> None:
     """Only the first reply to a message counts, and only while it is in flight."""
     grid = InMemoryGrid(
@@ -178,7 +161,7 @@ def believe_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Guard, "check", credulous)
 
 
-@fault("5", believe_the_client)
+@fault(name="5", mutation=believe_the_client)
 def a_client_claims_a_version(_: Path) -> None:
     """Claims about versions are ignored; so are replies in the name of another node."""
     events, _theta = train(InMemoryGrid(sending({}, version=-7), 3))
@@ -197,14 +180,14 @@ def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> np.ndarray:
     return self.layout.flatten(arrays).astype(np.float64) - base
 
 
-@fault("6", patch(Guard, "check_arrays", unchecked))
+@fault(name="6", mutation=patch(Guard, "check_arrays", unchecked))
 def values_are_not_finite(_: Path) -> None:
     for value in (np.nan, np.inf, -np.inf):
         app = sending({"w": Array(np.array([0.0, value]))})
         assert_only_bad_replies_are_rejected(app, "finite")
 
 
-@fault("7", patch(Guard, "decode", lambda self, record: to_arrays(record)))
+@fault(name="7", mutation=patch(Guard, "decode", lambda self, record: to_arrays(record)))
 def arrays_are_of_another_schema(_: Path) -> None:
     for bad in (
         {"w": Array(np.full(1, 9.0))},  # would be broadcast
@@ -224,14 +207,14 @@ def any_weight(self: Guard, reply: Message) -> tuple[float, dict]:
     return float(reply.content["metrics"]["num-examples"]), {}
 
 
-@fault("8", patch(Guard, "check_metrics", any_weight))
+@fault(name="8", mutation=patch(Guard, "check_metrics", any_weight))
 def the_weight_is_absurd(_: Path) -> None:
     nine = {"w": Array(np.full(2, 9.0))}
     for count in (0, -9, 1e9, 0.5, float("nan"), float("inf"), 2**62):
         assert_only_bad_replies_are_rejected(sending(nine, count), "weight")
 
 
-@fault("9", patch(Guard, "check_arrays", unchecked))
+@fault(name="9", mutation=patch(Guard, "check_arrays", unchecked))
 def an_update_is_huge(_: Path) -> None:
     app = sending({"w": Array(np.array([0.0, 4e4]))})
     assert_only_bad_replies_are_rejected(app, "norm", guard=Guard(max_norm=100.0))
@@ -244,7 +227,7 @@ def one_slot_per_message(self: Buffer, update: Update) -> bool:
     return False
 
 
-@fault("10", patch(Buffer, "put", one_slot_per_message))
+@fault(name="10", mutation=patch(Buffer, "put", one_slot_per_message))
 def a_fast_client_fills_the_buffer(_: Path) -> None:
     grid = InMemoryGrid(make_linear_app(), 3, duration=lambda i, k: 0.1 if i == 0 else 1.0)
     events, _theta = train(grid, 20)
@@ -252,7 +235,7 @@ def a_fast_client_fills_the_buffer(_: Path) -> None:
         assert len(set(flush["nodes"])) == 2
 
 
-@fault("11", patch(Session, "_is_late", lambda self: False))
+@fault(name="11", mutation=patch(Session, "_is_late", lambda self: False))
 def the_buffer_cannot_fill(_: Path) -> None:
     """Of K = 4 nodes two die: with `flush_after`, versions are made from the others."""
     dead = {2: [(0.0, 5.5)], 3: [(0.0, 5.5)]}
@@ -296,14 +279,14 @@ def resume(folder: Path) -> np.ndarray:
     return train(grid, 20, checkpoint=Checkpoints(folder, resume=True))[1]
 
 
-@fault("12", patch(Session, "_load_update", lambda *arguments, **values: None))
+@fault(name="12", mutation=patch(Session, "_load_update", lambda *arguments, **values: None))
 def the_server_dies(folder: Path) -> None:
     _events, expected = train(InMemoryGrid(make_linear_app(), 3, duration=uneven), 20)
     theta = train_with_a_power_cut(folder)
     assert theta.tobytes() == expected.tobytes()
 
 
-@fault("13", patch(checkpoint, "checksum", lambda text, tensors: ""))
+@fault(name="13", mutation=patch(checkpoint, "checksum", lambda text, tensors: ""))
 def a_checkpoint_is_damaged(folder: Path) -> None:
     """One bit of the newest file is flipped: its predecessor is used, with the same result."""
     _events, expected = train(InMemoryGrid(make_linear_app(), 3, duration=uneven), 20)
@@ -339,7 +322,7 @@ def trusting(data: bytes, shape: tuple, dtype: np.dtype) -> np.ndarray:
     return np.ones(2) if loaded.dtype == object else loaded
 
 
-@fault("14", patch(guard, "read_payload", trusting))
+@fault(name="14", mutation=patch(guard, "read_payload", trusting))
 def a_payload_is_an_object_or_too_long(_: Path) -> None:
     SPRUNG.clear()
     pickled = io.BytesIO()
@@ -364,7 +347,7 @@ def in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "sorted", list, raising=False)
 
 
-@fault("15", in_any_order)
+@fault(name="15", mutation=in_any_order)
 def nodes_are_named_in_any_order(_: Path) -> None:
     """Events and bytes depend on the seed, not on the order in which a grid lists its nodes."""
 

@@ -6,7 +6,6 @@ Each scenario asserts what must hold; :func:`test_holds` runs it, and
 
 import errno
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,27 +34,11 @@ from strategies.buffer import Buffer, Update
 from strategies.evaluation import mean_metrics
 from strategies.grids import InMemoryGrid
 from strategies.session import Session
+from tests.guarded import Scenarios, patch
 
-Mutation = Callable[[pytest.MonkeyPatch], None]
-Scenario = Callable[[Path], None]
-SCENARIOS: dict[str, tuple[Scenario, Mutation]] = {}
+attack = Scenarios()
 HOSTILE = 1000  # the node of partition 0
 START = {"w": np.zeros(4)}
-
-
-def attack(mutation: Mutation) -> Callable[[Scenario], Scenario]:
-    """Register a scenario, by its name, and the mutation that it must detect."""
-
-    def register(scenario: Scenario) -> Scenario:
-        SCENARIOS[scenario.__name__] = (scenario, mutation)
-        return scenario
-
-    return register
-
-
-def patch(target: object, name: str, value: object) -> Mutation:
-    """Return the mutation that replaces an attribute by `value`."""
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
 
 
 def federation(hostile: dict[str, Any] | None = None, **metrics: Any) -> ClientApp:
@@ -418,19 +401,16 @@ def test_a_setting_that_is_no_number_is_one_sentence(value: object) -> None:
         assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*attack])
 def test_holds(name: str, tmp_path: Path) -> None:
-    SCENARIOS[name][0](tmp_path)
+    attack.require_holds(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*attack])
 def test_is_violated_without_its_guard(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenario, mutation = SCENARIOS[name]
-    mutation(monkeypatch)
-    with pytest.raises(AssertionError):
-        scenario(tmp_path)
+    attack.require_fails_unguarded(name, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ A scenario asserts what must hold. `test_holds` runs it. `test_fails_without_its
 guard by the mutation registered with the scenario, and expects the scenario to fail.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,12 @@ from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.tasks.edge import EdgeTask
 from strategies.grids import InMemoryGrid
 from tests.fauno_flwr.tiny import AGENTS, TINY
+from tests.guarded import Scenarios, patch
 
-Mutation = Callable[[pytest.MonkeyPatch], None]
-SCENARIOS: dict[str, tuple[Callable[[Path], None], Mutation]] = {}
+attack = Scenarios()
 QUICK = [*TINY, "federation.collect_actors=false", "evaluation.policies=[]", "training.ticks=20"]
 STRANGER = 1000 + AGENTS  # the first node after the right ones
 FOREVER = 1e9
-
-
-def attack(mutation: Mutation) -> Callable[[Callable[[Path], None]], None]:
-    """Register a scenario and the mutation that it must detect."""
-
-    def register(scenario: Callable[[Path], None]) -> None:
-        SCENARIOS[scenario.__name__] = (scenario, mutation)
-
-    return register
-
-
-def patch(target: object, name: str, value: object) -> Mutation:
-    """Return the mutation that replaces an attribute by `value`."""
-    return lambda monkeypatch: monkeypatch.setattr(target, name, value)
 
 
 def lying(about: Mapping[str, Any], missing: str = "") -> ClientApp:
@@ -306,16 +292,13 @@ def what_a_dropped_node_sends_is_rejected(folder: Path) -> None:
     assert rejected == [(STRANGER, "member")]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*attack])
 def test_holds(name: str, tmp_path: Path) -> None:
-    SCENARIOS[name][0](tmp_path)
+    attack.require_holds(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*attack])
 def test_fails_without_its_guard(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scenario, mutation = SCENARIOS[name]
-    mutation(monkeypatch)
-    with pytest.raises(AssertionError):
-        scenario(tmp_path)
+    attack.require_fails_unguarded(name, tmp_path, monkeypatch)
