@@ -17,7 +17,7 @@ from fauno_flwr.shared_world import wire
 from fauno_flwr.shared_world.client import Access, WorldClient
 from fauno_flwr.shared_world.server import Credentials, WorldService
 from fauno_flwr.shared_world.tokens import OPERATOR, token_of
-from tests.fauno_flwr.shared_world.test_shared_world import (
+from tests.fauno_flwr.shared_world.helpers import (
     actor_of,
     hello,
     opinionated,

@@ -18,7 +18,7 @@ from fauno_flwr.shared_world import server, tokens, wire
 from fauno_flwr.shared_world.client import Access, RefusedError, UnreachableError, WorldClient
 from fauno_flwr.shared_world.server import ANYONE, Credentials, WorldService
 from fauno_flwr.shared_world.tokens import OPERATOR, bearer_of, token_of
-from tests.fauno_flwr.shared_world.test_shared_world import (
+from tests.fauno_flwr.shared_world.helpers import (
     AGENTS,
     actor_of,
     hello,
