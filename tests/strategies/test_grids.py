@@ -217,6 +217,9 @@ class BusyEngine(InMemoryGrid):
 
     def __init__(self, app: ClientApp, num_nodes: int, workers: int) -> None:
         super().__init__(app, num_nodes)
+        # Its replies take real time: with a virtual clock, which a poll advances at once,
+        # every message of a slow machine would be past its time-to-live.
+        self.clock = time
         self._slots = threading.Semaphore(workers)
         self._ready: dict[str, Message] = {}
         self._alias = dict(zip(random.sample(range(10**6), num_nodes), self.nodes, strict=True))
