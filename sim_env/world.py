@@ -14,6 +14,7 @@ from sim_env.engine.observation import Observation, empty_observation, observe
 from sim_env.engine.reward import OUTCOME, SPARSE, collect
 from sim_env.engine.state import (
     CREATED,
+    EVENT_COLUMNS,
     FINISHED,
     LOSSES,
     RESPONSE,
@@ -30,7 +31,9 @@ from sim_env.scenario import Scenario, as_scenario
 from sim_env.workload.schedule import multipliers
 
 FIRST_POOL = 512
+TRACE = 2**17  # events of tasks that are kept until they are read
 AHEAD = 2**16  # ticks whose rate multipliers are computed at once
+TRACED = ("trace", "traced")  # of a state, what its future does not depend on
 SLOT_BYTES = 8 * NUM_DESTINATION + 9  # of an observation: raw columns, reward and mask
 
 
@@ -134,11 +137,16 @@ class World:
         Compiled scenario or the name of one.
     seeds : sequence of int
         One per world; the arrivals of a world depend on its seed and nothing else.
+    trace : bool, default False
+        Record the events of the tasks of the first world, for :meth:`events`.
     """
 
-    def __init__(self, scenario: Scenario | str, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, scenario: Scenario | str, seeds: Sequence[int], *, trace: bool = False
+    ) -> None:
         self.scenario = as_scenario(scenario)
         self.net = self.scenario.net
+        self._trace = trace
         self.reset(seeds)
 
     @property
@@ -159,6 +167,10 @@ class World:
         self._factors, self._factors_from = np.ones(0), 0
         first = self._factors_of(0, 1)[0]
         self.state = new_state(self.net, require_seeds(seeds), FIRST_POOL, first)
+        if self._trace:
+            self.state = self.state._replace(
+                trace=np.zeros((1, TRACE, EVENT_COLUMNS), np.int32), traced=np.zeros(1, np.int64)
+            )
         self._outages = self.scenario.outages(seeds)
         self._link_up = np.ones((len(seeds), len(self._outages.links) + 1), np.bool_)
         self._change()
@@ -180,6 +192,21 @@ class World:
             getattr(self.state, name)[:] = 0
         pairs = (self.num_worlds, *[self.num_nodes if exchange else 0] * 2)
         self.state = self.state._replace(exchange=np.zeros(pairs, np.int64))
+
+    def events(self) -> np.ndarray:
+        """Return the events of the first world since the last call, and forget them.
+
+        Of a world that was made with `trace`; it keeps 131,072 events.
+
+        Returns
+        -------
+        array of int32, shape (E, 5)
+            Tick, event, serial number of the task, node and value of each, in order: see
+            :data:`sim_env.engine.state.BORN` and those after it.
+        """
+        recorded = self.state.trace[0, : self.state.traced[0]].copy()
+        self.state.traced[0] = 0
+        return recorded
 
     def step(self, actions: np.ndarray) -> None:
         """Advance by one tick.
@@ -366,7 +393,11 @@ class World:
             "now": np.array(self.now),
             "link_up": self._link_up.copy(),
             "outages": np.frombuffer(outages, np.uint8),
-            **{f"state.{name}": array.copy() for name, array in self.state._asdict().items()},
+            **{
+                f"state.{name}": array.copy()
+                for name, array in self.state._asdict().items()
+                if name not in TRACED
+            },
         }
 
     def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
@@ -390,7 +421,8 @@ class World:
                 f"have {own[0]}, {self.num_nodes} and {own[1] - 1}, as this world"
             )
         self.now = int(snapshot["now"])
-        self.state = State(**{name: snapshot[f"state.{name}"].copy() for name in State._fields})
+        fields = [name for name in State._fields if name not in TRACED]
+        self.state = self.state._replace(**{n: snapshot[f"state.{n}"].copy() for n in fields})
         self._link_up = snapshot["link_up"].copy()
         self._outages.restore(json.loads(snapshot["outages"].tobytes()))
 

@@ -19,6 +19,7 @@ from sim_env.engine.kernel import (
     launch,
     legal,
     load,
+    note,
     offload,
     pop,
     remember,
@@ -34,10 +35,14 @@ from sim_env.engine.state import (
     NONE,
     OVERFLOW,
     PENDING,
+    QUEUED,
     READY,
     RETURNING,
     SENT,
+    SENT_ON,
+    SERVED,
     SERVICE,
+    STARTED,
     mix,
     uniform,
 )
@@ -109,6 +114,7 @@ def receive(net, st, b, n, task, now):
         return
     st.dirty[b, n] = True
     st.place[b, task] = n
+    note(st, b, task, QUEUED, n, 0, now)
     st.accepted[b, n] += 1
     if from_client and net.intake_period > 0:
         st.kind[b, task] = INTAKE
@@ -139,12 +145,12 @@ def send_birth(net, st, b, n, k, now):
     job = st.job[b, task]
     st.from_receiver[b, task] = travel(net, n, k, net.job_output[job]) if k > 0 else net.self_hop
     st.back[b, task] = st.from_receiver[b, task]
-    if k > 0:
-        launch(st, b, task, SENT, now + travel(net, n, k, net.job_input[job]))
-    elif net.self_hop > 0:
-        launch(st, b, task, SENT, now + net.self_hop)
-    else:
+    if k == 0 and net.self_hop == 0:
         receive(net, st, b, n, task, now)
+        return
+    due = now + (travel(net, n, k, net.job_input[job]) if k > 0 else net.self_hop)
+    note(st, b, task, SENT_ON, st.place[b, task], due, now)
+    launch(st, b, task, SENT, due)
 
 
 @part
@@ -194,12 +200,13 @@ def complete(net, st, b, n, task, now):
     back, elsewhere = st.back[b, task], st.hops[b, task] > 0
     if net.home_shortcut and st.receiver[b, task] == n:
         back, elsewhere = st.from_receiver[b, task], False
+    due = now + 1 + back
     if net.self_hop > 0:
         # The output leaves within the tick; that of an offloaded task first goes to this node.
-        extra = net.self_hop if elsewhere else 0
-        launch(st, b, task, RETURNING, now + back + extra)
-    elif back > 0:
-        launch(st, b, task, RETURNING, now + 1 + back)
+        due = now + back + (net.self_hop if elsewhere else 0)
+    note(st, b, task, SERVED, n, due, now)
+    if net.self_hop > 0 or back > 0:
+        launch(st, b, task, RETURNING, due)
     else:
         come_home(net, st, b, task, now + 1)
 
@@ -224,6 +231,7 @@ def worker(net, st, b, n, now):
                 break
             st.kind[b, task] = SERVICE
             st.service[b, n] = task
+            note(st, b, task, STARTED, n, 0, now)
         if st.work[b, task] > power:
             st.work[b, task] -= power
             break

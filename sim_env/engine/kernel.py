@@ -17,9 +17,11 @@ from sim_env.engine.compilation import compiled, part
 from sim_env.engine.reward import DECIDED_FINISHED, DECIDED_LOST, DROPPED_HERE, OWN_FINISHED
 from sim_env.engine.state import (
     BINS,
+    BORN,
     CLIENT,
     CREATED,
     DEADLINE,
+    ENDED,
     FAILURE,
     FINISHED,
     FREE,
@@ -30,10 +32,14 @@ from sim_env.engine.state import (
     OUTBOUND,
     OVERFLOW,
     PENDING,
+    QUEUED,
     READY,
     RESPONSE,
     RETURNING,
+    SENT_ON,
+    SERVED,
     SERVICE,
+    STARTED,
     WHEEL,
     uniform,
 )
@@ -102,8 +108,26 @@ def pay(st, b, task, outcome):
 
 
 @part
+def note(st, b, task, event, node, value, now):
+    """Record an event of a task, if its world is traced."""
+    if b >= st.trace.shape[0]:
+        return
+    row = st.traced[b]
+    if row == st.trace.shape[1]:
+        raise MemoryError("trace exhausted")
+    st.trace[b, row, 0] = now
+    st.trace[b, row, 1] = event
+    st.trace[b, row, 2] = st.serial[b, task]
+    st.trace[b, row, 3] = node
+    st.trace[b, row, 4] = value
+    st.traced[b] = row + 1
+
+
+@part
 def end(st, b, task, outcome, now):
     """Count the end of a task and free its place in the pool."""
+    home = outcome in (FINISHED, CLIENT) or st.kind[b, task] == RETURNING
+    note(st, b, task, ENDED, st.origin[b, task] if home else st.place[b, task], outcome, now)
     st.total[b, outcome] += 1
     response = now - st.born[b, task]
     counted = st.window[0] <= st.born[b, task] < st.window[1]
@@ -152,6 +176,7 @@ def enter(net, st, b, n, task, now):
     st.entered[b, task] = st.entries[b]
     st.entries[b] += 1
     st.kind[b, task] = PENDING
+    note(st, b, task, QUEUED, n, 0, now)
     append(st, b, st.pending_head, st.pending_tail, n, task)
     st.num_pending[b, n] += 1
     st.accepted[b, n] += 1
@@ -197,7 +222,9 @@ def offload(net, st, b, n, k, task, now):
     st.hops[b, task] += 1
     remember(st, b, task, NONE)  # undecided at the destination
     st.back[b, task] += travel(net, n, k, net.job_output[job])
-    launch(st, b, task, OUTBOUND, now + travel(net, n, k, net.job_input[job]))
+    due = now + travel(net, n, k, net.job_input[job])
+    note(st, b, task, SENT_ON, st.place[b, task], due, now)
+    launch(st, b, task, OUTBOUND, due)
 
 
 @part
@@ -260,6 +287,7 @@ def birth(net, st, b, n, now):
     st.back[b, task] = 0
     st.work[b, task] = net.job_work[job]
     st.total[b, CREATED] += 1
+    note(st, b, task, BORN, n, job, now)
     if st.window[0] <= now < st.window[1]:
         st.cohort[b, CREATED] += 1
         st.born_at[b, n] += 1
@@ -291,6 +319,7 @@ def process(net, st, b, n, now):
                 return
             st.kind[b, task] = SERVICE
             st.service[b, n] = task
+            note(st, b, task, STARTED, n, 0, now)
         if st.work[b, task] > power:
             st.work[b, task] -= power
             return
@@ -301,6 +330,7 @@ def process(net, st, b, n, now):
             st.served_by[b, n] += 1
             if st.exchange.shape[1] > 0:
                 st.exchange[b, st.origin[b, task], n] += 1
+        note(st, b, task, SERVED, n, now + 1 + st.back[b, task], now)
         if st.back[b, task] > 0:
             launch(st, b, task, RETURNING, now + 1 + st.back[b, task])
         else:

@@ -19,6 +19,12 @@ FREE, READY, PENDING, SERVICE, OUTBOUND, RETURNING, SENT, INTAKE = range(8)
 # Columns of the counters.
 CREATED, FINISHED, OVERFLOW, DEADLINE, CLIENT, RESPONSE, MASKED, OFFLOADED, FAILURE = range(9)
 COUNTERS = 9
+# Events of a traced task, with the node and the value that are recorded of each: birth (its origin,
+# the job), entry into a queue (the node, 0), start of service (the node, 0), departure (the
+# destination, the tick of arrival), end of service (the node, the tick at which the output is
+# home), end (where it was, its counter).
+BORN, QUEUED, STARTED, SENT_ON, SERVED, ENDED = range(6)
+EVENT_COLUMNS = 5  # tick, event, serial, node, value
 LOSSES = {"overflow": OVERFLOW, "deadline": DEADLINE, "client": CLIENT, "failure": FAILURE}
 
 
@@ -79,6 +85,8 @@ class State(NamedTuple):
     exchange: np.ndarray  # int64 (B, N, N): the same by origin and server; N is 0 if not counted
     deciders: np.ndarray  # int32 (B, S, D): nodes that decided, by hops
     ends: np.ndarray  # int32 (B, N, 4): ends of tasks that earn; as D, N is 0 if none do
+    trace: np.ndarray  # int32 (W, L, 5): events of the tasks of the first W worlds; W is 0 or 1
+    traced: np.ndarray  # int64 (W,): how many
     window: np.ndarray  # int64 (2,): first tick of the measured window, and the tick after it
 
 
@@ -204,6 +212,8 @@ def new_state(net: Net, seeds: np.ndarray, pool: int, factor: float) -> State:
         exchange=np.zeros((worlds, 0, 0), np.int64),
         deciders=ints(pool, memory, fill=NONE),
         ends=ints(nodes if net.reward.kind in (SPARSE, OUTCOME) else 0, 4),
+        trace=np.zeros((0, 0, EVENT_COLUMNS), np.int32),
+        traced=np.zeros(0, np.int64),
         window=np.array([0, NEVER], np.int64),
     )
     seed_streams(st, seeds)

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
@@ -15,16 +14,13 @@ from matplotlib.patheffects import withStroke
 from scipy.spatial import KDTree
 
 from sim_env.engine.state import CREATED, FINISHED, LOSSES, OUTBOUND, RETURNING
+from sim_env.envs.layout import places, radii
 from sim_env.network.topology import Topology
 from sim_env.world import World
 
 INCHES, DPI = (10.0, 7.0), 100
 AXES = (0.02, 0.03, 0.78, 0.86)  # left, bottom, width and height as parts of the figure
-# The lengths below are in points.
-MARGIN, FONT, GAP, WIDEST = 26.0, 8.5, 3.0, 6.0
-PUSHES = 100  # rounds in which marks that cover each other are pushed apart
-MOST_PUSHED = 500  # nodes; in larger networks pushing would distort the whole picture
-MOST_UNFOLDED = 200  # nodes; the time of the best layout grows with their cube
+FONT, WIDEST = 8.5, 6.0  # points
 MOST_LABELS = 60  # more names are illegible
 # Mark of a role, and the factor that makes its area that of a circle: matplotlib uses its box.
 SHAPES = {"rpi": ("o", 1.0), "tx2": ("^", 1.3), "nuc": ("s", 0.8), "server": ("D", 0.7)}
@@ -59,8 +55,8 @@ class NetworkPicture:
         self._axes.set(xlim=(0, paper[0]), ylim=(0, paper[1]))
         self._axes.set_axis_off()
         self._capacity = np.asarray(topology.capacity, float)
-        self._radius = _radii(topology, paper)
-        self._place, metre = _places(topology, paper, self._radius)
+        self._radius = radii(topology, paper)
+        self._place, metre = places(topology, paper, self._radius)
         pairs = [(a, b) for a, row in enumerate(topology.neighbours) for b in row if a < b]
         ends = self._place[np.array(pairs, int).reshape(-1, 2)]
         crowd = FEW_LINKS / max(len(pairs), FEW_LINKS)
@@ -247,55 +243,3 @@ def _overlap(a: Box, b: Box) -> float:
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])
     return max(wide, 0.0) * max(high, 0.0)
-
-
-def _radii(topology: Topology, paper: np.ndarray) -> np.ndarray:
-    """Compute the radius of each mark: the area grows with the square root of the speed."""
-    typical = np.clip(0.2 * np.sqrt(paper.prod() / topology.num_nodes), 1.5, 7.0)
-    relative = np.asarray(topology.speed, float) / np.median(topology.speed)
-    return np.asarray(typical * np.clip(relative**0.25, 0.6, 2.2))
-
-
-def _places(
-    topology: Topology, paper: np.ndarray, radius: np.ndarray
-) -> tuple[np.ndarray, float | None]:
-    """Compute the places of the nodes on paper, shape (N, 2), and points per metre.
-
-    Nodes that share a place are laid out by their links, without a scale. Overlapping marks are
-    pushed apart, except in very large networks.
-    """
-    position = np.asarray(topology.position, float)
-    _, which, count = np.unique(position, axis=0, return_inverse=True, return_counts=True)
-    alone = np.flatnonzero(count[which.ravel()] == 1)
-    to_scale = len(alone) == len(position)
-    if not to_scale:
-        graph, fixed = topology.to_networkx(), alone.tolist()
-        if fixed or len(position) > MOST_UNFOLDED:
-            known = {node: position[node] for node in fixed}
-            spread = nx.spring_layout(graph, pos=known or None, fixed=fixed or None, seed=0)
-        else:
-            spread = nx.kamada_kawai_layout(graph)
-        position = np.array([spread[node] for node in range(len(position))])
-    low, extent = position.min(axis=0), np.ptp(position, axis=0)
-    room = paper - 2 * MARGIN
-    metre = float(np.min(room / np.maximum(extent, 1e-9)))
-    place = MARGIN + (position - low) * metre + (room - extent * metre) / 2
-    if len(place) <= MOST_PUSHED:
-        place = _push_apart(place, radius)
-    return place, metre if to_scale and extent.any() else None
-
-
-def _push_apart(place: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    place = place.copy()
-    for _ in range(PUSHES):
-        pairs = KDTree(place).query_pairs(2 * radius.max() + GAP, output_type="ndarray")
-        a, b = pairs.T
-        apart = place[b] - place[a]
-        distance = np.linalg.norm(apart, axis=1)
-        missing = np.maximum(radius[a] + radius[b] + GAP - distance, 0.0)
-        push = apart * (missing / np.maximum(distance, 1e-9) / 2)[:, None]
-        np.add.at(place, a, -push / 2)
-        np.add.at(place, b, push / 2)
-        if not missing.any():
-            break
-    return place

@@ -17,8 +17,9 @@ from matplotlib.image import imread
 
 import sim_env
 from sim_env.envs import render
+from sim_env.envs.layout import places
 from sim_env.envs.parallel import EdgeParallelEnv
-from sim_env.envs.picture import NetworkPicture, _places
+from sim_env.envs.picture import NetworkPicture
 from sim_env.envs.render import draw_world, save_frames
 from sim_env.envs.single import EdgeEnv
 from sim_env.network.topology import Topology, TopologySpec
@@ -88,7 +89,7 @@ def test_networks_of_many_sizes_are_drawn(spec: TopologySpec) -> None:
 )
 def test_marks_do_not_cover_each_other(position: np.ndarray, to_scale: bool) -> None:
     radius = np.full(len(position), 7.0)
-    place, metre = _places(lattice(position), np.array([560.0, 430.0]), radius)
+    place, metre = places(lattice(position), np.array([560.0, 430.0]), radius)
     assert np.isfinite(place).all()
     apart = nx.utils.pairwise(sorted(map(tuple, place)))
     assert all(np.hypot(a[0] - b[0], a[1] - b[1]) > 14 for a, b in apart)
