@@ -11,31 +11,22 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from scipy.spatial import KDTree
 
 from sim_env.engine.state import CREATED, FINISHED, LOSSES, OUTBOUND, RETURNING
-from sim_env.envs.layout import places, radii
+from sim_env.envs.layout import FONT, beside, places, radii
 from sim_env.network.topology import Topology
 from sim_env.world import World
 
 INCHES, DPI = (10.0, 7.0), 100
 AXES = (0.02, 0.03, 0.78, 0.86)  # left, bottom, width and height as parts of the figure
-FONT, WIDEST = 8.5, 6.0  # points
+WIDEST = 6.0  # points
 MOST_LABELS = 60  # more names are illegible
 # Mark of a role, and the factor that makes its area that of a circle: matplotlib uses its box.
 SHAPES = {"rpi": ("o", 1.0), "tx2": ("^", 1.3), "nuc": ("s", 0.8), "server": ("D", 0.7)}
 OTHER_SHAPES = "hpvX8<>P"  # of roles that are not in SHAPES, in order of appearance
-# Places of a name beside its node, in order of preference.
-SIDES = np.array(
-    [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)]
-)
 INK, LINK = "#222222", "#9AA5B1"
 WEDGE: dict[str, Any] = {"facecolors": "#D55E00", "linewidths": 0, "zorder": 2}
 FEW_LINKS = 150  # more links and their wedges are drawn fainter
-LINK_STEP = 4.0  # between sample points of links
-# Cost of a name that covers such a point, or leaves the paper, in square points of a mark.
-LINK_COST, EDGE_COST = 1.0, 1000.0
-Box = tuple[float, float, float, float]
 
 
 class NetworkPicture:
@@ -160,28 +151,13 @@ class NetworkPicture:
             key.text(68, height, f"{count}", color=INK, va="center")
 
     def _names(self, names: Sequence[str], ends: np.ndarray, width: float) -> None:
-        """Write each name beside its node, where it covers the fewest marks, names and links."""
-        links = KDTree(_along(ends)) if len(ends) else None
-        marks = [(*(p - r), *(p + r)) for p, r in zip(self._place, self._radius, strict=True)]
-        taken = list(marks)
-        for node, name in enumerate(names):
-            half = np.array([0.31 * FONT * len(name), 0.55 * FONT])
-            boxes = []
-            for side in SIDES:
-                middle = self._place[node] + side * (self._radius[node] + 2 + half)
-                boxes.append((*(middle - half), *(middle + half)))
-            best = min(
-                boxes,
-                key=lambda box: (
-                    sum(_overlap(box, other) for other in taken)
-                    + LINK_COST * (_inside(links, box) if links else 0)
-                    + EDGE_COST * (box[0] < 0 or box[2] > width)
-                ),
-            )
-            taken.append(best)
+        """Write each name beside its node."""
+        for name, (x, y) in zip(
+            names, beside(names, self._place, self._radius, ends, width), strict=True
+        ):
             self._axes.text(
-                (best[0] + best[2]) / 2,
-                (best[1] + best[3]) / 2,
+                x,
+                y,
                 name,
                 fontsize=FONT,
                 color=INK,
@@ -198,22 +174,6 @@ class NetworkPicture:
         length = power * max(step for step in (1, 2, 5) if step * power <= wish)
         self._axes.plot([0, length * metre], [0, 0], color=INK, lw=1.5)
         self._axes.text(length * metre + 4, 0, f"{length:g} m", fontsize=9, va="center", color=INK)
-
-
-def _along(ends: np.ndarray) -> np.ndarray:
-    """Sample points along lines of shape (L, 2, 2), `LINK_STEP` apart."""
-    span = ends[:, 1] - ends[:, 0]
-    steps = np.maximum(np.linalg.norm(span, axis=1) / LINK_STEP, 1).astype(int)
-    line = np.repeat(np.arange(len(ends)), steps)
-    part = (np.arange(len(line)) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[line]
-    return np.asarray(ends[line, 0] + part[:, None] * span[line])
-
-
-def _inside(points: KDTree, box: Box) -> int:
-    """Count the points in a box."""
-    low, high = np.array(box[:2]), np.array(box[2:])
-    near = points.data[points.query_ball_point((low + high) / 2, np.linalg.norm(high - low) / 2)]
-    return int(((near >= low) & (near <= high)).all(axis=1).sum())
 
 
 def _wedges(ends: np.ndarray, counts: np.ndarray, scale: float) -> list[np.ndarray]:
@@ -236,10 +196,3 @@ def _wedges(ends: np.ndarray, counts: np.ndarray, scale: float) -> list[np.ndarr
     across = span[:, ::-1] * (-1, 1) / np.maximum(np.linalg.norm(span, axis=1), 1e-9)[:, None]
     half = across * (scale * np.minimum(0.5 + 0.8 * np.sqrt(counts), WIDEST))[:, None]
     return list(np.stack([ends[:, 0], ends[:, 1] - half, ends[:, 1] + half], axis=1))
-
-
-def _overlap(a: Box, b: Box) -> float:
-    """Compute the area that two boxes (left, bottom, right, top) share."""
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    return max(wide, 0.0) * max(high, 0.0)

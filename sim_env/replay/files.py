@@ -1,0 +1,140 @@
+"""Recordings in one file, with all that drawing them needs."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim_env.engine.state import LOSSES
+from sim_env.envs.layout import MARGIN, beside, places, radii
+from sim_env.replay.recording import Decisions, Recording
+from sim_env.scenario import Scenario
+
+SCHEMA_VERSION = 1
+MOST_NAMES = 60  # more are illegible
+PAPER = np.array([560.0, 430.0])  # points
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Recordings of one network, each of another policy.
+
+    Parameters
+    ----------
+    network : dict
+        What is drawn, as JSON has it: ``tick`` (seconds), ``paper`` (its size, points); by node
+        ``names``, ``roles``, ``x``, ``y``, ``radius`` (points), ``labels`` (middle of the name),
+        ``capacity``, ``rate`` (births per second), ``slots`` (the node and its neighbours, by
+        action); by job ``work`` (instructions); ``losses`` (kinds and their counters).
+    recordings : sequence of Recording
+    """
+
+    network: Mapping[str, Any]
+    recordings: Sequence[Recording]
+
+
+def describe_network(scenario: Scenario) -> dict[str, Any]:
+    """Describe a network as :class:`Replay` has it."""
+    topology, net = scenario.topology, scenario.net
+    radius = radii(topology, PAPER)
+    place, _ = places(topology, PAPER, radius)
+    links = np.array([(a, b) for a, row in enumerate(topology.neighbours) for b in row if a < b])
+    ends = place[links.astype(int).reshape(-1, 2)]
+    labels = (
+        place
+        if topology.num_nodes > MOST_NAMES
+        else beside(topology.names, place, radius, ends, PAPER[0])
+    )
+    # On paper up is up, on a screen it is down; blank margins are cut off.
+    top = float(np.max(place[:, 1] + radius)) + MARGIN
+    height = top - float(np.min(place[:, 1] - radius)) + MARGIN
+    return {
+        "tick": scenario.spec.physics.tick,
+        "paper": [PAPER[0].item(), round(height, 1)],
+        "names": list(topology.names),
+        "roles": list(topology.roles),
+        "x": place[:, 0].round(1).tolist(),
+        "y": (top - place[:, 1]).round(1).tolist(),
+        "labels": np.stack([labels[:, 0], top - labels[:, 1]], axis=1).round(1).tolist(),
+        "radius": radius.round(2).tolist(),
+        "capacity": net.capacity.tolist(),
+        "rate": (net.arrivals / scenario.spec.physics.tick).tolist(),
+        "slots": [net.destinations(node).tolist() for node in range(len(net.speed))],
+        "work": net.job_work.tolist(),
+        "losses": dict(LOSSES),
+    }
+
+
+def save_replay(replay: Replay, path: Path) -> None:
+    """Write a replay as compressed arrays (``.npz``)."""
+    about: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    for number, recording in enumerate(replay.recordings):
+        about.append(
+            {
+                "policy": recording.policy,
+                "seed": recording.seed,
+                "window": recording.window,
+                "ticks": recording.ticks,
+                "complete": recording.complete,
+                "decisions": recording.decisions is not None,
+            }
+        )
+        columns = recording.events.T.copy()
+        columns[0] = np.diff(columns[0], prepend=0)  # of small numbers, a fifth of the bytes
+        arrays |= {f"{number}.events": columns}
+        arrays |= {f"{number}.nodes": recording.nodes, f"{number}.links": recording.links}
+        if recording.decisions is not None:
+            for name, array in recording.decisions._asdict().items():
+                arrays[f"{number}.decisions.{name}"] = array
+    header = {"schema_version": SCHEMA_VERSION, "network": replay.network, "recordings": about}
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    with path.open("wb") as file:
+        np.savez_compressed(file, header=text, **arrays)  # type: ignore[arg-type]
+
+
+def load_replay(path: Path) -> Replay:
+    """Read a replay.
+
+    Raises
+    ------
+    ValueError
+        If the file is none, or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes())
+            if header["schema_version"] != SCHEMA_VERSION:
+                raise ValueError(
+                    f"its schema_version is {header['schema_version']!r}: must be {SCHEMA_VERSION}"
+                )
+            recordings = [
+                _recording(file, number, about) for number, about in enumerate(header["recordings"])
+            ]
+            return Replay(header["network"], recordings)
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a replay: {error}") from error
+
+
+def _recording(file: Any, number: int, about: Mapping[str, Any]) -> Recording:
+    columns = file[f"{number}.events"]
+    columns[0] = columns[0].cumsum()
+    decisions = None
+    if about["decisions"]:
+        fields = {name: file[f"{number}.decisions.{name}"] for name in Decisions._fields}
+        decisions = Decisions(**fields)
+    return Recording(
+        policy=about["policy"],
+        seed=about["seed"],
+        window=(about["window"][0], about["window"][1]),
+        ticks=about["ticks"],
+        complete=about["complete"],
+        events=np.ascontiguousarray(columns.T),
+        nodes=file[f"{number}.nodes"],
+        links=file[f"{number}.links"],
+        decisions=decisions,
+    )

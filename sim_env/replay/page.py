@@ -1,0 +1,122 @@
+"""A replay as HTML that needs no network: a section of a page, or a page of its own."""
+
+import base64
+import html
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sim_env.policies.heuristics import TITLES
+from sim_env.replay.files import Replay
+from sim_env.replay.recording import Recording
+from sim_env.replay.script import SCRIPT, STYLE
+
+SPEEDS = (0.5, 1, 2, 5, 10, 30)
+COLUMNS = ("born", "finished", "overflow", "deadline", "client", "failure", "response s")
+KEY = (
+    ("#7a8794", "on its way, will finish"),
+    ("#0072B2", "will be lost: queue full"),
+    ("#E69F00", "deadline"),
+    ("#009E73", "late at the client"),
+    ("#CC79A7", "failure"),
+)
+
+
+def replay_page(replay: Replay, title: str, titles: dict[str, str] | None = None) -> str:
+    """Return a replay as a page of its own; parameters as of :func:`replay_section`."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        f"<style>body {{ margin: 16px; }} {STYLE}"
+        f"@media (prefers-color-scheme: dark) {{ body {{ background: #15191d; }} }}"
+        f"</style></head><body>"
+        f"{replay_section(replay, titles, heading=title)}<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def replay_section(
+    replay: Replay, titles: dict[str, str] | None = None, *, heading: str = ""
+) -> str:
+    """Return a replay as a section of a page that has :data:`STYLE` and, at its end, `SCRIPT`.
+
+    Parameters
+    ----------
+    replay : Replay
+        With at least one recording; the first two are shown side by side.
+    titles : dict of str to str, optional
+        Of policies that are no heuristics of this package.
+    heading : str
+        Above it.
+    """
+    known = {**TITLES, **(titles or {})}
+    names = [known.get(each.policy, each.policy) for each in replay.recordings]
+    shown = range(min(2, len(names)))
+    speeds = "".join(
+        f'<option value="{speed}"{" selected" if speed == 1 else ""}>{speed:g} x</option>'
+        for speed in SPEEDS
+    )
+    key = "".join(f'<i style="background:{colour}"></i>{what}' for colour, what in KEY)
+    data = json.dumps(
+        {"network": replay.network, "recordings": [_packed(each) for each in replay.recordings]}
+    ).replace("</", "<\\/")
+    head = f"<h2>{html.escape(heading)}</h2>" if heading else ""
+    return (
+        f'<section class="replay" tabindex="0" aria-label="Replay of the network">{head}'
+        f'<div class="controls">'
+        f'<button class="play">Play</button>'
+        f'<button class="back" aria-label="one tick back">&lsaquo;</button>'
+        f'<button class="forward" aria-label="one tick forward">&rsaquo;</button>'
+        f'<label>speed <select class="speed">{speeds}</select></label>'
+        f'<input type="range" min="0" value="0" step="any" aria-label="time">'
+        f'<span class="clock"></span></div>'
+        f'<div class="panels">{"".join(_panel(names, number) for number in shown)}</div>'
+        f'<p class="key">Mark of a node: darker the fuller its queue, larger the faster. Mark on a '
+        f"link: a task, larger the more work; a small square is a result on its way home. {key}. "
+        f"A ring around a node: a task lost there. Space plays and pauses, arrows step, a node "
+        f"under the pointer tells more.</p>"
+        f'<script type="application/json" class="data">{data}</script></section>'
+    )
+
+
+def _panel(names: Sequence[str], chosen: int) -> str:
+    options = "".join(
+        f"<option{' selected' if number == chosen else ''}>{html.escape(name)}</option>"
+        for number, name in enumerate(names)
+    )
+    head = "".join(f"<th>{column}</th>" for column in COLUMNS)
+    return (
+        f'<div class="panel"><label>policy <select>{options}</select></label>'
+        f'<canvas role="img" aria-label="The network under a policy: queues of its nodes, tasks on '
+        f'its links"></canvas><div class="tip" hidden></div>'
+        f"<table><thead><tr><th></th>{head}</tr></thead><tbody></tbody></table></div>"
+    )
+
+
+def _packed(recording: Recording) -> dict[str, Any]:
+    """Return a recording as JSON has it: columns of int32, deflated, as text."""
+    events = recording.events.T.copy()
+    events[0] = np.diff(events[0], prepend=0)
+    arrays = {
+        "events": list(map(_pack, events)),
+        "nodes": list(map(_pack, recording.nodes.T)),
+        "links": list(map(_pack, recording.links.T)),
+    }
+    made = recording.decisions
+    if made is not None:
+        scores = (1e4 * made.probability, 1e3 * made.value)
+        columns = (made.tick, made.node, made.task, made.first, *(np.rint(s) for s in scores))
+        arrays["decisions"] = list(map(_pack, columns))
+    return {
+        "policy": recording.policy,
+        "window": recording.window,
+        "ticks": recording.ticks,
+        "arrays": arrays,
+    }
+
+
+def _pack(column: np.ndarray) -> str:
+    """Return a column of whole numbers, as the player unpacks it."""
+    return base64.b64encode(zlib.compress(column.astype("<i4").tobytes(), 9)).decode()
