@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim_env.engine.state import LOSSES
+from sim_env.engine.state import LOSSES, SENT_ON, SERVED
 from sim_env.envs.layout import MARGIN, beside, places, radii
 from sim_env.replay.recording import Decisions, Recording
 from sim_env.scenario import Scenario
@@ -29,7 +29,8 @@ class Replay:
         What is drawn, as JSON has it: ``tick`` (seconds), ``paper`` (its size, points); by node
         ``names``, ``roles``, ``x``, ``y``, ``radius`` (points), ``labels`` (middle of the name),
         ``capacity``, ``rate`` (births per second), ``slots`` (the node and its neighbours, by
-        action); by job ``work`` (instructions); ``losses`` (kinds and their counters).
+        action); by job ``sizes`` (tenths of the edge of a cube of its work, where that of mean
+        work is 10); ``losses`` (kinds and their counters).
     recordings : sequence of Recording
     """
 
@@ -64,9 +65,32 @@ def describe_network(scenario: Scenario) -> dict[str, Any]:
         "capacity": net.capacity.tolist(),
         "rate": (net.arrivals / scenario.spec.physics.tick).tolist(),
         "slots": [net.destinations(node).tolist() for node in range(len(net.speed))],
-        "work": net.job_work.tolist(),
+        "sizes": np.rint(10 * np.cbrt(net.job_work / max(net.mean_work, 1e-9)))
+        .astype(int)
+        .tolist(),
         "losses": dict(LOSSES),
     }
+
+
+def to_columns(events: np.ndarray) -> np.ndarray:
+    """Return events as columns of small numbers, which compress well, shape (5, E).
+
+    Task by task; ticks and serial numbers are differences to the row before, and the tick of an
+    arrival is a difference to that of the departure.
+    """
+    rows = events[np.argsort(events[:, 2], kind="stable")]
+    columns = rows.T.copy()
+    columns[4] -= np.where(np.isin(rows[:, 1], (SENT_ON, SERVED)), rows[:, 0], 0)
+    columns[[0, 2]] = np.diff(columns[[0, 2]], prepend=0)
+    return columns
+
+
+def from_columns(columns: np.ndarray) -> np.ndarray:
+    """Return the events that :func:`to_columns` has packed, in the order of ticks."""
+    rows = columns.T.copy()
+    rows[:, [0, 2]] = rows[:, [0, 2]].cumsum(axis=0)
+    rows[:, 4] += np.where(np.isin(rows[:, 1], (SENT_ON, SERVED)), rows[:, 0], 0)
+    return np.asarray(rows[np.argsort(rows[:, 0], kind="stable")])
 
 
 def save_replay(replay: Replay, path: Path) -> None:
@@ -84,9 +108,7 @@ def save_replay(replay: Replay, path: Path) -> None:
                 "decisions": recording.decisions is not None,
             }
         )
-        columns = recording.events.T.copy()
-        columns[0] = np.diff(columns[0], prepend=0)  # of small numbers, a fifth of the bytes
-        arrays |= {f"{number}.events": columns}
+        arrays[f"{number}.events"] = to_columns(recording.events)
         arrays |= {f"{number}.nodes": recording.nodes, f"{number}.links": recording.links}
         if recording.decisions is not None:
             for name, array in recording.decisions._asdict().items():
@@ -121,8 +143,6 @@ def load_replay(path: Path) -> Replay:
 
 
 def _recording(file: Any, number: int, about: Mapping[str, Any]) -> Recording:
-    columns = file[f"{number}.events"]
-    columns[0] = columns[0].cumsum()
     decisions = None
     if about["decisions"]:
         fields = {name: file[f"{number}.decisions.{name}"] for name in Decisions._fields}
@@ -133,7 +153,7 @@ def _recording(file: Any, number: int, about: Mapping[str, Any]) -> Recording:
         window=(about["window"][0], about["window"][1]),
         ticks=about["ticks"],
         complete=about["complete"],
-        events=np.ascontiguousarray(columns.T),
+        events=from_columns(file[f"{number}.events"]),
         nodes=file[f"{number}.nodes"],
         links=file[f"{number}.links"],
         decisions=decisions,

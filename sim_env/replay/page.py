@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sim_env.engine.state import BORN
 from sim_env.policies.heuristics import TITLES
-from sim_env.replay.files import Replay
+from sim_env.replay.files import Replay, to_columns
 from sim_env.replay.recording import Recording
 from sim_env.replay.script import SCRIPT, STYLE
 
@@ -59,9 +60,10 @@ def replay_section(
         for speed in SPEEDS
     )
     key = "".join(f'<i style="background:{colour}"></i>{what}' for colour, what in KEY)
-    data = json.dumps(
-        {"network": replay.network, "recordings": [_packed(each) for each in replay.recordings]}
-    ).replace("</", "<\\/")
+    network = {key: value for key, value in replay.network.items() if key != "sizes"}
+    sizes = np.array(replay.network["sizes"], np.int32)
+    recordings = [_packed(each, sizes) for each in replay.recordings]
+    data = json.dumps({"network": network, "recordings": recordings}).replace("</", "<\\/")
     head = f"<h2>{html.escape(heading)}</h2>" if heading else ""
     return (
         f'<section class="replay" tabindex="0" aria-label="Replay of the network">{head}'
@@ -95,20 +97,23 @@ def _panel(names: Sequence[str], chosen: int) -> str:
     )
 
 
-def _packed(recording: Recording) -> dict[str, Any]:
-    """Return a recording as JSON has it: columns of int32, deflated, as text."""
-    events = recording.events.T.copy()
-    events[0] = np.diff(events[0], prepend=0)
+def _packed(recording: Recording, sizes: np.ndarray) -> dict[str, Any]:
+    """Return a recording as JSON has it: columns of int32, deflated, as text.
+
+    The value of a birth is the size of its job there.
+    """
+    columns = to_columns(recording.events)
+    born = columns[1] == BORN
+    columns[4, born] = sizes[columns[4, born]]
     arrays = {
-        "events": list(map(_pack, events)),
+        "events": list(map(_pack, columns)),
         "nodes": list(map(_pack, recording.nodes.T)),
         "links": list(map(_pack, recording.links.T)),
     }
     made = recording.decisions
     if made is not None:
-        scores = (1e4 * made.probability, 1e3 * made.value)
-        columns = (made.tick, made.node, made.task, made.first, *(np.rint(s) for s in scores))
-        arrays["decisions"] = list(map(_pack, columns))
+        scores = (np.rint(1e4 * made.probability), np.rint(1e3 * made.value))
+        arrays["decisions"] = list(map(_pack, (*made[:4], *scores)))
     return {
         "policy": recording.policy,
         "window": recording.window,
@@ -118,5 +123,9 @@ def _packed(recording: Recording) -> dict[str, Any]:
 
 
 def _pack(column: np.ndarray) -> str:
-    """Return a column of whole numbers, as the player unpacks it."""
-    return base64.b64encode(zlib.compress(column.astype("<i4").tobytes(), 9)).decode()
+    """Return a column of whole numbers, as the player unpacks it.
+
+    First the lowest bytes of all numbers, then the next: those of small numbers are mostly equal.
+    """
+    planes = column.astype("<i4").view(np.uint8).reshape(-1, 4).T
+    return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()

@@ -43,13 +43,26 @@ SCRIPT = r"""
   const BUCKET = 64;   // ticks; messages in flight are found by the bucket of the time
   const FLASH = 1.0;   // seconds on the screen in which a loss is shown
   const MOST_NAMES = 60;
-  const LARGEST = 2.5; // edge of the largest task drawn, of that of a mean one
+  const LARGEST = 25;  // size of the largest task drawn; that of a mean one is 10
   const RECENT = 4;    // decisions in the tip of a node
 
   async function unpack(text) {
     const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
     const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Int32Array(await new Response(inflated).arrayBuffer());
+    const planes = new Uint8Array(await new Response(inflated).arrayBuffer());
+    const size = planes.length / 4, numbers = new Int32Array(size);
+    for (let i = 0; i < size; i++)
+      numbers[i] = planes[i] | planes[size + i] << 8 | planes[2 * size + i] << 16 |
+        planes[3 * size + i] << 24;
+    return numbers;
+  }
+
+  // Columns of events: ticks and tasks are differences to the row before, arrivals to departures.
+  function restore([tick, event, task, node, value]) {
+    for (let i = 0; i < tick.length; i++) {
+      if (i) { tick[i] += tick[i - 1]; task[i] += task[i - 1]; }
+      if (event[i] === SENT_ON || event[i] === SERVED) value[i] += tick[i];
+    }
   }
 
   // Number of entries of a sorted array that are at most x.
@@ -74,7 +87,7 @@ SCRIPT = r"""
       const nodes = network.names.length;
       const at = new Int32Array(tasks).fill(-1), born = new Int32Array(tasks);
       const inQueue = new Uint8Array(tasks);
-      this.job = new Int32Array(tasks);
+      this.size = new Int32Array(tasks);
       this.origin = new Int32Array(tasks);
       this.outcome = new Int32Array(tasks).fill(-1);
       this.served = Array.from({length: nodes}, () => []);
@@ -90,7 +103,7 @@ SCRIPT = r"""
       for (let row = 0; row < tick.length; row++) {
         const t = tick[row], i = task[row], n = node[row], v = value[row];
         if (event[row] === BORN) {
-          [at[i], born[i], this.job[i], this.origin[i]] = [n, t, v, n];
+          [at[i], born[i], this.size[i], this.origin[i]] = [n, t, v, n];
           births.push([t, this.measures(t)]);
         } else if (event[row] === QUEUED) {
           at[i] = n;
@@ -114,14 +127,17 @@ SCRIPT = r"""
           if (v !== FINISHED) this.losses.push({tick: t, node: n, kind: this.kindOf[v]});
         }
       }
+      const byTick = (a, b) => a[0] - b[0];
       this.moves = moves.map(steps => {
-        steps.sort((a, b) => a[0] - b[0]);
+        steps.sort(byTick);
         let sum = 0;
         return {tick: Int32Array.from(steps, s => s[0]),
                 length: Int32Array.from(steps, s => sum += s[1])};
       });
-      this.births = births;
-      this.ends = ends;
+      this.births = births.sort(byTick);
+      this.ends = ends.sort(byTick);
+      this.losses.sort((a, b) => a.tick - b.tick);
+      this.served.forEach(ticks => ticks.sort((a, b) => a - b));
       this.index();
       this.readChanges(columns);
       this.readDecisions(columns);
@@ -319,7 +335,7 @@ SCRIPT = r"""
     }
 
     drawFlights(pen, time) {
-      const {network, colours, sizes} = this.player, episode = this.episode;
+      const {network, colours} = this.player, episode = this.episode;
       for (const {start, due, from, to, task, home} of episode.flying(time)) {
         const part = (time - start) / (due - start);
         const x = network.x[from] + part * (network.x[to] - network.x[from]);
@@ -328,7 +344,7 @@ SCRIPT = r"""
         pen.fillStyle = COLOURS[kind] || colours.mark;
         pen.beginPath();
         if (home) pen.rect(x - 1.2, y - 1.2, 2.4, 2.4);
-        else pen.arc(x, y, sizes[episode.job[task]], 0, 2 * Math.PI);
+        else pen.arc(x, y, 1.2 + 0.13 * Math.min(episode.size[task], LARGEST), 0, 2 * Math.PI);
         pen.fill();
       }
     }
@@ -464,8 +480,6 @@ SCRIPT = r"""
         episode.lossTicks = Int32Array.from(episode.losses, loss => loss.tick);
       this.links = network.slots.flatMap((slots, n) =>
         slots.filter(m => m > n).map(m => [n, m]));
-      const mean = network.work.reduce((a, b) => a + b, 0) / network.work.length || 1;
-      this.sizes = network.work.map(w => 1.2 + 1.3 * Math.min(Math.cbrt(w / mean), LARGEST));
       this.end = Math.max(...episodes.map(episode => episode.ticks));
       this.time = 0;
       this.playing = false;
@@ -555,8 +569,7 @@ SCRIPT = r"""
       const columns = {};
       for (const [name, parts] of Object.entries(arrays))
         columns[name] = await Promise.all(parts.map(unpack));
-      const tick = columns.events[0];
-      for (let i = 1; i < tick.length; i++) tick[i] += tick[i - 1];
+      restore(columns.events);
       episodes.push(new Episode(network, about, columns));
     }
     root.player = new Player(root, network, episodes);
