@@ -295,6 +295,8 @@ class EvaluationConfig:
         Heuristics in the table: names, or import paths of one's own.
     greedy : bool
         Whether the agents take their most probable action instead of sampling one.
+    replay : bool
+        Whether the first world is recorded under every policy, for ``fauno report``.
     """
 
     worlds: int = 16
@@ -306,6 +308,7 @@ class EvaluationConfig:
         default_factory=lambda: ["sed", "threshold", "lq", "random", "local"]
     )
     greedy: bool = True
+    replay: bool = True
 
     def __post_init__(self) -> None:
         for name in ("worlds", "window"):

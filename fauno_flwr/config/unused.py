@@ -17,7 +17,7 @@ UNREAD_IN_WORLD: dict[str, dict[str, Any]] = {
             ("topology", "workload", "physics", "reward", "observation", "dynamics", "cosim")
         ),
         **dict.fromkeys(("training.warmup", "training.peers")),
-        **dict.fromkeys(("evaluation.warmup", "evaluation.policies")),
+        **dict.fromkeys(("evaluation.warmup", "evaluation.policies", "evaluation.replay")),
         "agent.network": PADDED,
         "agent.prior": 0.0,
     },
@@ -26,9 +26,12 @@ UNREAD_IN_WORLD: dict[str, dict[str, Any]] = {
 UNREAD_BY_COMMAND = {
     "compare": (
         *("seed", "agent", "training", "world", "federation", "cosim"),
-        *("evaluation.every", "evaluation.greedy"),
+        *("evaluation.every", "evaluation.greedy", "evaluation.replay"),
     ),
-    "evaluate": ("agent", "training", "world", "federation", "cosim", "evaluation.every"),
+    "evaluate": (
+        *("agent", "training", "world", "federation", "cosim"),
+        *("evaluation.every", "evaluation.replay"),
+    ),
     "train": (
         "training.peers",
         "training.seconds_per_message",

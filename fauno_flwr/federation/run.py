@@ -17,10 +17,10 @@ from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.keys import NodeKeys
 from fauno_flwr.federation.members import Members
 from fauno_flwr.federation.protocol import QUERY
-from fauno_flwr.federation.summary import attempt, write_summary
+from fauno_flwr.federation.summary import attempt, write_replay, write_summary
 from fauno_flwr.federation.training import Training
 from fauno_flwr.results import report
-from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.results.directory import REPLAY, RunDirectory
 from fauno_flwr.results.state import FAILED, FINISHED, INTERRUPTED, State, end_event, write_process
 from fauno_flwr.tasks.base import Task
 
@@ -116,6 +116,8 @@ class Run:
         run.stage("evaluating")
         rows = task.evaluate(population)
         write_summary(run, rows, trained)
+        if config.evaluation.replay:
+            attempt(REPLAY, lambda: write_replay(run, population))
         if rows:
             rho, worlds = task.facts["rho"], config.evaluation.worlds
             table = attempt("table", lambda: report.format_rows(rows, rho, worlds)) or ""

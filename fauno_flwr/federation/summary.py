@@ -13,9 +13,11 @@ from fauno_flwr import __version__
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.failures import sentence
 from fauno_flwr.federation.training import Trained
+from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.results import report
-from fauno_flwr.results.directory import SCHEMA_VERSION, read_lines
+from fauno_flwr.results.directory import REPLAY, SCHEMA_VERSION, read_lines
 from fauno_flwr.results.status import failures, node_statistics
+from sim_env.replay.files import save_replay
 
 Value = TypeVar("Value")
 WALL, VIRTUAL = "wall", "virtual"  # clocks
@@ -62,6 +64,13 @@ def write_summary(run: RunContext, rows: list[dict[str, Any]], trained: Trained)
         attempt(path.name, lambda: report.plot_rows(rows, facts["rho"], path))
     if replies:
         attempt("learning.png", lambda: report.plot_learning(replies, figures / "learning.png"))
+
+
+def write_replay(run: RunContext, population: AgentStack | None) -> None:
+    """Write the recordings of one world of the evaluation, if the task has any."""
+    replay = run.task.record(population)
+    if replay is not None:
+        save_replay(replay, run.out.path / REPLAY)
 
 
 def attempt(what: str, make: Callable[[], Value]) -> Value | None:

@@ -20,7 +20,7 @@ from fauno_flwr.learning.networks import (
     Widths,
     find_networks,
 )
-from fauno_flwr.learning.policy import ActorPolicy
+from fauno_flwr.learning.policy import ActionScores, ActorPolicy
 from fauno_flwr.learning.rollout import Weights
 from fauno_flwr.learning.transitions import Decisions
 from sim_env.engine.features import find_encoding
@@ -274,9 +274,15 @@ class AgentStack(ABC):
 
     # ---- acting --------------------------------------------------------------------------------
 
-    def weights(self, agent_of_node: np.ndarray, greedy: bool) -> Weights:
-        """Return the actors as compiled code reads them; parameters: :meth:`policy`."""
-        networks = [(self.networks[name], weight) for name, weight in self.acting.items()]
+    def weights(
+        self,
+        agent_of_node: np.ndarray,
+        greedy: bool,
+        acting: Mapping[str, float] | None = None,
+    ) -> Weights:
+        """Return what acts as compiled code reads it: :meth:`policy`; by default :attr:`acting`."""
+        chosen = self.acting if acting is None else acting
+        networks = [(self.networks[name], weight) for name, weight in chosen.items()]
         (first, middle, last), biases = side_by_side(networks)
         width, features = self.encoding.local, self.encoding.destinations
         rest = first[:, width:]
@@ -318,6 +324,20 @@ class AgentStack(ABC):
         """
         nodes = np.zeros(0) if agent_of_node is None else agent_of_node
         return ActorPolicy(self.weights(nodes, greedy))
+
+    def scores(self, agent_of_node: np.ndarray) -> ActionScores:
+        """Return how the agents weigh actions: the probabilities as in training, and values.
+
+        Parameters
+        ----------
+        agent_of_node : array of int, shape (N,)
+            Agent of each node.
+        """
+        acting, critic = ActorPolicy(self.weights(agent_of_node, greedy=False)), None
+        if "critic" in self.acting:
+            weights = self.weights(agent_of_node, greedy=True, acting={"critic": 1.0})
+            critic = ActorPolicy(weights)
+        return ActionScores(acting, critic)
 
 
 def side_by_side(

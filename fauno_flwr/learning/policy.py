@@ -52,6 +52,18 @@ class ActorPolicy:
             actions[mine] = self.choose(agent, local[mine], destination[mine], mask[mine], rng)
         return actions
 
+    def scores_of(self, observation: Observation) -> np.ndarray:
+        """Compute the scores of all decisions of an observation, shape (R, K): :meth:`scores`."""
+        local, destination = observation.features()
+        agents = self.weights.agent_of_node[observation.node]
+        scores = np.empty(observation.mask.shape, np.float32)
+        for agent in np.unique(agents):
+            mine = agents == agent
+            scores[mine] = self.scores(
+                agent, local[mine], destination[mine], observation.mask[mine]
+            )
+        return scores
+
     def _require_network(self, slots: int) -> None:
         known = self.weights.slot.shape[1]
         if self.weights.padded and slots != known:
@@ -124,3 +136,44 @@ class ActorPolicy:
         blocks = np.tanh(x).reshape(len(x), -1, width).swapaxes(0, 1)
         second = blocks @ w.middle[agent].reshape(-1, width, width)
         return np.asarray(np.tanh(second.swapaxes(0, 1).reshape(x.shape) + w.middle_bias[agent]))
+
+
+class ActionScores:
+    """How agents weigh the actions that they may choose from.
+
+    Parameters
+    ----------
+    acting : ActorPolicy
+        The agents, exploring as in training.
+    critic : ActorPolicy, optional
+        Their critics, where these value actions.
+    """
+
+    def __init__(self, acting: ActorPolicy, critic: ActorPolicy | None) -> None:
+        self.acting, self.critic = acting, critic
+
+    def __call__(self, observation: Observation) -> tuple[np.ndarray, np.ndarray | None]:
+        """Compute the probabilities of the actions, and their values if there are any.
+
+        Agents whose scores are values take the best action, with the probability 1 - epsilon, or
+        any.
+
+        Returns
+        -------
+        probabilities : array of float, shape (R, K)
+            0 where illegal.
+        values : array of float32, shape (R, K), or None
+            0 where illegal.
+        """
+        mask, weights = observation.mask, self.acting.weights
+        scores = self.acting.scores_of(observation)
+        if weights.softmax:
+            odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+            values = None if self.critic is None else self.critic.scores_of(observation)
+        else:
+            epsilon = weights.epsilon[weights.agent_of_node[observation.node]][:, None]
+            best = np.arange(mask.shape[1]) == scores.argmax(axis=1)[:, None]
+            odds = (1 - epsilon) * best + epsilon * mask / mask.sum(axis=1, keepdims=True)
+            values = scores
+        probabilities = odds / odds.sum(axis=1, keepdims=True)
+        return probabilities, None if values is None else np.where(mask, values, 0)

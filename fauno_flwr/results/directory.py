@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from fauno_flwr.config.errors import ConfigError
 
 SCHEMA_VERSION = 1
+REPLAY = "replay.npz"  # one world of the evaluation, recorded
 
 
 class RunDirectory:

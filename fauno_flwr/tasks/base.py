@@ -8,6 +8,7 @@ import numpy as np
 
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.transitions import Decisions
+from sim_env.replay.files import Replay
 
 
 class Experience(Protocol):
@@ -77,6 +78,9 @@ class Task(Protocol):
 
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
         """Return the rows of the table: the agents, if there are any, and their baselines."""
+
+    def record(self, population: AgentStack | None) -> Replay | None:
+        """Record one world of the evaluation under each of its policies; None if there is none."""
 
     def validate(self, population: AgentStack) -> dict[str, float]:
         """Evaluate the agents during training, in worlds that the final evaluation does not use.

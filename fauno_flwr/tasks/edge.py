@@ -17,6 +17,8 @@ from fauno_flwr.tasks.heuristics import find_heuristics
 from fauno_flwr.tasks.start import start_agents
 from sim_env.envs.single import EdgeVectorEnv
 from sim_env.evaluation import interval, run_policies, run_policy
+from sim_env.policies.heuristics import Policy
+from sim_env.replay.files import Replay, record_policies
 from sim_env.scenario import Scenario
 
 
@@ -64,21 +66,39 @@ class EdgeTask:
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
         """Evaluate FAuNO and its start, if there are agents, and the heuristics; same arrivals."""
         evaluation = self.config.evaluation
-        policies = find_heuristics("evaluation.policies", evaluation.policies)
-        if population is not None:
-            untrained = start_agents(self.config, self.make_population(population.agents))
-            agents = {FAUNO: population, UNTRAINED: untrained}
-            acting = {
-                name: each.policy(self.scenario.agent_of_node, evaluation.greedy)
-                for name, each in agents.items()
-            }
-            policies = acting | policies
         return run_policies(
             self.scenario,
-            policies,
+            self._policies(population),
             evaluation.seeds,
             warmup=evaluation.warmup,
             window=evaluation.window,
+        )
+
+    def _policies(self, population: AgentStack | None) -> dict[str, Policy]:
+        """Return the policies of the evaluation, by name."""
+        evaluation = self.config.evaluation
+        policies = find_heuristics("evaluation.policies", evaluation.policies)
+        if population is None:
+            return policies
+        untrained = start_agents(self.config, self.make_population(population.agents))
+        agents = {FAUNO: population, UNTRAINED: untrained}
+        acting = {
+            name: each.policy(self.scenario.agent_of_node, evaluation.greedy)
+            for name, each in agents.items()
+        }
+        return acting | policies
+
+    def record(self, population: AgentStack | None) -> Replay:
+        """Record the first world of the evaluation under each policy."""
+        scores = None if population is None else population.scores(self.scenario.agent_of_node)
+        evaluation = self.config.evaluation
+        return record_policies(
+            self.scenario,
+            self._policies(population),
+            evaluation.seed,
+            warmup=evaluation.warmup,
+            window=evaluation.window,
+            scores={} if scores is None else {FAUNO: scores},
         )
 
     def validate(self, population: AgentStack) -> dict[str, float]:

@@ -149,6 +149,9 @@ class GymTask:
         rows.append(self._row(RANDOM, np.array([self._play(None, 0, seeds)])))
         return rows
 
+    def record(self, population: AgentStack | None) -> None:
+        """Record nothing: there is no network to show."""
+
     def validate(self, population: AgentStack) -> dict[str, float]:
         """Return the mean return of the agents from the initial states of the validation seeds."""
         played = self._play_all(population, self.config.evaluation.validation_seeds)

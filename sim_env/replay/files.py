@@ -2,19 +2,22 @@
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sim_env.engine.observation import Observation
 from sim_env.engine.state import LOSSES, SENT_ON, SERVED
 from sim_env.envs.layout import MARGIN, beside, places, radii
-from sim_env.replay.recording import Decisions, Recording
+from sim_env.policies.heuristics import Policy
+from sim_env.replay.recording import LONGEST, Decisions, Recording, Scores, record
 from sim_env.scenario import Scenario
 
 SCHEMA_VERSION = 1
+MOST_TASKS = 300_000  # of all recordings together: about 4 MB in a page
 MOST_NAMES = 60  # more are illegible
 PAPER = np.array([560.0, 430.0])  # points
 
@@ -70,6 +73,46 @@ def describe_network(scenario: Scenario) -> dict[str, Any]:
         .tolist(),
         "losses": dict(LOSSES),
     }
+
+
+def record_policies(
+    scenario: Scenario,
+    policies: Mapping[str, Policy],
+    seed: int,
+    *,
+    warmup: int = 600,
+    window: int = 2000,
+    scores: Mapping[str, Callable[[Observation], Scores]] | None = None,
+) -> Replay:
+    """Record the same world under several policies: :func:`~sim_env.replay.recording.record`.
+
+    Recordings of very many tasks end early.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    policies : mapping of str to Policy
+    seed : int
+    warmup, window : int, default 600 and 2000
+    scores : mapping of str to callable, optional
+        By policy.
+    """
+    each_tick = max(scenario.net.births * len(policies), 1e-9)
+    longest = int(min(LONGEST, max(MOST_TASKS / each_tick, 1)))
+    recordings = [
+        record(
+            scenario,
+            policy,
+            seed,
+            name=name,
+            warmup=warmup,
+            window=window,
+            longest=longest,
+            scores=(scores or {}).get(name),
+        )
+        for name, policy in policies.items()
+    ]
+    return Replay(describe_network(scenario), recordings)
 
 
 def to_columns(events: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from sim_env.scenario import Scenario
 from sim_env.world import World
 
 LONGEST = 6000  # ticks, ten minutes of ticks of 0.1 s
+BATCH = 2000  # decisions whose scores are computed at once
 DRAIN = 50  # ticks between two checks for the end, as in an evaluation
 # Scores of the actions of R decisions: probabilities (R, K), and values (R, K) or None.
 Scores = tuple[np.ndarray, np.ndarray | None]
@@ -141,12 +142,12 @@ def record(
     world = World(scenario, [seed], trace=True)
     world.measure(warmup, warmup + window)
     rng = np.random.default_rng(require_seeds([seed]))
-    watch, log = _Changes(world), _DecisionLog(world)
+    watch, log = _Changes(world), _DecisionLog(world, scores)
     events = []
     end = min(longest, warmup + window)
     while world.now < end:
         if scores is not None:
-            log.add(scores)
+            log.add()
         world.run(policy, 1, rng)
         events.append(world.events())
         watch.see()
@@ -197,26 +198,39 @@ class _Changes:
 
 
 class _DecisionLog:
-    """The decisions in the first of some worlds, with their scores."""
+    """The decisions in the first of some worlds, with their scores, computed many at once."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, scores: Callable[[Observation], Scores] | None) -> None:
+        self.world, self._scores = world, scores
         self._rows: list[tuple[np.ndarray, ...]] = []
+        self._seen: list[Observation] = []
         self._probability: list[np.ndarray] = []
         self._value: list[np.ndarray] = []
 
-    def add(self, scores: Callable[[Observation], Scores]) -> None:
+    def add(self) -> None:
         """Add the decisions of the next tick."""
         seen = self.world.observe()
         if not len(seen):
             return
-        st, nodes = self.world.state, seen.node.copy()
+        seen = seen[np.arange(len(seen))]  # a copy: the next one overwrites it
+        st, nodes = self.world.state, seen.node
         task = np.where(st.pending_head[0] >= 0, st.pending_head[0], st.intake_head[0])[nodes]
         tick = np.full(len(nodes), self.world.now, np.int32)
         slots = self.world.net.slots[nodes]
         self._rows.append((tick, nodes, st.serial[0, task].astype(np.int32), slots))
-        own = np.arange(seen.mask.shape[1]) < slots[:, None]
-        probability, value = scores(seen)
+        self._seen.append(seen)
+        if sum(map(len, self._seen)) >= BATCH:
+            self._score()
+
+    def _score(self) -> None:
+        """Compute the scores of what was seen since the last time."""
+        assert self._scores is not None
+        columns = ("world", "node", "local", "destination", "mask", "reward")
+        joined = {c: np.concatenate([getattr(seen, c) for seen in self._seen]) for c in columns}
+        seen = Observation(**joined, encoding=self._seen[0].encoding)
+        self._seen = []
+        own = np.arange(seen.mask.shape[1]) < self.world.net.slots[seen.node][:, None]
+        probability, value = self._scores(seen)
         self._probability.append(probability[own].astype(np.float32))
         if value is not None:
             self._value.append(value[own].astype(np.float32))
@@ -227,6 +241,8 @@ class _DecisionLog:
         if not self._rows:
             none = np.zeros(0, np.int32)
             return Decisions(none, none, none, np.zeros(1, np.int32), nothing, nothing)
+        if self._seen:
+            self._score()
         tick, node, task, slots = map(np.concatenate, zip(*self._rows, strict=True))
         first = np.append(0, slots.cumsum()).astype(np.int32)
         value = np.concatenate(self._value) if self._value else nothing
