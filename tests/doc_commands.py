@@ -49,6 +49,11 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno train --out results/cosim"),
         (SLOW, "fauno train --seeds 5 --out results/five-seeds"),
         (SLOW, "fauno evaluate results/cosim topology=ether4 workload.rate=1"),
+        (SLOW, "fauno replay results/cosim --policies fauno,sed --out replay.html"),
+        (
+            SLOW,
+            "fauno replay --conf ether2 --policies lq,sed --out replay.gif --seconds 60:75",
+        ),
         (SLOW, "fauno experiment baseline --quick --seeds 3 --out results/baseline"),
         (SLOW, "fauno train federation.checkpoints=checkpoints/a --out results/a"),
         (SLOW, "fauno train federation.checkpoints=checkpoints/a --out results/a-2"),
@@ -105,6 +110,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "fauno compare --conf ether2 --policies sed,lq,threshold --seeds 16 --out results/mine",
         ),
         (SLOW, "fauno compare --conf balanced topology=grid20 workload.rate=4"),
+        (SLOW, "fauno replay --conf balanced --policies lq,threshold --out replay.html"),
     ],
     "docs/experiments.md": [
         (SLOW, "fauno experiment baseline --quick --seeds 3 --out results/baseline"),

@@ -22,6 +22,7 @@ from fauno_flwr.cli.metrics import metrics
 from fauno_flwr.cli.options import BAD_INPUT, FAILED
 from fauno_flwr.cli.peersimgym import peersimgym
 from fauno_flwr.cli.prepare import prepare
+from fauno_flwr.cli.replay import replay
 from fauno_flwr.cli.simulate import simulate
 from fauno_flwr.cli.status import status
 from fauno_flwr.cli.train import train
@@ -82,6 +83,7 @@ COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         compare,
         train,
         evaluate,
+        replay,
         export,
         experiment,
         config,

@@ -32,6 +32,10 @@ UNREAD_BY_COMMAND = {
         *("agent", "training", "world", "federation", "cosim"),
         *("evaluation.every", "evaluation.replay"),
     ),
+    "replay": (
+        *("agent", "training", "world", "federation", "cosim"),
+        *("evaluation.every", "evaluation.replay", "evaluation.worlds"),
+    ),
     "train": (
         "training.peers",
         "training.seconds_per_message",

@@ -70,31 +70,42 @@ class NetworkPicture:
         """Draw the frame of world `index`, array of uint8, shape (700, 1000, 3)."""
         st, total = world.state, world.state.total[index]
         tasks = st.num_ready[index] + st.num_pending[index] + (st.service[index] >= 0)
-        for nodes, marks in self._marks:
-            marks.set_array(tasks[nodes] / self._capacity[nodes])
         lost = sum(int(total[column]) for column in LOSSES.values())
         inside = int(total[CREATED] - total[FINISHED]) - lost
-        self._time.set_text(f"t = {world.now * world.scenario.spec.physics.tick:,.1f} s")
         home = int((st.kind[index] == RETURNING).sum())
-        self._counts.set_text(
+        sent = np.flatnonzero(st.kind[index] == OUTBOUND)
+        return self.draw_moment(
+            f"t = {world.now * world.scenario.spec.physics.tick:,.1f} s",
             f"finished {total[FINISHED]:,}    lost {lost:,}    inside {inside:,}:  "
             f"{tasks.sum():,} at nodes, {inside - tasks.sum() - home:,} on their way, "
-            f"{home:,} results going home"
+            f"{home:,} results going home",
+            tasks,
+            np.stack([st.sender[index, sent], st.place[index, sent]], axis=1),
         )
-        self._travel(world, index)
+
+    def draw_moment(
+        self, title: str, counts: str, tasks: np.ndarray, ways: np.ndarray
+    ) -> np.ndarray:
+        """Draw any moment, array of uint8, shape (700, 1000, 3).
+
+        Parameters
+        ----------
+        title, counts : str
+            First and second line.
+        tasks : array of int, shape (N,)
+            At each node.
+        ways : array of int, shape (F, 2)
+            Sender and destination of each task in flight.
+        """
+        for nodes, marks in self._marks:
+            marks.set_array(tasks[nodes] / self._capacity[nodes])
+        self._time.set_text(title)
+        self._counts.set_text(counts)
+        # A wedge for each direction of a link with tasks in flight.
+        ways, numbers = np.unique(ways, axis=0, return_counts=True)
+        self._wedges.set_verts(_wedges(self._place[ways], numbers, self._width))
         self._canvas.draw()
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
-
-    def _travel(self, world: World, index: int) -> None:
-        """Draw a wedge for each direction of a link with tasks in flight."""
-        st = world.state
-        tasks = np.flatnonzero(st.kind[index] == OUTBOUND)
-        ways, counts = np.unique(
-            np.stack([st.sender[index, tasks], st.place[index, tasks]], axis=1),
-            axis=0,
-            return_counts=True,
-        )
-        self._wedges.set_verts(_wedges(self._place[ways], counts, self._width))
 
     def _links(self, ends: np.ndarray, alpha: float) -> None:
         self._axes.add_collection(

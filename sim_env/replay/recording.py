@@ -82,6 +82,26 @@ class Recording:
         counts = {name: int((outcome == column).sum()) for name, column in kinds.items()}
         return {"created": len(inside), **counts}
 
+    def flights(self) -> np.ndarray:
+        """Return the tasks that were sent on: tick, tick of arrival, sender and destination.
+
+        Returns
+        -------
+        array of int32, shape (F, 4)
+        """
+        rows = self.events[np.argsort(self.events[:, 2], kind="stable")]  # task by task
+        sent = np.flatnonzero(rows[:, 1] == SENT_ON)
+        # The row before is the same task's: it was queued at the sender, or born there.
+        return np.stack([rows[sent, 0], rows[sent, 4], rows[sent - 1, 3], rows[sent, 3]], axis=1)
+
+    def counts(self, tick: int) -> dict[str, int]:
+        """Count the tasks that were born, have finished and were lost up to the time `tick`."""
+        so_far = self.events[self.events[:, 0] <= tick]
+        outcome = so_far[so_far[:, 1] == ENDED, 4]
+        finished = int((outcome == FINISHED).sum())
+        born = int((so_far[:, 1] == BORN).sum())
+        return {"born": born, "finished": finished, "lost": len(outcome) - finished}
+
     def lengths(self, num_nodes: int) -> np.ndarray:
         """Compute the tasks at each node after each tick, shape (ticks, N).
 

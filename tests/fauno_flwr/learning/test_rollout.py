@@ -123,6 +123,52 @@ def test_sampled_actions_have_the_frequencies_of_torch(
     assert total > 1000
 
 
+@pytest.mark.parametrize("critic", CRITICS)
+def test_what_agents_think_of_actions_is_what_torch_says(critic: str) -> None:
+    """Probabilities are the softmax of what acts; values those of a critic of actions."""
+    made = setting(f"agent.critic={critic}")
+    world = World(made.scenario, SEEDS)
+    world.run(made.population.policy(made.nodes), 100, np.random.default_rng(0))
+    seen = world.observe()
+    assert len(seen) > 5
+    probabilities, values = made.population.scores(made.nodes)(seen)
+    local, destination = map(torch.from_numpy, seen.features())
+    mask = torch.from_numpy(seen.mask)
+    agents = made.nodes[seen.node]
+    for row, agent in enumerate(agents.tolist()):
+        alone = made.population.select([agent])
+        one = (local[None, row : row + 1], destination[None, row : row + 1], mask[None, [row]])
+        with torch.no_grad():
+            logits = alone.actor.logits(*one)[0, 0]
+            if critic == "action":
+                value = alone.networks["critic"].logits(*one)[0, 0]  # type: ignore[operator]
+                logits = logits + value / made.config.agent.temperature
+                legal = value.numpy()[seen.mask[row]]
+                assert values is not None
+                np.testing.assert_allclose(values[row][seen.mask[row]], legal, atol=1e-4)
+        chance = torch.softmax(logits, 0).numpy()
+        np.testing.assert_allclose(probabilities[row], chance, atol=1e-4)
+    assert (values is not None) == (critic == "action")
+
+
+def test_an_epsilon_greedy_agent_takes_the_best_action_or_any() -> None:
+    config = load_config("balanced", ["topology=ether1", "agent=ddqn", "federation.share=model"])
+    scenario = config.build_scenario()
+    population = make_population(len(scenario.agents), config, scenario)
+    nodes = scenario.agent_of_node
+    world = World(scenario, SEEDS)
+    world.run(population.policy(nodes), 100, np.random.default_rng(0))
+    seen = world.observe()
+    probabilities, values = population.scores(nodes)(seen)
+    _, epsilon = population.exploration()
+    assert values is not None
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    best = np.where(seen.mask, values, -np.inf).argmax(axis=1)
+    expected = 1 - epsilon[0] + epsilon[0] / seen.mask.sum(axis=1)
+    np.testing.assert_allclose(probabilities[np.arange(len(seen)), best], expected)
+    assert (probabilities[~seen.mask] == 0).all()
+
+
 class RowWisePolicy(ActorPolicy):
     """Equivariant actors without BLAS: equal neighbours get equal scores, wherever they stand.
 
