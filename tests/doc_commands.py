@@ -219,6 +219,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (CONTAINERS, "head -c 32 /dev/urandom | base64 > superexec.secret"),
         (CONTAINERS, "sudo chown -R 1000 tls superexec.secret && docker compose up --build"),
         (MACHINES, "fauno status /var/lib/fauno/results-1"),
+        (MACHINES, "fauno status /var/lib/fauno/results-1 --watch"),
         (MACHINES, "fauno status /var/lib/fauno/results-1 --json"),
         (MACHINES, "fauno metrics /var/lib/fauno/results-1 --port 9464"),
         (MACHINES, "fauno metrics /var/lib/fauno/results-1 > fauno.prom"),
