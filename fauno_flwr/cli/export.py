@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +14,31 @@ from fauno_flwr.config.errors import ConfigError
 if TYPE_CHECKING:
     from fauno_flwr.tasks.export import Exported
 
+ACTORS = "safetensors"
+LIVE = ("tensorboard", "wandb")
+FORMATS = (ACTORS, "csv", "parquet", *LIVE)
+
 
 def export(
     run: Annotated[
         Path | None, typer.Argument(help="Folder of a run whose actors were collected.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New folder for the files.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the files, or the file (.csv, .parquet) to write."),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="safetensors (the actors), or the metrics of the run as csv, parquet, tensorboard "
+            "or wandb (offline).",
+        ),
+    ] = ACTORS,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="With tensorboard or wandb: until the run has ended."),
+    ] = False,
     node: Annotated[
         list[str] | None, typer.Option(help="Only this node (repeatable); default: all.")
     ] = None,
@@ -31,9 +51,22 @@ def export(
     ] = "",
     best: Best = False,
 ) -> None:
-    """Export actors as safetensors, with their sizes and a loader that needs only numpy."""
+    """Export actors as safetensors with a loader that needs only numpy, or metrics for tools."""
     if out is None:
         raise ConfigError("out is missing: must be a new folder (--out DIR)")
+    if form not in FORMATS:
+        raise ConfigError(f"format is {form!r}: must be one of {', '.join(FORMATS)}")
+    if follow and form not in LIVE:
+        raise ConfigError(f"--follow has no effect with format {form}, must be left out")
+    if form != ACTORS:
+        others = {"--node": node, "--state-dir": state_dir, "--best": best}
+        for option, value in (others | {"--observation": observation}).items():
+            if value:
+                raise ConfigError(f"{option} has no effect with format {form}, must be left out")
+        if run is None:
+            raise ConfigError("export needs the folder of a run")
+        _metrics(run.expanduser(), out.expanduser().absolute(), form, follow)
+        return
     if (run is None) == (state_dir is None):
         raise ConfigError("export needs the folder of a run, or --state-dir of a node")
     given = {"--observation": observation} if run else {"--node": node, "--best": best}
@@ -50,6 +83,31 @@ def export(
         exported = _of_node(state_dir.expanduser().absolute(), observation)
     for path in write_export(exported, out.expanduser().absolute()):
         typer.echo(path)
+
+
+def _metrics(run: Path, out: Path, form: str, follow: bool) -> None:
+    """Export the metrics of a run; what exists is not overwritten."""
+    from fauno_flwr.results import exporters
+
+    if out.exists():
+        raise ConfigError(f"out is {str(out)!r}: exists, choose a new one")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out is {str(out)!r}: must be in a folder that exists")
+    rows = exporters.read_rows(run, follow=follow)
+    try:
+        if form == "csv":
+            exporters.write_csv(list(rows), out)
+        elif form == "parquet":
+            exporters.write_parquet(list(rows), out)
+        elif form == "tensorboard":
+            exporters.write_tensorboard(rows, out)
+        else:
+            from fauno_flwr.tasks.trained import read_settings
+
+            exporters.write_wandb(rows, out, run.name, asdict(read_settings(run)))
+    except OSError as error:
+        raise ConfigError(f"out is {str(out)!r}: cannot be written ({error.strerror})") from error
+    typer.echo(out)
 
 
 def _of_run(folder: Path, best: bool, nodes: list[str]) -> "Exported":
