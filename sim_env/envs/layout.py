@@ -104,6 +104,13 @@ class Layout:
         return np.concatenate([row, mask.astype(np.float32)], axis=1)
 
 
+def one_of(views: Any, index: int) -> Any:
+    """Return the observation of one of V observers, of what :meth:`Layout.show` returns."""
+    if isinstance(views, dict):
+        return {key: value[index] for key, value in views.items()}
+    return views[index]
+
+
 def earned(rows: Observation, chosen: np.ndarray) -> np.ndarray:
     """Return what R decisions earn at once, shape (R,).
 

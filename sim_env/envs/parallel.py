@@ -6,10 +6,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space, iterate
 from pettingzoo import ParallelEnv
 
-from sim_env.envs.layout import PARTS, Layout, earned
+from sim_env.envs.layout import PARTS, Layout, earned, one_of
 from sim_env.envs.overview import overview, overview_space
 from sim_env.envs.render import RENDER_FPS, RENDER_MODES, Viewer
 from sim_env.errors import require_number
@@ -201,14 +200,9 @@ class EdgeParallelEnv(ParallelEnv):
     def _views(self) -> dict[str, Any]:
         names, rows = self.possible_agents, self._row[self._seen.node]
         together = self._layout.show(len(names), [(self._seen, rows)])
-        if self._alike:
-            views = iterate(batch_space(self.observation_spaces[names[0]], len(names)), together)
-            return dict(zip(names, views, strict=True))
-        return {
-            name: {
-                "local": together["local"][row],
-                "destinations": together["destinations"][row, : self._slots[name]],
-                "action_mask": together["action_mask"][row, : self._slots[name]],
-            }
-            for row, name in enumerate(names)
-        }
+        views = {name: one_of(together, row) for row, name in enumerate(names)}
+        if not self._alike:
+            for name, view in views.items():
+                for key in ("destinations", "action_mask"):
+                    view[key] = view[key][: self._slots[name]]
+        return views

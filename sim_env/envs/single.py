@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sim_env.envs.layout import PARTS
+from sim_env.envs.layout import PARTS, one_of
 from sim_env.envs.render import RENDER_FPS, RENDER_MODES, Viewer
 from sim_env.envs.vector import SELF, EdgeVectorEnv
 from sim_env.policies.heuristics import Policy
@@ -59,13 +59,13 @@ class EdgeEnv(gym.Env):
         self._worlds.streams = [self.np_random]
         view, info = self._worlds.reset()
         self._viewer.follow(self.world)
-        return _first(view), info
+        return one_of(view, 0), info
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Advance by one tick."""
         view, reward, terminated, truncated, info = self._worlds.step(np.array([action]))
         self._viewer.follow(self.world)
-        return _first(view), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+        return one_of(view, 0), float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def action_masks(self) -> np.ndarray:
         """Return the legal actions, bool (K,), as sb3-contrib's ``MaskablePPO`` asks for them."""
@@ -78,9 +78,3 @@ class EdgeEnv(gym.Env):
     def close(self) -> None:
         """Close the window of mode ``human``."""
         self._viewer.close()
-
-
-def _first(view: Any) -> Any:
-    if isinstance(view, dict):
-        return {key: value[0] for key, value in view.items()}
-    return view[0]

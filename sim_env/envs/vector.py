@@ -7,11 +7,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, iterate
+from gymnasium.vector.utils import batch_space
 
 from sim_env import plugins
 from sim_env.envs.batch import Batch
-from sim_env.envs.layout import PARTS, Layout
+from sim_env.envs.layout import PARTS, Layout, one_of
 from sim_env.errors import require_choice, require_whole, shown
 from sim_env.policies.heuristics import GROUP, POLICIES, Policy, get_policy, random
 from sim_env.scenario import Scenario, as_scenario
@@ -205,9 +205,10 @@ class EdgeVectorEnv(VectorEnv):
         truncated = self._over()
         info: dict[str, Any] = {}
         if mode == AutoresetMode.SAME_STEP and truncated.any():
-            last = list(iterate(self.observation_space, self._view()))
-            for i in np.flatnonzero(truncated):
-                info = self._add_info(info, {"final_obs": last[i], "final_info": {}}, int(i))
+            last = self._view()
+            for i in np.flatnonzero(truncated).tolist():
+                end = {"final_obs": one_of(last, i), "final_info": {}}
+                info = self._add_info(info, end, i)
             self._begin(np.flatnonzero(truncated))
         return self._view(), reward, never, truncated, info
 
