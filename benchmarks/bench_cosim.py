@@ -11,7 +11,7 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.tasks.edge import collect
-from sim_env.envs.single import EdgeVectorEnv
+from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.world import World
 
 TICKS = 256

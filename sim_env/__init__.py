@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sim_env.envs.parallel import EdgeParallelEnv
     from sim_env.envs.plan import save_network
     from sim_env.envs.render import draw_world, save_frames
-    from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
+    from sim_env.envs.single import EdgeEnv
+    from sim_env.envs.vector import EdgeVectorEnv
     from sim_env.evaluation import by_world, run_policies, run_policy, summarise
     from sim_env.network.conversion import from_networkx
     from sim_env.network.failures import DynamicsSpec, Outage
@@ -48,7 +49,8 @@ _LAZY = {
         "envs.parallel": ("EdgeParallelEnv",),
         "envs.plan": ("save_network",),
         "envs.render": ("draw_world", "save_frames"),
-        "envs.single": ("EdgeEnv", "EdgeVectorEnv"),
+        "envs.single": ("EdgeEnv",),
+        "envs.vector": ("EdgeVectorEnv",),
         "evaluation": ("by_world", "run_policies", "run_policy", "summarise"),
         "network.conversion": ("from_networkx",),
         "network.failures": ("DynamicsSpec", "Outage"),
@@ -138,7 +140,7 @@ for _name in SCENARIOS:
     gymnasium.register(
         id=f"fauno/{_name.capitalize()}-v0",
         entry_point="sim_env.envs.single:EdgeEnv",
-        vector_entry_point="sim_env.envs.single:EdgeVectorEnv",
+        vector_entry_point="sim_env.envs.vector:EdgeVectorEnv",
         kwargs={"scenario": _name},
     )
     pettingzoo.register(

@@ -25,7 +25,7 @@ from sim_env.engine.state import (
 from sim_env.errors import require_kind, require_seeds
 from sim_env.memory import TASK_BYTES, require_memory, require_worlds
 from sim_env.network.failures import LINK
-from sim_env.policies.compiled import CODES, HEURISTICS, Loop, own_loop
+from sim_env.policies.compiled import HEURISTICS, Loop, code_of, own_loop
 from sim_env.policies.heuristics import Policy, choose_actions
 from sim_env.scenario import Scenario, as_scenario
 from sim_env.workload.schedule import multipliers
@@ -105,14 +105,6 @@ def _nan(like: np.ndarray) -> np.ndarray:
     return np.full(like.shape, np.nan)
 
 
-def _code_of(policy: Policy) -> int | None:
-    """Return the number of a heuristic in compiled code; None for any other policy."""
-    try:
-        return CODES.get(policy)
-    except TypeError:  # an object without a hash
-        return None
-
-
 def require_room(scenario: Scenario, worlds: int) -> None:
     """Raise ``ValueError`` if so many parallel worlds would not fit into the free memory."""
     net = scenario.net
@@ -181,6 +173,21 @@ class World:
         self._filled = np.zeros(0, np.int32)
         self._one = self._room_for(1)
 
+    def keep(self, worlds: np.ndarray) -> None:
+        """Go on with some of the worlds only.
+
+        Parameters
+        ----------
+        worlds : array of int
+            Which, ascending; numbered from 0 from now on.
+        """
+        fields = self.state._asdict()
+        window = fields.pop("window")
+        self.state = State(**{name: each[worlds] for name, each in fields.items()}, window=window)
+        self._link_up = self._link_up[worlds]
+        self._outages.keep(worlds)
+        self._actions, self._rows = self._actions[worlds], None
+
     def measure(self, start: int, stop: int, exchange: bool = False) -> None:
         """Measure the tasks born in the ticks ``start <= tick < stop``; call this before `start`.
 
@@ -245,7 +252,7 @@ class World:
         """
         end, row = self.now + ticks, self._one
         scratch = row.local[0], row.destination[0], row.mask[0]
-        code, twin = _code_of(policy), getattr(policy, "compiled", None)
+        code, twin = code_of(policy), getattr(policy, "compiled", None)
         if code is not None:
             self.drive(HEURISTICS, ticks, code, *scratch)
         elif twin is not None:

@@ -13,7 +13,7 @@ from fauno_flwr.config.agent import CRITIC, NOTHING, SHARES, AgentConfig, PPOCon
 from fauno_flwr.config.errors import ConfigError
 from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
-from sim_env.envs.single import SELF
+from sim_env.envs.vector import SELF
 from sim_env.errors import (
     Use,
     require_choice,

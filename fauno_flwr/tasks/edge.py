@@ -15,7 +15,7 @@ from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
 from fauno_flwr.tasks.heuristics import find_heuristics
 from fauno_flwr.tasks.start import start_agents
-from sim_env.envs.single import EdgeVectorEnv
+from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.evaluation import interval, run_policies, run_policy
 from sim_env.policies.heuristics import Policy
 from sim_env.replay.files import Replay, record_policies

@@ -1,137 +1,121 @@
-"""Places and sizes of the marks of a network on paper; lengths are in points."""
+"""How the decision of an agent is laid out as an observation, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-import networkx as nx
 import numpy as np
-from scipy.spatial import KDTree
+from gymnasium import spaces
 
-from sim_env.network.topology import Topology
+from sim_env.engine.features import Encoding
+from sim_env.engine.observation import Observation
+from sim_env.errors import require_choice
 
-MARGIN, GAP = 26.0, 3.0  # around the network; between two marks
-FONT = 8.5  # of names
-# Places of a name beside its node, in order of preference.
-SIDES = np.array(
-    [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)]
-)
-LINK_STEP = 4.0  # between sample points of links
-# Cost of a name that covers such a point, or leaves the paper, in square points of a mark.
-LINK_COST, EDGE_COST = 1.0, 1000.0
-Box = tuple[float, float, float, float]
-PUSHES = 100  # rounds in which marks that cover each other are pushed apart
-MOST_PUSHED = 500  # nodes; in larger networks pushing would distort the whole picture
-MOST_UNFOLDED = 200  # nodes; the time of the best layout grows with their cube
+BOUND = 100.0  # no feature comes near
+PARTS, MASKED, FLAT = "parts", "masked", "flat"
+LAYOUTS = (PARTS, MASKED, FLAT)
 
 
-def radii(topology: Topology, paper: np.ndarray) -> np.ndarray:
-    """Compute the radius of each mark: the area grows with the square root of the speed."""
-    typical = np.clip(0.2 * np.sqrt(paper.prod() / topology.num_nodes), 1.5, 7.0)
-    relative = np.asarray(topology.speed, float) / np.median(topology.speed)
-    return np.asarray(typical * np.clip(relative**0.25, 0.6, 2.2))
+@dataclass(frozen=True)
+class Layout:
+    """Observation of an agent with K slots, for V observers at once.
 
-
-def places(
-    topology: Topology, paper: np.ndarray, radius: np.ndarray
-) -> tuple[np.ndarray, float | None]:
-    """Compute the places of the nodes on paper, shape (N, 2), and points per metre.
-
-    Nodes that share a place are laid out by their links, without a scale. Overlapping marks are
-    pushed apart, except in very large networks.
-    """
-    position = np.asarray(topology.position, float)
-    _, which, count = np.unique(position, axis=0, return_inverse=True, return_counts=True)
-    alone = np.flatnonzero(count[which.ravel()] == 1)
-    to_scale = len(alone) == len(position)
-    if not to_scale:
-        graph, fixed = topology.to_networkx(), alone.tolist()
-        if fixed or len(position) > MOST_UNFOLDED:
-            known = {node: position[node] for node in fixed}
-            spread = nx.spring_layout(graph, pos=known or None, fixed=fixed or None, seed=0)
-        else:
-            spread = nx.kamada_kawai_layout(graph)
-        position = np.array([spread[node] for node in range(len(position))])
-    low, extent = position.min(axis=0), np.ptp(position, axis=0)
-    room = paper - 2 * MARGIN
-    metre = float(np.min(room / np.maximum(extent, 1e-9)))
-    place = MARGIN + (position - low) * metre + (room - extent * metre) / 2
-    if len(place) <= MOST_PUSHED:
-        place = _push_apart(place, radius)
-    return place, metre if to_scale and extent.any() else None
-
-
-def _push_apart(place: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    place = place.copy()
-    for _ in range(PUSHES):
-        pairs = KDTree(place).query_pairs(2 * radius.max() + GAP, output_type="ndarray")
-        a, b = pairs.T
-        apart = place[b] - place[a]
-        distance = np.linalg.norm(apart, axis=1)
-        missing = np.maximum(radius[a] + radius[b] + GAP - distance, 0.0)
-        push = apart * (missing / np.maximum(distance, 1e-9) / 2)[:, None]
-        np.add.at(place, a, -push / 2)
-        np.add.at(place, b, push / 2)
-        if not missing.any():
-            break
-    return place
-
-
-def beside(
-    names: Sequence[str], place: np.ndarray, radius: np.ndarray, ends: np.ndarray, width: float
-) -> np.ndarray:
-    """Compute the middle of each name beside its node, shape (N, 2).
-
-    There it covers the fewest marks, names and links.
+    ============  =====================================================================
+    ``parts``     dict of ``local`` (L,) and ``destinations`` (K, D), float32, and
+                  ``action_mask`` (K,), int8
+    ``masked``    dict of ``observation``, float32 (L + K D,): both in a row, destination by
+                  destination, and ``action_mask``
+    ``flat``      float32 (L + K D + K,): the same with the mask at the end
+    ============  =====================================================================
 
     Parameters
     ----------
-    names : sequence of str
-    place, radius : array, shape (N, 2) and (N,)
-        Of the nodes.
-    ends : array, shape (L, 2, 2)
-        Of the links.
-    width : float
-        Of the paper.
+    name : str
+        One of :data:`LAYOUTS`.
+    slots : int
+        K.
+    encoding : Encoding
+        Has the widths L and D.
+
+    Raises
+    ------
+    ValueError
+        For another name.
     """
-    links = KDTree(_along(ends)) if len(ends) else None
-    marks = [(*(p - r), *(p + r)) for p, r in zip(place, radius, strict=True)]
-    taken = list(marks)
-    for node, name in enumerate(names):
-        half = np.array([0.31 * FONT * len(name), 0.55 * FONT])
-        boxes = []
-        for side in SIDES:
-            middle = place[node] + side * (radius[node] + 2 + half)
-            boxes.append((*(middle - half), *(middle + half)))
-        best = min(
-            boxes,
-            key=lambda box: (
-                sum(_overlap(box, other) for other in taken)
-                + LINK_COST * (_inside(links, box) if links else 0)
-                + EDGE_COST * (box[0] < 0 or box[2] > width)
-            ),
-        )
-        taken.append(best)
-    chosen = np.array(taken[len(marks) :]).reshape(-1, 4)
-    return (chosen[:, :2] + chosen[:, 2:]) / 2
+
+    name: str
+    slots: int
+    encoding: Encoding
+
+    def __post_init__(self) -> None:
+        require_choice("layout", self.name, LAYOUTS)
+
+    @property
+    def observation_space(self) -> spaces.Dict | spaces.Box:
+        """A new space of the observations of one agent."""
+        local, destinations = (self.encoding.local,), (self.slots, self.encoding.destinations)
+        row = self.encoding.local + self.slots * self.encoding.destinations
+        if self.name == FLAT:
+            low = np.append(np.full(row, -BOUND), np.zeros(self.slots)).astype(np.float32)
+            high = np.append(np.full(row, BOUND), np.ones(self.slots)).astype(np.float32)
+            return spaces.Box(low, high)
+        shapes = {"local": local, "destinations": destinations}
+        if self.name == MASKED:
+            shapes = {"observation": (row,)}
+        boxes: dict[str, spaces.Space] = {
+            key: spaces.Box(-BOUND, BOUND, shape, np.float32) for key, shape in shapes.items()
+        }
+        return spaces.Dict(boxes | {"action_mask": spaces.Box(0, 1, (self.slots,), np.int8)})
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        """A new space of the actions of one agent."""
+        return spaces.Discrete(self.slots)
+
+    def show(self, count: int, decisions: Iterable[tuple[Observation, np.ndarray]]) -> Any:
+        """Lay out decisions as the observations of V observers.
+
+        Parameters
+        ----------
+        count : int
+            V.
+        decisions : iterable of (Observation, array of int, shape (R,))
+            R decisions, and the observer of each.
+
+        Returns
+        -------
+        dict of arrays, or array
+            With a leading axis V. An observer without a decision sees zeros and may only keep.
+        """
+        local = np.zeros((count, self.encoding.local), np.float32)
+        destinations = np.zeros((count, self.slots, self.encoding.destinations), np.float32)
+        mask = np.zeros((count, self.slots), np.int8)
+        mask[:, 0] = 1
+        for rows, where in decisions:
+            if len(rows):
+                own, each = rows.features()
+                local[where], destinations[where] = own, each[:, : self.slots]
+                mask[where] = rows.mask[:, : self.slots]
+        if self.name == PARTS:
+            return {"local": local, "destinations": destinations, "action_mask": mask}
+        row = np.concatenate([local, destinations.reshape(count, -1)], axis=1)
+        if self.name == MASKED:
+            return {"observation": row, "action_mask": mask}
+        return np.concatenate([row, mask.astype(np.float32)], axis=1)
 
 
-def _along(ends: np.ndarray) -> np.ndarray:
-    """Sample points along lines of shape (L, 2, 2), `LINK_STEP` apart."""
-    span = ends[:, 1] - ends[:, 0]
-    steps = np.maximum(np.linalg.norm(span, axis=1) / LINK_STEP, 1).astype(int)
-    line = np.repeat(np.arange(len(ends)), steps)
-    part = (np.arange(len(line)) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[line]
-    return np.asarray(ends[line, 0] + part[:, None] * span[line])
+def one_of(views: Any, index: int) -> Any:
+    """Return the observation of one of V observers, of what :meth:`Layout.show` returns."""
+    if isinstance(views, dict):
+        return {key: value[index] for key, value in views.items()}
+    return views[index]
 
 
-def _inside(points: KDTree, box: Box) -> int:
-    """Count the points in a box."""
-    low, high = np.array(box[:2]), np.array(box[2:])
-    near = points.data[points.query_ball_point((low + high) / 2, np.linalg.norm(high - low) / 2)]
-    return int(((near >= low) & (near <= high)).all(axis=1).sum())
+def earned(rows: Observation, chosen: np.ndarray) -> np.ndarray:
+    """Return what R decisions earn at once, shape (R,).
 
-
-def _overlap(a: Box, b: Box) -> float:
-    """Compute the area that two boxes (left, bottom, right, top) share."""
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    return max(wide, 0.0) * max(high, 0.0)
+    An illegal one, any integer, earns what keeping would.
+    """
+    row, slots = np.arange(len(rows)), rows.mask.shape[1]
+    slot = np.where((chosen >= 0) & (chosen < slots), chosen, 0)
+    return np.asarray(rows.reward[row, np.where(rows.mask[row, slot], slot, 0)])

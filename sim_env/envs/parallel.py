@@ -1,5 +1,6 @@
 """All nodes of one world as a PettingZoo environment: every agent decides in every tick."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -7,13 +8,12 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from sim_env.envs.layout import PARTS, Layout, earned, one_of
+from sim_env.envs.overview import overview, overview_space
 from sim_env.envs.render import RENDER_FPS, RENDER_MODES, Viewer
-from sim_env.envs.single import agent_spaces, earned, lay_out
 from sim_env.errors import require_number
 from sim_env.scenario import Scenario, as_scenario
 from sim_env.world import World
-
-View = dict[str, np.ndarray]
 
 
 class EdgeParallelEnv(ParallelEnv):
@@ -37,16 +37,22 @@ class EdgeParallelEnv(ParallelEnv):
         Ticks of an episode.
     render_mode : {"rgb_array", "human", None}, default None
         See :class:`sim_env.envs.render.Viewer`.
+    layout : {"parts", "masked", "flat"}, default "parts"
+        See :class:`sim_env.envs.layout.Layout`. In ``masked`` and ``flat`` all agents have the same
+        spaces, as parameter sharing needs them: those of the one with the most slots; further slots
+        of the others are zeros, and illegal.
 
     Attributes
     ----------
+    state_space : gymnasium.spaces.Box
+        Of :meth:`state`.
     world : World or None
         The world, None before the first reset.
 
     Raises
     ------
     ValueError
-        For an unknown scenario or render mode, or a horizon below 1.
+        For an unknown scenario, render mode or layout, or a horizon below 1.
     """
 
     metadata: dict[str, Any] = {
@@ -61,6 +67,7 @@ class EdgeParallelEnv(ParallelEnv):
         scenario: Scenario | str = "ether2",
         horizon: int = 1000,
         render_mode: str | None = None,
+        layout: str = PARTS,
     ) -> None:
         self.scenario = as_scenario(scenario)
         require_number("horizon", horizon, at_least=1)
@@ -72,18 +79,22 @@ class EdgeParallelEnv(ParallelEnv):
         self.render_mode = render_mode
         self._viewer = Viewer(render_mode)
         slots = self.scenario.net.slots[self.scenario.agents]
+        self._alike = layout != PARTS
+        if self._alike:
+            slots[:] = slots.max()
         self._slots = dict(zip(names, slots.tolist(), strict=True))
+        self._layout = Layout(layout, int(slots.max()), self.scenario.encoding)
         self._node = dict(zip(names, self.scenario.agents.tolist(), strict=True))
         # Row of the view of each node.
         self._row = np.full(self.scenario.topology.num_nodes, -1)
         self._row[self.scenario.agents] = np.arange(len(names))
-        encoding = self.scenario.encoding
-        both = {name: agent_spaces(count, encoding) for name, count in self._slots.items()}
-        self.observation_spaces = {name: both[name][0] for name in names}
-        self.action_spaces = {name: both[name][1] for name in names}
+        each = {name: replace(self._layout, slots=count) for name, count in self._slots.items()}
+        self.observation_spaces = {name: each[name].observation_space for name in names}
+        self.action_spaces = {name: each[name].action_space for name in names}
+        self.state_space = overview_space(self.scenario)
         self._rng: np.random.Generator | None = None
 
-    def observation_space(self, agent: str) -> spaces.Dict:
+    def observation_space(self, agent: str) -> spaces.Dict | spaces.Box:
         """Return the observation space of `agent`; the same object in every call."""
         return self.observation_spaces[agent]
 
@@ -93,7 +104,7 @@ class EdgeParallelEnv(ParallelEnv):
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, View], dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Start a new world, seeded from `seed` or from the environment's own stream.
 
         The world is the one that ``EdgeEnv.reset`` starts from the same seed.
@@ -110,7 +121,7 @@ class EdgeParallelEnv(ParallelEnv):
     def step(
         self, actions: dict[str, int]
     ) -> tuple[
-        dict[str, View],
+        dict[str, Any],
         dict[str, float],
         dict[str, bool],
         dict[str, bool],
@@ -166,6 +177,18 @@ class EdgeParallelEnv(ParallelEnv):
             {name: {} for name in live},
         )
 
+    def state(self) -> np.ndarray:
+        """Return the state of the network: :func:`sim_env.envs.overview.overview`.
+
+        Raises
+        ------
+        gymnasium.error.ResetNeeded
+            Before the first reset.
+        """
+        if self.world is None:
+            raise gym.error.ResetNeeded("call reset before state")
+        return overview(self.world, self._seen)
+
     def render(self) -> np.ndarray | None:
         """Return the frame of the world in mode ``rgb_array``, else None."""
         return self._viewer.render(self.world)
@@ -174,15 +197,12 @@ class EdgeParallelEnv(ParallelEnv):
         """Close the window of mode ``human``."""
         self._viewer.close()
 
-    def _views(self) -> dict[str, View]:
-        names = self.possible_agents
-        rows = self._row[self._seen.node]
-        together = lay_out(self._seen, rows, len(names), max(self._slots.values()))
-        return {
-            name: {
-                "local": together["local"][row],
-                "destinations": together["destinations"][row, : self._slots[name]],
-                "action_mask": together["action_mask"][row, : self._slots[name]],
-            }
-            for row, name in enumerate(names)
-        }
+    def _views(self) -> dict[str, Any]:
+        names, rows = self.possible_agents, self._row[self._seen.node]
+        together = self._layout.show(len(names), [(self._seen, rows)])
+        views = {name: one_of(together, row) for row, name in enumerate(names)}
+        if not self._alike:
+            for name, view in views.items():
+                for key in ("destinations", "action_mask"):
+                    view[key] = view[key][: self._slots[name]]
+        return views

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from sim_env.engine.state import CREATED, FINISHED, LOSSES, OUTBOUND, RETURNING
-from sim_env.envs.layout import FONT, beside, places, radii
+from sim_env.envs.places import FONT, beside, places, radii
 from sim_env.network.topology import Topology
 from sim_env.world import World
 

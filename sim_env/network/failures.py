@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -180,6 +180,24 @@ class Outages:
             self._down[key] = before - 1 if change.up else before + 1
             if (before == 0) != (self._down[key] == 0):
                 yield change
+
+    def keep(self, worlds: np.ndarray) -> None:
+        """Forget all but some worlds, ascending, which are numbered from 0 from now on."""
+        number = {int(world): new for new, world in enumerate(worlds)}
+        self._rngs = [self._rngs[world] for world in number]
+        self._heap = [
+            (replace(change, world=number[change.world]), random)
+            for change, random in self._heap
+            if change.world in number
+        ]
+        heapq.heapify(self._heap)
+        self._down = Counter(
+            {
+                (number[world], kind, index): count
+                for (world, kind, index), count in self._down.items()
+                if world in number
+            }
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return the changes to come and the random streams, as JSON can hold them."""

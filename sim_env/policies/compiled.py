@@ -18,7 +18,7 @@ from sim_env.engine.events import event_tick
 from sim_env.engine.features import BACK, CAPACITY, EXECUTE, LOAD, QUEUE, SEND, SPEED, WAIT
 from sim_env.engine.kernel import has_room, tick
 from sim_env.engine.observation import look, undecided
-from sim_env.engine.state import GOLDEN, mix
+from sim_env.engine.state import GOLDEN, NONE, mix
 from sim_env.errors import shown
 from sim_env.policies import heuristics
 
@@ -31,6 +31,14 @@ CODES: dict[heuristics.Policy, int] = {
     heuristics.threshold: THRESHOLD,
     heuristics.shortest_expected_delay: SED,
 }
+
+
+def code_of(policy: heuristics.Policy) -> int | None:
+    """Return the number of a heuristic in compiled code; None for any other policy."""
+    try:
+        return CODES.get(policy)
+    except TypeError:  # an object without a hash
+        return None
 
 
 class Loop(NamedTuple):
@@ -80,17 +88,23 @@ def choose(st, b, policy, local, destination, mask, slots):
 
 
 @part
-def decide(net, st, now, policy, actions, local, destination, mask):
-    """Fill in the actions of all agents of all worlds."""
+def decide(net, st, now, policy, spared, actions, local, destination, mask):
+    """Fill in the actions of all agents of all worlds but the node `spared`, which keeps."""
     for b in range(actions.shape[0]):
         for n in range(actions.shape[1]):
             actions[b, n] = 0
-            if policy == LOCAL or not net.is_agent[n]:
+            if policy == LOCAL or n == spared or not net.is_agent[n]:
                 continue
             task = undecided(st, b, n)
             if task >= 0:
                 look(net, st, b, n, task, now, local, destination, mask)
                 actions[b, n] = choose(st, b, policy, local, destination, mask, net.slots[n])
+
+
+@compiled
+def decide_once(net, st, now, policy, spared, actions, local, destination, mask):
+    """Fill in the actions of one tick; parameters as of :func:`run` and :func:`decide`."""
+    decide(net, st, now, policy, spared, actions, local, destination, mask)
 
 
 @compiled
@@ -115,7 +129,7 @@ def run(net, st, now, factors, actions, policy, local, destination, mask):
     for done in range(len(factors) - 1):
         if not has_room(net, st, factors[done]):
             return done  # before a random choice, which would be made twice
-        decide(net, st, now + done, policy, actions, local, destination, mask)
+        decide(net, st, now + done, policy, NONE, actions, local, destination, mask)
         tick(net, st, now + done, actions, factors[done], factors[done + 1])
     return len(factors) - 1
 
@@ -126,7 +140,7 @@ def run_events(net, st, now, factors, actions, policy, local, destination, mask)
     for done in range(len(factors) - 1):
         if not has_room(net, st, max(factors[done], factors[done + 1])):
             return done  # before a random choice, which would be made twice
-        decide(net, st, now + done, policy, actions, local, destination, mask)
+        decide(net, st, now + done, policy, NONE, actions, local, destination, mask)
         event_tick(net, st, now + done, actions, factors[done], factors[done + 1])
     return len(factors) - 1
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim_env.engine.observation import Observation
 from sim_env.engine.state import LOSSES, SENT_ON, SERVED
-from sim_env.envs.layout import MARGIN, beside, places, radii
+from sim_env.envs.places import MARGIN, beside, places, radii
 from sim_env.policies.heuristics import Policy
 from sim_env.replay.recording import LONGEST, Decisions, Recording, Scores, record
 from sim_env.scenario import Scenario

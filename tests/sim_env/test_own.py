@@ -13,7 +13,8 @@ from sim_env.engine.features import NUM_DESTINATION, NUM_LOCAL
 from sim_env.engine.physics import PhysicsSpec, Quirks
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.parallel import EdgeParallelEnv
-from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
+from sim_env.envs.single import EdgeEnv
+from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.evaluation import run_policies
 from sim_env.network.topology import TopologySpec, build_topology
 from sim_env.policies.heuristics import POLICIES, get_policy

@@ -12,7 +12,7 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.sizing import Sizer
 from fauno_flwr.tasks.edge import EdgeTask
 from sim_env.engine.reward import REWARDS
-from sim_env.envs.single import EdgeVectorEnv
+from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.network.topology import KINDS
 from sim_env.scenario import ScenarioSpec
 from sim_env.workload.schedule import SLOTS, multipliers

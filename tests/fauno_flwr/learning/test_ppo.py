@@ -12,7 +12,7 @@ from fauno_flwr.learning.agents import get
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.tasks.edge import collect
 from sim_env.engine.features import OBSERVATIONS, Encoding
-from sim_env.envs.single import EdgeVectorEnv
+from sim_env.envs.vector import EdgeVectorEnv
 
 FULL = OBSERVATIONS["full"]
 

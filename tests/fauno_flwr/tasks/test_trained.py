@@ -99,7 +99,7 @@ def test_one_node_all_nodes_and_the_joint_policy_agree(
 
 def test_sampled_actions_follow_the_probabilities_and_repeat_with_a_seed(run: Path) -> None:
     agents = fauno_flwr.load_agents(run, greedy=False, seed=5)
-    env = gymnasium.make_vec("fauno/Ether2-v0", num_envs=16, warmup=100)
+    env = gymnasium.make_vec("fauno/Ether2-v0", num_envs=128, warmup=100)
     observation, _ = env.reset(seed=1)
     deciding = np.flatnonzero(observation["local"][:, 0])[0]
     view = {name: array[deciding] for name, array in observation.items()}

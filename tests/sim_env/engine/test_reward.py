@@ -12,7 +12,8 @@ from sim_env.engine.observation import Observation
 from sim_env.engine.reward import DECIDED_FINISHED, DECIDED_LOST, REWARDS, RewardSpec
 from sim_env.engine.state import CLIENT, DEADLINE, DECIDERS, FINISHED, FREE, OVERFLOW
 from sim_env.envs.parallel import EdgeParallelEnv
-from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
+from sim_env.envs.single import EdgeEnv
+from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.network.topology import Topology
 from sim_env.reference.world import ReferenceWorld
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec, balanced

@@ -17,9 +17,9 @@ from matplotlib.image import imread
 
 import sim_env
 from sim_env.envs import render
-from sim_env.envs.layout import places
 from sim_env.envs.parallel import EdgeParallelEnv
 from sim_env.envs.picture import NetworkPicture
+from sim_env.envs.places import places
 from sim_env.envs.render import draw_world, save_frames
 from sim_env.envs.single import EdgeEnv
 from sim_env.network.topology import Topology, TopologySpec

@@ -7,7 +7,8 @@ from gymnasium.utils.env_checker import check_env
 
 import sim_env
 from sim_env.engine.state import MASKED, OFFLOADED
-from sim_env.envs.single import EdgeEnv, EdgeVectorEnv
+from sim_env.envs.single import EdgeEnv
+from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.policies.heuristics import POLICIES
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 
