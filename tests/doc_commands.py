@@ -235,10 +235,10 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "docs/learners.md": [
-        (SLOW, "fauno train --seeds 5 --out results/five"),
         (SLOW, "fauno export results/cosim --format csv --out metrics.csv"),
         (SLOW, "fauno export results/cosim --format tensorboard --out logs/cosim"),
         (SLOW, "fauno export results/cosim --format wandb --out logs/wandb"),
+        (SLOW, "fauno train --seeds 5 --out results/five"),
         (SLOW, "fauno evaluate results/cosim"),
         (
             SLOW,
