@@ -69,6 +69,11 @@ def make_plot(x_label: str = "", y_label: str = "", *, height: int = 270, **opti
     return plot
 
 
+def count_whole(plot: Any) -> None:
+    """Let the ticks of the x axis be whole numbers."""
+    plot.xaxis[0].ticker.min_interval = 1
+
+
 def make_rows(names: Sequence[str], x_label: str, **options: Any) -> Any:
     """Make an empty chart with a row for each name, the first one at the top."""
     height = max(170, min(90 + ROW * len(names), 1500))

@@ -11,6 +11,7 @@ from fauno_flwr.results.html.charts import (
     Section,
     add_heat,
     add_hover,
+    count_whole,
     html_table,
     make_plot,
     make_rows,
@@ -178,10 +179,12 @@ def _versions(merged: Sequence[Merged], names: Sequence[str]) -> list[Chart]:
         ("staleness", float(stale), "versions", "Staleness of a node's update in a version"),
     ):
         plot = make_rows(names, "version")
+        count_whole(plot)
         add_hover(plot, add_heat(plot, source, column, high, unit), tips)
         text = f"{title}, by node and version; the largest is {high:.3g} {unit}"
         charts.append(Chart(plot, title, text))
     plot = make_plot("version", "norm of an update", height=240)
+    count_whole(plot)
     dots = plot.scatter("x", "norm", source=source, size=5, color="#0072B2", alpha=0.6)
     add_hover(plot, dots, tips)
     median = float(np.median([each.norm for each in merged]))

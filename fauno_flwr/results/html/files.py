@@ -112,6 +112,8 @@ def read_run(folder: Path) -> RunFiles:
             read_lines(folder / "metrics.jsonl"),
             _read_json(folder / "summary.json"),
         )
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"run is {shown(str(folder))}: cannot be read ({error})") from error
 

@@ -16,6 +16,7 @@ from fauno_flwr.results.html.charts import (
     add_hover,
     capital,
     choices,
+    count_whole,
     make_plot,
     short,
     toggles,
@@ -68,7 +69,8 @@ def learning_section(runs: Sequence[RunFiles], names: Sequence[str]) -> Section 
     charts = [_chart(metric, lines, points, nodes, len(kept)) for metric in metrics]
     measured = _evaluation_charts(kept, axes, colours)
     sources = [lines, points, *([nodes] if nodes is not None else [])]
-    sources += [source for _, source in measured]
+    evaluated = [source for _, some in measured for source in some]
+    sources += evaluated
     charts = [chart for chart, _ in measured] + charts
     options = [(axis, _axis_label(axis, [run for _, run, _ in kept])) for axis in axes]
     parts: list[str | Sequence[Chart]] = [
@@ -79,7 +81,7 @@ def learning_section(runs: Sequence[RunFiles], names: Sequence[str]) -> Section 
         marks = [(name, _colour(place)) for place, name in enumerate(single.names)]
         parts.append(toggles("nodes", marks, [nodes], on=False))
     else:
-        looks = [lines, points, *(source for _, source in measured)]
+        looks = [lines, points, *evaluated]
         marks = list(zip(labels, colours, strict=True))
         parts.append(toggles("runs", marks, looks, on=True))
     return Section("learning", "Learning", [*parts, charts])
@@ -191,6 +193,7 @@ def _chart(
     """Chart one metric."""
     _, label = label_of(metric)
     plot = make_plot("version trained from", height=250)
+    count_whole(plot)
     if nodes is not None:
         threads = plot.multi_line(
             "x", metric, source=nodes, line_color="colour", line_alpha="alpha", line_width="width"
@@ -239,7 +242,7 @@ def _evaluation_charts(
     kept: Sequence[tuple[str, RunFiles, NodeCurves]],
     axes: Sequence[str],
     colours: Sequence[str],
-) -> list[tuple[Chart, ColumnDataSource]]:
+) -> list[tuple[Chart, list[ColumnDataSource]]]:
     """Chart the evaluations during training, if there are any."""
     found = [evaluations(run.rows) for _, run, _ in kept]
     made = []
@@ -249,22 +252,32 @@ def _evaluation_charts(
         count = len(some)
         columns: dict[str, Any] = {
             "row": [place for place, _ in some],
-            "name": [kept[place][0] for place, _ in some],
             "colour": [colours[place] for place, _ in some],
             "value": [short(each["value"]) for _, each in some],
             **_looks("alpha", [1.0] * count, [0.0] * count, on=True),
         }
+        owner = [place for place, each in some for _ in each["value"]]
+        flat: dict[str, Any] = {
+            "row": owner,
+            "name": [kept[place][0] for place in owner],
+            "colour": [colours[place] for place in owner],
+            "value": short(np.concatenate([each["value"] for _, each in some])),
+            **_looks("alpha", [1.0] * len(owner), [0.0] * len(owner), on=True),
+        }
         for axis in axes:
             columns[f"x|{axis}"] = [short(each[axis]) for _, each in some]
-        columns["x"] = columns[f"x|{axes[0]}"]
-        source = ColumnDataSource(columns)
+            flat[f"x|{axis}"] = np.concatenate(columns[f"x|{axis}"])
+        columns["x"], flat["x"] = columns[f"x|{axes[0]}"], flat[f"x|{axes[0]}"]
+        lines, points = ColumnDataSource(columns), ColumnDataSource(flat)
         plot = make_plot("version trained from", height=250)
-        line = plot.multi_line(
-            "x", "value", source=source, line_color="colour", line_alpha="alpha", line_width=2.5
+        count_whole(plot)
+        plot.multi_line(
+            "x", "value", source=lines, line_color="colour", line_alpha="alpha", line_width=2.5
         )
-        tips = [("", "@name"), (label, "$snap_y{0.00}")]
-        add_hover(plot, line, tips, line_policy="nearest")
+        dots = plot.scatter("x", "value", source=points, size=6, color="colour", alpha="alpha")
+        tips = [("", "@name"), (label, "@value{0.00}"), ("version", "@{x|version}")]
+        add_hover(plot, dots, tips)
         ends = ", ".join(f"{each['value'][-1]:.4g}" for _, each in some)
         text = f"{label}, during training; at the end: {ends}"
-        made.append((Chart(plot, capital(label), text), source))
+        made.append((Chart(plot, capital(label), text), [lines, points]))
     return made

@@ -109,7 +109,10 @@ def seeds_page(folder: Path, path: Path) -> str:
     warnings = _warnings(runs, names)
     if found:
         over = "over seeds and worlds" if len(runs) > 1 else "over worlds only"
-        rest = f'<p class="quiet">Intervals of FAuNO: {over}.</p>'
+        rest = (
+            f'<p class="quiet">Offered load {found["rho"]:.3f}. Intervals of FAuNO: {over}; of the '
+            f"others: over worlds.</p>"
+        )
         parts = [*comparison(found["table"], found["rho"]), rest, linked(names, links)]
         sections: list[Section | None] = [Section("summary", "Summary", parts)]
     else:
