@@ -10,6 +10,7 @@ from fauno_flwr.results.html import tasks
 from fauno_flwr.results.html.charts import (
     DASHES,
     MARKERS,
+    ROW,
     Chart,
     Section,
     add_heat,
@@ -66,6 +67,11 @@ def flow_section(replay: Replay) -> Section:
     )
 
 
+def _height(names: Sequence[str]) -> int:
+    """Return the height of a chart with a row per name and a legend of two lines."""
+    return max(380, min(150 + ROW * len(names), 1500))
+
+
 def _matrix(replay: Replay, policies: Sequence[str]) -> tuple[Chart, ColumnDataSource]:
     """Chart the finished tasks by the node of their birth and the node that served them."""
     names, nodes = list(replay.network["names"]), len(replay.network["names"])
@@ -88,7 +94,7 @@ def _matrix(replay: Replay, policies: Sequence[str]) -> tuple[Chart, ColumnDataS
     columns["count"], columns["share"] = columns["count|0"], columns["share|0"]
     source = ColumnDataSource(columns)
     plot = make_rows(names, "served at", y_label="born at", x_range=FactorRange(factors=names))
-    plot.height = max(300, 150 + 15 * len(names))
+    plot.height = _height(names)
     plot.xaxis.major_label_orientation = 1.1
     tiles = add_heat(plot, source, "share", 100.0, "%")
     tips = [("born at", "@y"), ("served at", "@x"), ("tasks", "@count, @share{0.0} % of its own")]
@@ -113,7 +119,7 @@ def _losses(
         columns[kind] = columns[f"{kind}|0"]
     source = ColumnDataSource(columns)
     plot = make_rows(names, "lost tasks")
-    plot.height = max(300, 150 + 15 * len(names))
+    plot.height = _height(names)
     bars = plot.hbar_stack(
         kinds,
         y="name",
@@ -140,7 +146,7 @@ def _losses(
 
 def _responses(replay: Replay, policies: Sequence[str]) -> Chart:
     """Chart the empirical distribution of the response under each policy."""
-    height = max(380, 150 + 15 * len(replay.network["names"]))  # as the chart beside it
+    height = _height(replay.network["names"])  # as the chart beside it
     plot = make_plot("response of finished tasks, s", "finished within, % of all", height=height)
     told = []
     for number, (recording, name) in enumerate(zip(replay.recordings, policies, strict=True)):
@@ -174,7 +180,7 @@ def _responses(replay: Replay, policies: Sequence[str]) -> Chart:
 def _utilisation(replay: Replay, names: Sequence[str], policies: Sequence[str]) -> Chart:
     """Chart how busy each node is under each policy."""
     plot = make_rows(names, "ticks in which the node serves, %")
-    plot.height = max(380, 150 + 15 * len(names))
+    plot.height = _height(names)
     told = []
     for number, (recording, name) in enumerate(zip(replay.recordings, policies, strict=True)):
         busy = 100 * tasks.utilisation(recording, len(names))
