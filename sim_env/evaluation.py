@@ -164,8 +164,9 @@ def summarise(
     list of dict
         ``policy``, ``created``, ``finished``, ``finished_ratio`` and ``response_mean`` (seconds)
         as ``{mean, low, high}``, ``response_p95``, ``lost`` (mean over worlds of the fraction of
-        each kind), ``served_by`` (tasks by node), ``fairness``, and ``minus``: for each baseline
-        the paired differences of ratio and response.
+        each kind), ``served_by`` (tasks by node), ``fairness``, ``by_world`` (ratio and mean
+        response in each world), and ``minus``: for each baseline the paired differences of ratio
+        and response.
     """
     rows = []
     for name, metrics in results.items():
@@ -184,6 +185,10 @@ def summarise(
             },
             "served_by": metrics.served_by.sum(axis=0).tolist(),
             "fairness": metrics.fairness,
+            "by_world": {
+                "finished_ratio": metrics.finished_ratio.tolist(),
+                "response_mean": metrics.mean_response.tolist(),
+            },
             "minus": {},
         }
         for other in baselines:

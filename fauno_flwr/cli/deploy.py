@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_folder
+from fauno_flwr.cli.report import WithReport, report_at_end
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import absolute_overrides, load_config
 from fauno_flwr.config.settings import SHARED, RunConfig, require_address
@@ -39,6 +40,7 @@ def local(
         typer.Option("--warm", help="Run messages in forks of a worker that has torch loaded."),
     ] = False,
     out: Out = None,
+    with_report: WithReport = True,
 ) -> None:
     """Deploy on this machine: SuperLink and SuperNodes as processes, one run, then stop all.
 
@@ -94,6 +96,7 @@ def local(
     except EngineError as error:
         _print_line(f"fauno: {error}")
         raise typer.Exit(FAILED) from None
+    report_at_end(path, with_report)
     print_results(path, config)
     if joint.exists():
         typer.echo(f"\nthe shared world:\n{format_status(json.loads(joint.read_text()))}")

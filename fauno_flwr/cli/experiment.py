@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fauno_flwr.cli.options import FAILED, split_names
+from fauno_flwr.cli.report import WithReport, report_at_end
 from fauno_flwr.cli.signals import Stopped, unwinding
 from fauno_flwr.config.errors import ConfigError
 
@@ -49,6 +50,7 @@ def experiment(
         str | None,
         typer.Option(help="Ray cluster; default: RAY_ADDRESS, or else this machine's cores."),
     ] = None,
+    with_report: WithReport = True,
 ) -> None:
     """Answer a question of the paper, or one of your own; the same command resumes if stopped."""
     from fauno_flwr.experiments.design import cells, require_names
@@ -99,6 +101,7 @@ def experiment(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     typer.echo(write(chosen, quick, found, folder))
+    report_at_end(folder, with_report)
     typer.echo(f"results in {folder}")
 
 

@@ -23,6 +23,7 @@ from fauno_flwr.cli.options import BAD_INPUT, FAILED
 from fauno_flwr.cli.peersimgym import peersimgym
 from fauno_flwr.cli.prepare import prepare
 from fauno_flwr.cli.replay import replay
+from fauno_flwr.cli.report import report
 from fauno_flwr.cli.simulate import simulate
 from fauno_flwr.cli.status import status
 from fauno_flwr.cli.train import train
@@ -88,6 +89,7 @@ COMMANDS: dict[typer.Typer, tuple[Callable[..., None], ...]] = {
         experiment,
         config,
         peersimgym,
+        report,
         status,
         metrics,
         prepare,

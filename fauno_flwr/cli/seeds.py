@@ -152,6 +152,10 @@ def joint_row(trained: Sequence[Metrics], heuristics: Mapping[str, Metrics]) -> 
             }
             for name, other in heuristics.items()
         },
+        "by_world": {
+            "finished_ratio": ratio.mean(axis=0).tolist(),
+            "response_mean": response.mean(axis=0).tolist(),
+        },
         "by_seed": [
             {key: row[key]["mean"] for key in ("finished_ratio", "response_mean")} for row in rows
         ],

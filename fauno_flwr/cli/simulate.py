@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, results_folder
+from fauno_flwr.cli.report import WithReport, report_at_end
 from fauno_flwr.config.loading import load_config
 
 
@@ -17,6 +18,7 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Nodes that train at once; default: one per core.", min=1)
     ] = None,
+    with_report: WithReport = True,
 ) -> None:
     """Train a federation through Flower's simulation engine and print the comparison."""
     # All nodes of a simulation are the user's own: their actors may be collected.
@@ -55,4 +57,5 @@ def simulate(
     except EngineError as error:
         typer.echo(f"fauno: {error}", err=True)
         raise typer.Exit(FAILED) from None
+    report_at_end(path, with_report)
     print_results(path, config)

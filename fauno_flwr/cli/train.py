@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fauno_flwr.cli.options import FAILED, Conf, Out, Overrides, read_seeds, results_folder
+from fauno_flwr.cli.report import WithReport, report_at_end
 from fauno_flwr.cli.signals import Stopped, StopRequest, unwinding
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
@@ -25,6 +26,7 @@ def train(
             "seeds (1,2,3), each in a folder of its own; the same command resumes if stopped."
         ),
     ] = None,
+    with_report: WithReport = True,
 ) -> None:
     """Train all nodes in one shared network under virtual time, and print the comparison."""
     settings = ["federation.collect_actors=true", *(overrides or [])]
@@ -35,14 +37,22 @@ def train(
             f"simulated network anyway"
         )
     if seeds is None:
-        train_once(config, results_folder(out, Path(conf).stem))
+        folder = results_folder(out, Path(conf).stem)
+        train_once(config, folder)
+        report_at_end(folder, with_report)
         return
     numbers = read_seeds(seeds, config.seed)
     from fauno_flwr.cli.seeds import train_seeds
 
     # A folder that was asked for may hold finished trainings of the same command.
     path = out.expanduser().absolute() if out else results_folder(None, Path(conf).stem)
-    train_seeds(config, numbers, path, train_once)
+
+    def train_one(config: RunConfig, folder: Path) -> None:
+        train_once(config, folder)
+        report_at_end(folder, with_report)
+
+    train_seeds(config, numbers, path, train_one)
+    report_at_end(path, with_report)
 
 
 def train_once(config: RunConfig, path: Path) -> None:

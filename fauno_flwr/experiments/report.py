@@ -57,6 +57,10 @@ def write(
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
         "question": experiment.question,
+        "titles": {
+            "conditions": summary.titles,
+            "policies": {row["policy"]: summary.title(row["policy"]) for row in rows},
+        },
         "quick": quick,
         "seeds": seeds,
         "cells": len(cells),

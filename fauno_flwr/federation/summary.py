@@ -48,6 +48,7 @@ def write_summary(run: RunContext, rows: list[dict[str, Any]], trained: Trained)
         "seed": config.seed,
         "evaluation_seeds": list(config.evaluation.seeds),
         **facts,
+        "learning_nodes": list(run.task.names),
         "versions": trained.versions,
         "versions_wanted": config.federation.versions,
         "buffer_size": config.federation.buffer_size,

@@ -137,8 +137,8 @@ class GymTask:
         -------
         list of dict
             ``policy``, ``episodes``, and ``return`` and ``length`` as ``{mean, low, high}`` over
-            the initial states, averaged over the agents. ``by_node`` of FAuNO has the mean return
-            of each agent.
+            the initial states, averaged over the agents; ``by_world``, the return from each of
+            them. ``by_node`` of FAuNO has the mean return of each agent.
         """
         seeds, rows = self.config.evaluation.seeds, []
         if population is not None:
@@ -170,6 +170,7 @@ class GymTask:
             "episodes": int(played.shape[0] * played.shape[1]),
             "return": asdict(interval(totals)),
             "length": asdict(interval(lengths)),
+            "by_world": {"return": totals.tolist()},
         }
 
     def _play(

@@ -128,4 +128,4 @@ def _pack(column: np.ndarray) -> str:
     First the lowest bytes of all numbers, then the next: those of small numbers are mostly equal.
     """
     planes = column.astype("<i4").view(np.uint8).reshape(-1, 4).T
-    return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()
+    return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode()

@@ -1,0 +1,52 @@
+"""The command ``fauno report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fauno_flwr.config.errors import ConfigError
+
+WithReport = Annotated[
+    bool,
+    typer.Option("--report/--no-report", help="Write report.html beside the results at the end."),
+]
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folder of a run, of train --seeds or of an experiment; or of several runs, which "
+            "are compared.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file; default: report.html in the folder.")
+    ] = None,
+) -> None:
+    """Write a run as one HTML file: summary, curves, messages, a replay of its network."""
+    folders = [run.expanduser().absolute() for run in runs]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ConfigError(f"run is {str(folder)!r}: must be given once")
+    from fauno_flwr.results.html.report import write_report
+
+    path = write_report(folders, out.expanduser().absolute() if out else None)
+    typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MB)")
+
+
+def report_at_end(folder: Path, wanted: bool) -> None:
+    """Write the report of a run that is over, if it is wanted; a failure is a warning."""
+    if not wanted:
+        return
+    from fauno_flwr.federation.summary import attempt
+
+    def write() -> Path:
+        # Not before: importing the library of the charts takes a second.
+        from fauno_flwr.results.html.report import write_report
+
+        return write_report([folder])
+
+    attempt("report.html", write)

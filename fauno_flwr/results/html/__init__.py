@@ -1,0 +1,1 @@
+"""A run as one HTML file that needs no network: its numbers, and what draws them."""
