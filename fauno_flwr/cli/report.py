@@ -25,12 +25,30 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The file; default: report.html in the folder.")
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Serve it on this machine, anew as the run goes on, until it has ended.",
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(help="With --follow; 0: any that is free.", min=0, max=65535)
+    ] = 0,
 ) -> None:
     """Write a run as one HTML file: summary, curves, messages, a replay of its network."""
     folders = [run.expanduser().absolute() for run in runs]
     for folder in folders:
         if folders.count(folder) > 1:
             raise ConfigError(f"run is {str(folder)!r}: must be given once")
+    if follow:
+        if len(folders) > 1:
+            raise ConfigError(f"--follow takes one run, not {len(folders)}")
+        from fauno_flwr.results.html.live import serve_report
+
+        serve_report(folders[0], port, lambda address: typer.echo(address, err=True))
+    elif port:
+        raise ConfigError(f"port is {port}: has no effect without --follow")
     from fauno_flwr.results.html.report import write_report
 
     path = write_report(folders, out.expanduser().absolute() if out else None)
