@@ -8,7 +8,8 @@
 # make lock       the versions and hashes of deploy/requirements.lock; make demo LOCKED=1 installs exactly these
 # make audit      known weaknesses of the locked versions; needs the internet
 # make lowest     the tests with the lowest versions that pyproject.toml allows, in build/lowest
-# make release    wheel, source and a bill of materials (CycloneDX) in dist/
+# make release    wheels and sources of both distributions and a bill of materials (CycloneDX) in dist/;
+#                 ADDRESS=https://github.com/OWNER/NAME/blob/main makes the links of readmes absolute
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -63,8 +64,10 @@ lowest: $(VENV)/.installed
 	build/lowest/bin/pytest -n logical -W default
 
 release: $(VENV)/.installed-release
-	rm -rf dist
+	rm -rf dist build/fauno-strategies
 	$(BIN)/python -m build --outdir dist
+	$(BIN)/python release/stage.py strategies build/fauno-strategies $(ADDRESS)
+	$(BIN)/python -m build --outdir dist build/fauno-strategies
 	$(BIN)/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/fauno-flwr.cdx.json
 

@@ -242,6 +242,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
         (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),
     ],
+    "docs/strategies.md": [(NETWORK, "pip install fauno-strategies")],
     "docs/peersimgym.md": [
         (SYNTAX, "fauno peersimgym CONFIG.json --policy lq --seed 1 [--ticks N] --json"),
         (
@@ -267,7 +268,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno deploy local --conf cartpole --out results/cartpole-deployed"),
     ],
     "examples/reuse/README.md": [
-        (NETWORK, "pip install fauno-flwr"),
+        (NETWORK, "pip install fauno-strategies 'flwr[simulation]' torch"),
         (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         *(
             (
