@@ -10,6 +10,8 @@
 # make lowest     the tests with the lowest versions that pyproject.toml allows, in build/lowest
 # make release    wheels and sources of both distributions and a bill of materials (CycloneDX) in dist/;
 #                 ADDRESS=https://github.com/OWNER/NAME/blob/main makes the links of readmes absolute
+# make hub        the app as Flower Hub takes it, in build/hub/fauno-flwr; ADDRESS as for make release
+#                 makes the image of its readme absolute, without it there is none
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +20,7 @@ LOCK = deploy/requirements.lock
 FUZZ_SECONDS = 600
 OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow benchmark fuzz coverage docs lock audit lowest release install lint clean
+.PHONY: demo test test-slow benchmark fuzz coverage docs lock audit lowest release hub install lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fauno simulate --out $(OUT)
@@ -70,6 +72,11 @@ release: $(VENV)/.installed-release
 	$(BIN)/python -m build --outdir dist build/fauno-strategies
 	$(BIN)/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/fauno-flwr.cdx.json
+
+hub: $(VENV)/.installed
+	rm -rf build/hub
+	$(BIN)/python release/stage.py hub build/hub/fauno-flwr $(ADDRESS)
+	cd build/hub && $(CURDIR)/$(BIN)/flwr build --app fauno-flwr
 
 install: $(VENV)/.installed
 

@@ -22,6 +22,7 @@ NETWORK = "installs from the internet"
 MACHINES = "needs several machines: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 SERVICES = "needs systemd and root: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations.py reads the files"
+HUB = "needs Flower Hub: docs/get_started.md has the same run"
 SEARCH = "takes hours: tests/fauno_flwr/test_search.py runs the script with fewer trials"
 SHELL = "changes the start file of the user's shell"
 SYNTAX = "shows the form of a command"
@@ -225,6 +226,22 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (
             MACHINES,
             "fauno deploy worker 127.0.0.1:9094 --secret-file /etc/fauno/worker.secret",
+        ),
+    ],
+    "docs/hub.md": [
+        (HUB, "flwr new @fauno/fauno-flwr"),
+        (HUB, "cd fauno-flwr && pip install -e ."),
+        (HUB, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
+        (
+            HUB,
+            'flwr run . --stream --federation-config "num-supernodes=19 '
+            'client-resources-num-cpus=1" --run-config '
+            '\'out="/tmp/fauno-1" overrides="federation.collect_actors=true"\'',
+        ),
+        (
+            MACHINES,
+            "flower-supernode --superlink server.example:9092 --root-certificates ca.crt "
+            '--node-config "partition-id=0 num-partitions=19"',
         ),
     ],
     "docs/learners.md": [

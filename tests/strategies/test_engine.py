@@ -132,7 +132,7 @@ def test_the_reuse_example_in_a_deployment(tmp_path: Path, strategy: str) -> Non
     """One SuperLink, two SuperNodes, each in its own process."""
     out, link = tmp_path / "loss.json", f"127.0.0.1:{free_port()}"
     settings = {"strategy": f"'{strategy}'", "num-rounds": "4", "target-loss": "0.0"}
-    settings |= {"seconds": "0.0", "out": f"'{out}'"}
+    settings |= {"local-epochs": "5", "seconds": "0.0", "out": f"'{out}'"}
     home = tmp_path / "home"
     home.mkdir()
     (home / "config.toml").write_text(
