@@ -23,6 +23,7 @@ MACHINES = "needs several machines: tests/fauno_flwr/deployment/test_several_mac
 SERVICES = "needs systemd and root: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations.py reads the files"
 HUB = "needs Flower Hub: docs/get_started.md has the same run"
+EXAMPLE = "tests/test_examples.py runs the app on an engine of its own"
 SEARCH = "takes hours: tests/fauno_flwr/test_search.py runs the script with fewer trials"
 SHELL = "changes the start file of the user's shell"
 SYNTAX = "shows the form of a command"
@@ -268,6 +269,36 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "--cycles 1000 --policy lq --seed 1 --json",
         ),
     ],
+    "examples/README.md": [
+        (NETWORK, "pip install -e '.[examples]'"),
+        (EXAMPLE, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
+        *(
+            (
+                EXAMPLE,
+                "flwr run examples/quickstart --stream --federation-config "
+                '"num-supernodes=10 client-resources-num-cpus=1" --run-config '
+                f"\"strategy='{name}' num-rounds={rounds} out='/tmp/{name}.json'\"",
+            )
+            for name, rounds in (("async", 40), ("fedavg", 20))
+        ),
+    ],
+    "examples/logged/README.md": [
+        (
+            EXAMPLE,
+            "flwr run examples/logged --stream --federation-config "
+            '"num-supernodes=10 client-resources-num-cpus=1" --run-config '
+            "\"num-rounds=40 log-dir='/tmp/logs'\"",
+        ),
+        (EXAMPLE, "tensorboard --logdir /tmp/logs"),
+    ],
+    "examples/private/README.md": [
+        (
+            EXAMPLE,
+            "flwr run examples/private --stream --federation-config "
+            '"num-supernodes=10 client-resources-num-cpus=1" --run-config '
+            '"num-rounds=40 epsilon=30.0"',
+        ),
+    ],
     "examples/cartpole/README.md": [
         (NETWORK, "pip install fauno-flwr"),
         (SLOW, "fauno simulate --conf cartpole --out results/cartpole"),
@@ -346,7 +377,7 @@ NO_PROGRAMS = ("tau_m", "agent=ddqn")
 
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "examples/*/README.md")
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", "examples/*/README.md")
     for page in ROOT.glob(pattern)
     if page.name != "CHANGELOG.md"
 )

@@ -19,6 +19,8 @@ SOURCE = Path(flower_internals.__file__)
 PUBLIC = {
     "flwr.app",
     "flwr.clientapp",
+    "flwr.clientapp.mod",
+    "flwr.clientapp.typing",
     "flwr.common.logger",
     "flwr.serverapp",
     "flwr.serverapp.strategy",
