@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from tests.doc_commands import read_blocks
 from tests.paths import ROOT
+from tests.strategies.test_docs import EXAMPLES
 
 STAGE = ROOT / "release" / "stage.py"
 ADDRESS = "https://example.org/fauno/blob/main"
@@ -163,7 +164,7 @@ def test_the_strategies_alone_run_without_torch(
         "-c", "import importlib.metadata as m; print(m.metadata('fauno-strategies').get_payload())"
     )
     blocks = [block.text for block in read_blocks(readme) if block.language == "python"]
-    assert len(blocks) == 6
+    assert blocks == EXAMPLES
     for i, block in enumerate(blocks):
         (tmp_path / f"block_{i}.py").write_text(block)
         empty(tmp_path / f"block_{i}.py")
