@@ -8,16 +8,21 @@
 # make lock       the versions and hashes of deploy/requirements.lock; make demo LOCKED=1 installs exactly these
 # make audit      known weaknesses of the locked versions; needs the internet
 # make lowest     the tests with the lowest versions that pyproject.toml allows, in build/lowest
-# make release    wheel, source and a bill of materials (CycloneDX) in dist/
+# make flower     the tests of the strategies with the lowest Flower that is allowed, and the newest there is
+# make release    wheels and sources of both distributions and a bill of materials (CycloneDX) in dist/;
+#                 ADDRESS=https://github.com/OWNER/NAME/blob/main makes the links of readmes absolute
+# make hub        the app as Flower Hub takes it, in build/hub/fauno-flwr; ADDRESS as for make release
+#                 makes the image of its readme absolute, without it there is none
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 LOCK = deploy/requirements.lock
 FUZZ_SECONDS = 600
+FLOWER_TESTS = tests/strategies tests/test_hub.py
 OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow benchmark fuzz coverage docs lock audit lowest release install lint clean
+.PHONY: demo test test-slow benchmark fuzz coverage docs lock audit lowest flower release hub install lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fauno simulate --out $(OUT)
@@ -62,11 +67,30 @@ lowest: $(VENV)/.installed
 	$(BIN)/uv pip install --quiet --python build/lowest --resolution lowest-direct --editable '.[dev]'
 	build/lowest/bin/pytest -n logical -W default
 
+# Laid over the environment, which has the other libraries. A newest one that was never tested is refused in one
+# sentence: test it, then add it to strategies/flower_internals.py and to the bounds of pyproject.toml.
+flower: $(VENV)/.installed-dev
+	for which in lowest-direct highest; do \
+		rm -rf build/flower; \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python --target build/flower --resolution $$which \
+			'flwr[simulation]>=1.41' || exit 1; \
+		export PYTHONPATH=$(CURDIR)/build/flower; \
+		$(BIN)/python -c 'import flwr; print("Flower", flwr.__version__)'; \
+		$(BIN)/pytest $(FLOWER_TESTS) || exit 1; \
+	done
+
 release: $(VENV)/.installed-release
-	rm -rf dist
+	rm -rf dist build/fauno-strategies
 	$(BIN)/python -m build --outdir dist
+	$(BIN)/python release/stage.py strategies build/fauno-strategies $(ADDRESS)
+	$(BIN)/python -m build --outdir dist build/fauno-strategies
 	$(BIN)/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/fauno-flwr.cdx.json
+
+hub: $(VENV)/.installed
+	rm -rf build/hub
+	$(BIN)/python release/stage.py hub build/hub/fauno-flwr $(ADDRESS)
+	cd build/hub && $(CURDIR)/$(BIN)/flwr build --app fauno-flwr
 
 install: $(VENV)/.installed
 

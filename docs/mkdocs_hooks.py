@@ -16,6 +16,11 @@ PAGES = {
     "index.md": "README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
+    "examples/index.md": "examples/README.md",
+    **{
+        f"examples/{name}.md": f"examples/{name}/README.md"
+        for name in ("quickstart", "logistic", "logged", "private", "personal", "boosted")
+    },
     "examples/cartpole.md": "examples/cartpole/README.md",
     "examples/reuse.md": "examples/reuse/README.md",
     "examples/search.md": "examples/search/README.md",

@@ -22,6 +22,8 @@ NETWORK = "installs from the internet"
 MACHINES = "needs several machines: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 SERVICES = "needs systemd and root: tests/fauno_flwr/deployment/test_several_machines.py runs it"
 CONTAINERS = "needs Docker and root: tests/fauno_flwr/deployment/test_operations.py reads the files"
+HUB = "needs Flower Hub: docs/get_started.md has the same run"
+EXAMPLE = "tests/test_examples.py runs the app on an engine of its own"
 SEARCH = "takes hours: tests/fauno_flwr/test_search.py runs the script with fewer trials"
 SHELL = "changes the start file of the user's shell"
 SYNTAX = "shows the form of a command"
@@ -234,6 +236,22 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "fauno deploy worker 127.0.0.1:9094 --secret-file /etc/fauno/worker.secret",
         ),
     ],
+    "docs/hub.md": [
+        (HUB, "flwr new @fauno/fauno-flwr"),
+        (HUB, "cd fauno-flwr && pip install -e ."),
+        (HUB, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
+        (
+            HUB,
+            'flwr run . --stream --federation-config "num-supernodes=19 '
+            'client-resources-num-cpus=1" --run-config '
+            '\'out="/tmp/fauno-1" overrides="federation.collect_actors=true"\'',
+        ),
+        (
+            MACHINES,
+            "flower-supernode --superlink server.example:9092 --root-certificates ca.crt "
+            '--node-config "partition-id=0 num-partitions=19"',
+        ),
+    ],
     "docs/learners.md": [
         (SLOW, "fauno export results/cosim --format csv --out metrics.csv"),
         (SLOW, "fauno export results/cosim --format tensorboard --out logs/cosim"),
@@ -252,12 +270,43 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno export results/cosim --node rpi_0 --out exported"),
         (MACHINES, "fauno export --state-dir /var/lib/fauno/agent --out exported"),
     ],
+    "docs/strategies.md": [(NETWORK, "pip install fauno-strategies")],
     "docs/peersimgym.md": [
         (SYNTAX, "fauno peersimgym CONFIG.json --policy lq --seed 1 [--ticks N] --json"),
         (
             SLOW,
             "fauno peersimgym --topology net.json --jobs jobs.csv --arrival-rate 1 --scale 10 "
             "--cycles 1000 --policy lq --seed 1 --json",
+        ),
+    ],
+    "examples/README.md": [
+        (NETWORK, "pip install -e '.[examples]'"),
+        (EXAMPLE, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
+        *(
+            (
+                EXAMPLE,
+                "flwr run examples/quickstart --stream --federation-config "
+                '"num-supernodes=10 client-resources-num-cpus=1" --run-config '
+                f"\"strategy='{name}' num-rounds={rounds} out='/tmp/{name}.json'\"",
+            )
+            for name, rounds in (("async", 40), ("fedavg", 20))
+        ),
+    ],
+    "examples/logged/README.md": [
+        (
+            EXAMPLE,
+            "flwr run examples/logged --stream --federation-config "
+            '"num-supernodes=10 client-resources-num-cpus=1" --run-config '
+            "\"num-rounds=40 log-dir='/tmp/logs'\"",
+        ),
+        (EXAMPLE, "tensorboard --logdir /tmp/logs"),
+    ],
+    "examples/private/README.md": [
+        (
+            EXAMPLE,
+            "flwr run examples/private --stream --federation-config "
+            '"num-supernodes=10 client-resources-num-cpus=1" --run-config '
+            '"num-rounds=40 epsilon=30.0"',
         ),
     ],
     "examples/cartpole/README.md": [
@@ -277,7 +326,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno deploy local --conf cartpole --out results/cartpole-deployed"),
     ],
     "examples/reuse/README.md": [
-        (NETWORK, "pip install fauno-flwr"),
+        (NETWORK, "pip install fauno-strategies 'flwr[simulation]' torch"),
         (SLOW, "export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1"),
         *(
             (
@@ -338,7 +387,7 @@ NO_PROGRAMS = ("tau_m", "agent=ddqn")
 
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "examples/*/README.md")
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", "examples/*/README.md")
     for page in ROOT.glob(pattern)
     if page.name != "CHANGELOG.md"
 )

@@ -1,19 +1,13 @@
 """With Flower's real engines: virtual time in the simulation, the reuse example deployed."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from fauno_flwr.deployment.engine import ENVIRONMENT, Engine
+from fauno_flwr.deployment.engine import Engine
+from tests.deployed import run_deployed
 from tests.paths import ROOT
 
 REUSE = ROOT / "examples" / "reuse"
@@ -103,64 +97,10 @@ def test_two_worker_counts_give_the_same_events_and_arrays(tmp_path: Path) -> No
     assert results[0] == results[1]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """Run a process group, and stop it at the end."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 @pytest.mark.parametrize("strategy", ["fedavg", "async"])
 def test_the_reuse_example_in_a_deployment(tmp_path: Path, strategy: str) -> None:
-    """One SuperLink, two SuperNodes, each in its own process."""
-    out, link = tmp_path / "loss.json", f"127.0.0.1:{free_port()}"
-    settings = {"strategy": f"'{strategy}'", "num-rounds": "4", "target-loss": "0.0"}
-    settings |= {"seconds": "0.0", "out": f"'{out}'"}
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "site"\n[superlink.site]\naddress = "{link}"\ninsecure = true\n'
-    )
-    # The commands of this environment, activated or not.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(home), "PATH": path}
-    port = link.split(":")[1]
-    with ExitStack() as stack:
-        superlink = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port]
-        stack.enter_context(running(superlink, environment, tmp_path / "link.log"))
-        time.sleep(5)
-        for i in range(2):
-            node = ["flower-supernode", "--insecure", "--superlink", link, "--host", "127.0.0.1"]
-            node += ["--port", str(free_port())]
-            node += ["--node-config", f"partition-id={i} num-partitions=2"]
-            mine = {**environment, "FLWR_HOME": str(tmp_path / f"node{i}")}
-            stack.enter_context(running(node, mine, tmp_path / f"node{i}.log"))
-        time.sleep(8)
-        overrides = " ".join(f"{key}={value}" for key, value in settings.items())
-        submit = ["flwr", "run", str(REUSE), "site", "--run-config", overrides]
-        subprocess.run(submit, env=environment, check=True, capture_output=True)
-        end = time.monotonic() + 200
-        while not out.exists():
-            assert time.monotonic() < end, (tmp_path / "link.log").read_text()[-3000:]
-            time.sleep(1)
-        time.sleep(1)
-    history = json.loads(out.read_text())
+    settings = {"strategy": strategy, "num-rounds": 4, "target-loss": 0.0}
+    settings |= {"local-epochs": 5, "seconds": 0.0}
+    history = run_deployed(REUSE, settings, tmp_path)
     assert [each["version"] for each in history] == [0, 1, 2, 3, 4]
     assert history[-1]["loss"] < history[0]["loss"] / 2

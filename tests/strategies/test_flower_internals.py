@@ -13,11 +13,14 @@ from flwr.app import Message, RecordDict
 
 from strategies import flower_internals
 from strategies.flower_internals import PRIVATE, FlowerVersionError, set_identity, set_metadata
+from tests.paths import ROOT
 
 SOURCE = Path(flower_internals.__file__)
 PUBLIC = {
     "flwr.app",
     "flwr.clientapp",
+    "flwr.clientapp.mod",
+    "flwr.clientapp.typing",
     "flwr.common.logger",
     "flwr.serverapp",
     "flwr.serverapp.strategy",
@@ -95,11 +98,16 @@ def imports(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "flwr"}
 
 
-def test_no_other_module_uses_private_parts() -> None:
-    for path in SOURCE.parent.glob("*.py"):
-        if path != SOURCE:
-            assert imports(path) <= PUBLIC, path.name
-            assert "__dict__" not in path.read_text(), path.name
+@pytest.mark.parametrize(
+    "folder", ["strategies", "fauno_flwr", "sim_env", "benchmarks", "examples", "release"]
+)
+def test_no_other_module_uses_private_parts(folder: str) -> None:
+    paths = [path for path in (ROOT / folder).rglob("*.py") if path != SOURCE]
+    assert paths
+    for path in paths:
+        assert imports(path) <= PUBLIC, path
+        if folder == "strategies":
+            assert "__dict__" not in path.read_text(), path
 
 
 def test_the_package_loads_nothing_of_the_server() -> None:

@@ -1,14 +1,14 @@
-"""The server: only the import of the strategy differs."""
+"""The server: only the import of the strategy differs. It needs no torch."""
 
 import json
 import time
 from pathlib import Path
 
-import torch
-from flwr.app import ArrayRecord, Context, MetricRecord
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
-from reuse.task import make_data, make_net, test
+from reuse.task import make_data, make_parameters, test
 
 app = ServerApp()
 
@@ -26,16 +26,14 @@ def main(grid: Grid, context: Context) -> None:
     else:
         from strategies import BufferedAsync as Strategy
 
-    net = make_net()
     parts = [make_data(partition) for partition in range(len(list(grid.get_node_ids())))]
-    x, y = (torch.cat(each) for each in zip(*parts, strict=True))
+    x, y = (np.concatenate(each) for each in zip(*parts, strict=True))
     clock = getattr(grid, "clock", time)
     started = clock.monotonic()
     history: list[dict[str, float]] = []
 
     def evaluate(version: int, arrays: ArrayRecord) -> MetricRecord:
-        net.load_state_dict(arrays.to_torch_state_dict())
-        loss = test(net, x, y)
+        loss = test({name: each.numpy() for name, each in arrays.items()}, x, y)
         history.append({"version": version, "t": clock.monotonic() - started, "loss": loss})
         if loss <= settings["target-loss"]:
             raise TargetReached
@@ -45,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     try:
         strategy.start(
             grid,
-            ArrayRecord(net.state_dict()),
+            ArrayRecord({name: Array(each) for name, each in make_parameters().items()}),
             num_rounds=int(settings["num-rounds"]),
             evaluate_fn=evaluate,
         )

@@ -1,43 +1,36 @@
-"""Network, data of a node, training and testing."""
+"""Data of a node, and the network in numpy: the server needs no torch."""
 
-import torch
-from torch import nn
+import numpy as np
 
-FEATURES, EXAMPLES = 8, 256
-
-
-def make_net() -> nn.Module:
-    """Return the network, with the same initial parameters on every node."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(FEATURES, 32), nn.Tanh(), nn.Linear(32, 1))
+FEATURES, HIDDEN, EXAMPLES = 8, 32, 256
 
 
-def make_data(partition: int, shift: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+def make_parameters() -> dict[str, np.ndarray]:
+    """Return version 0, named as in the ``state_dict`` of the clients' torch network."""
+    rng = np.random.default_rng(0)
+
+    def uniform(*shape: int, inputs: int) -> np.ndarray:
+        return rng.uniform(-1, 1, shape).astype(np.float32) / np.float32(inputs**0.5)
+
+    return {
+        "0.weight": uniform(HIDDEN, FEATURES, inputs=FEATURES),
+        "0.bias": uniform(HIDDEN, inputs=FEATURES),
+        "2.weight": uniform(1, HIDDEN, inputs=HIDDEN),
+        "2.bias": uniform(1, inputs=HIDDEN),
+    }
+
+
+def make_data(partition: int, shift: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Return the inputs of a partition, around its own mean, and a smooth function of them."""
-    teacher = torch.Generator().manual_seed(1)
-    a = torch.randn(FEATURES, 3, generator=teacher) / FEATURES**0.5
-    b = torch.randn(3, 1, generator=teacher)
-    own = torch.Generator().manual_seed(100 + partition)
-    mean = shift * torch.randn(FEATURES, generator=own)
-    x = mean + torch.randn(EXAMPLES, FEATURES, generator=own)
-    return x, torch.tanh(x @ a) @ b
+    teacher, own = np.random.default_rng(6), np.random.default_rng(100 + partition)
+    a = teacher.normal(size=(FEATURES, 3)) / FEATURES**0.5
+    b = teacher.normal(size=(3, 1))
+    x = shift * own.normal(size=FEATURES) + own.normal(size=(EXAMPLES, FEATURES))
+    return x.astype(np.float32), (np.tanh(x @ a) @ b).astype(np.float32)
 
 
-def train(net: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int) -> float:
-    """Train by plain SGD; return the loss of the last epoch."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    for _ in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(x)).split(32):
-            optimizer.zero_grad()
-            loss = nn.functional.mse_loss(net(x[batch]), y[batch])
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(batch)
-    return total / len(x)
-
-
-@torch.no_grad()
-def test(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+def test(parameters: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> float:
     """Return the mean squared error."""
-    return float(nn.functional.mse_loss(net(x), y))
+    hidden = np.tanh(x @ parameters["0.weight"].T + parameters["0.bias"])
+    error = hidden @ parameters["2.weight"].T + parameters["2.bias"] - y
+    return float(np.mean(error**2))

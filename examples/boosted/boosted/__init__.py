@@ -1,0 +1,1 @@
+"""Boosted trees in arrays that do not grow."""

@@ -1,0 +1,1 @@
+"""A mod that logs every training."""

@@ -1,0 +1,1 @@
+"""Digits with a small torch network."""
