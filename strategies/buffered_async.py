@@ -26,6 +26,7 @@ from strategies.staleness import Constant, StalenessRule
 __all__ = ["ON_REPLY", "ON_VERSION", "BufferedAsync", "Event", "require_buffer_size"]
 
 ON_REPLY, ON_VERSION = "reply", "version"
+ROUND, BASE_VERSION = "server-round", "base-version"
 
 
 class BufferedAsync(Strategy):
@@ -255,7 +256,8 @@ class BufferedAsync(Strategy):
         Parameters
         ----------
         server_round : int
-            Version of `arrays`; becomes ``server-round`` in the config of the message.
+            The version to make, one more than that of `arrays`. It becomes ``server-round`` in the
+            config of the message, that of `arrays` becomes ``base-version``.
         arrays : ArrayRecord
         config : ConfigRecord
         grid : Grid
@@ -271,7 +273,9 @@ class BufferedAsync(Strategy):
                 drawn = session.rng.permutation(len(idle))[:free]
                 idle = sorted(idle[i] for i in drawn)
         return [
-            self._message(MessageType.TRAIN, node_id, server_round, arrays, config)
+            self._message(
+                MessageType.TRAIN, node_id, server_round, server_round - 1, arrays, config
+            )
             for node_id in idle
         ]
 
@@ -310,7 +314,7 @@ class BufferedAsync(Strategy):
         session = self._running()
         waiting = session.evaluation.waiting if session.evaluation else set()
         return [
-            self._message(MessageType.EVALUATE, node_id, server_round, arrays, config)
+            self._message(MessageType.EVALUATE, node_id, server_round, server_round, arrays, config)
             for node_id in session.exchange.idle(sorted(waiting))
         ]
 
@@ -329,17 +333,18 @@ class BufferedAsync(Strategy):
         self,
         message_type: str,
         node_id: int,
-        version: int,
+        server_round: int,
+        base_version: int,
         arrays: ArrayRecord,
         config: ConfigRecord,
     ) -> Message:
-        sent_config = ConfigRecord({**config, "server-round": version})
+        sent_config = ConfigRecord({**config, ROUND: server_round, BASE_VERSION: base_version})
         return Message(
             RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: sent_config}),
             dst_node_id=node_id,
             message_type=message_type,
             ttl=self.time_to_live(node_id),
-            group_id=str(version),
+            group_id=str(server_round),
         )
 
     # ---- training ----------------------------------------------------------------------------

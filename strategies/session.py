@@ -190,7 +190,7 @@ class Session(SessionState):
             self._close_evaluation()
         if training and self._may_begin(len(self.present)):
             for message in self.strategy.configure_train(
-                self.version, self.result.arrays, self.train_config, grid
+                self.version + 1, self.result.arrays, self.train_config, grid
             ):
                 self.exchange.send(message, self.version, TRAIN)
 
