@@ -1,7 +1,7 @@
 """Messages in flight, one per node, and the back-off of nodes that fail."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -101,9 +101,29 @@ class Flights:
         del self._by_message[flight.message_id]
         self._busy.discard(flight.node_id)
 
-    def overdue(self, now: float, grace: float) -> list[Flight]:
-        """Return the flights whose time-to-live ended more than `grace` seconds ago."""
-        return [f for f in self._by_message.values() if now - f.sent_at > f.ttl + grace]
+    def overdue(self, now: float, grace: float, limit: Callable[[int], float]) -> list[Flight]:
+        """Return the flights that should have ended more than `grace` seconds ago.
+
+        Parameters
+        ----------
+        now, grace : float
+        limit : callable
+            ``limit(node_id)``: seconds after which a message fails, if less than its time-to-live.
+        """
+        return [
+            f
+            for f in self._by_message.values()
+            if now - f.sent_at > min(f.ttl, limit(f.node_id)) + grace
+        ]
+
+    def waiting(self, now: float) -> dict[int, float]:
+        """Return for each node with a message in flight the seconds since it was sent."""
+        return {f.node_id: now - f.sent_at for f in self._by_message.values()}
+
+    @property
+    def training(self) -> int:
+        """Number of nodes that are training."""
+        return sum(flight.kind == TRAIN for flight in self._by_message.values())
 
     def failed(self, node_id: int, now: float) -> float:
         """Record a failure of a node; return the pause that follows, in seconds."""

@@ -114,7 +114,7 @@ class Guard:
         weighted_by_key: str | None,
         compression: Compression | None = None,
     ) -> None:
-        """Freeze the schema and reset the counters.
+        """Freeze the schema and reset the counters: a training begins.
 
         Parameters
         ----------
@@ -127,12 +127,22 @@ class Guard:
         compression : Compression, optional
             How updates are encoded; None: replies hold the trained arrays.
         """
-        self.layout, self.compression = layout, compression
-        self.schema = layout.schema if compression is None else compression.schema(layout)
-        self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
+        self.expect(layout, arrayrecord_key, weighted_by_key, compression)
         for counter in (self.rejections, self.accepted, self.offences):
             counter.clear()
         self.usual = UsualNorm()
+
+    def expect(
+        self,
+        layout: Layout,
+        arrayrecord_key: str,
+        weighted_by_key: str | None,
+        compression: Compression | None = None,
+    ) -> None:
+        """Freeze the schema, as :meth:`begin`, in a training that goes on."""
+        self.layout, self.compression = layout, compression
+        self.schema = layout.schema if compression is None else compression.schema(layout)
+        self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
 
     def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
         """Return the update that a reply carries.

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from flwr.app import Message, MetricRecord
 from flwr.common.logger import log
-from flwr.serverapp.strategy import Result
 
 from strategies.arrays import to_arrays, to_record
 from strategies.buffer import Buffer
@@ -19,6 +18,7 @@ from strategies.flights import Flight, Flights
 from strategies.grid_protocols import Resumable
 from strategies.guard import RejectedError
 from strategies.hooks import SessionStrategy
+from strategies.result import TrainingResult
 from strategies.versions import Versions
 
 HISTORIES = (
@@ -36,11 +36,15 @@ class SessionState:
     strategy : SessionStrategy
     exchange : Exchange
     versions : Versions
-    result : Result
+    result : TrainingResult
     """
 
     def __init__(
-        self, strategy: SessionStrategy, exchange: Exchange, versions: Versions, result: Result
+        self,
+        strategy: SessionStrategy,
+        exchange: Exchange,
+        versions: Versions,
+        result: TrainingResult,
     ) -> None:
         self.strategy, self.exchange, self.versions = strategy, exchange, versions
         self.result = result
@@ -52,6 +56,7 @@ class SessionState:
         self.needed = 0
         self.wake, self.last_refresh = True, -math.inf
         self.last_success = -math.inf
+        self.waiting_since = 0.0  # when the version before was made, or nodes were there at last
         self._unsaved = False
 
     @property
@@ -106,6 +111,8 @@ class SessionState:
             "last_look": self.last_refresh,
             "wake": self.wake,
             "last_success": self.last_success,
+            "waiting_since": self.waiting_since,
+            "deadlines": self.exchange.deadlines.state(),
             "needed": self.needed,
             "unmatched": self.exchange.unmatched,
             "evaluated": self.evaluated,
@@ -144,10 +151,13 @@ class SessionState:
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
         self.last_success = state["last_success"]
+        self.waiting_since = state["waiting_since"]
+        self.exchange.deadlines.load(state["deadlines"])
         self.wake, self.last_refresh = state["wake"], state["last_look"]
         self.rng.bit_generator.state = state["rng"]
         bases = {int(version): base for version, base in under("base", tensors).items()}
         self.result.arrays = self.versions.load(state["version"], bases)
+        self.result.versions = self.version
         for name in HISTORIES:
             records = {int(v): MetricRecord(values) for v, values in state["result"][name].items()}
             getattr(self.result, name).update(records)

@@ -14,11 +14,13 @@ from strategies.optimizers import ServerOptimizer
 
 
 class Versions:
-    """Versions as vectors; version 0 is the initial arrays.
+    """Versions as vectors; the first one is the initial arrays.
 
     Parameters
     ----------
     initial_arrays : ArrayRecord
+    first : int, default 0
+        Number of the first version.
 
     Attributes
     ----------
@@ -33,12 +35,12 @@ class Versions:
         If the initial arrays are empty, not finite, or not of real numbers.
     """
 
-    def __init__(self, initial_arrays: ArrayRecord) -> None:
+    def __init__(self, initial_arrays: ArrayRecord, first: int = 0) -> None:
         arrays = to_arrays(initial_arrays)
         self.layout = Layout(arrays)
-        self.newest = 0
-        self.bases = {0: self.layout.flatten(arrays)}
-        if not np.all(np.isfinite(self.bases[0])):
+        self.newest = first
+        self.bases = {first: self.layout.flatten(arrays)}
+        if not np.all(np.isfinite(self.bases[first])):
             raise ValueError("initial_arrays holds a value that is not finite")
 
     def merge(
