@@ -96,6 +96,8 @@ class FlowerHooks(Strategy):
         updates = source.updates(server_round, replies)
         if not updates:
             return None, None
+        # Those without weight are no votes in a median either.
+        updates = [update for update in updates if update.steps > 0] or updates
         weights = self.weights(updates, server_round - 1) * source.share
         arrays = source.versions.merge(
             updates, weights, self.merge, self.server_optimizer, self.relative_to_newest

@@ -38,6 +38,12 @@ class Versions:
     def __init__(self, initial_arrays: ArrayRecord, first: int = 0) -> None:
         arrays = to_arrays(initial_arrays)
         self.layout = Layout(arrays)
+        if self.layout.size == 0:
+            raise ValueError(
+                "initial_arrays holds no value, as for a model that grows: versions are made of "
+                "differences, so all arrays must have their final shapes; for trees of xgboost "
+                "there is flwr.serverapp.strategy.FedXgbBagging"
+            )
         self.newest = first
         self.bases = {first: self.layout.flatten(arrays)}
         if not np.all(np.isfinite(self.bases[first])):

@@ -194,13 +194,13 @@ def arrays_are_of_another_schema(_: Path) -> None:
     for bad in (
         {"w": Array(np.full(1, 9.0))},  # would be broadcast
         {"w": Array(np.full((1, 2), 9.0))},
-        {"w": Array(np.full(2, 9.0, np.float32))},
+        {"w": Array(np.full(2, 9.0, np.complex64))},
         {"w": Array(np.ones(2)), "v": Array(np.ones(2))},
         {"v": Array(np.ones(2))},
         {"w": Array("float64", (2,), "numpy.ndarray", Array(np.full(1, 9.0)).data)},
     ):
         check = "payload" if set(bad) == {"w"} and tuple(bad["w"].shape) == (2,) else "schema"
-        check = "schema" if bad.get("w") and bad["w"].dtype == "float32" else check
+        check = "schema" if bad.get("w") and bad["w"].dtype == "complex64" else check
         assert_only_bad_replies_are_rejected(sending(bad), check)
 
 
@@ -212,7 +212,7 @@ def any_weight(self: Guard, reply: Message) -> tuple[float, dict]:
 @fault(name="8", mutation=patch(Guard, "check_metrics", any_weight))
 def the_weight_is_absurd(_: Path) -> None:
     nine = {"w": Array(np.full(2, 9.0))}
-    for count in (0, -9, 1e9, 0.5, float("nan"), float("inf"), 2**62):
+    for count in (-9, -1e-9, float("nan"), float("inf"), 1e301):
         assert_only_bad_replies_are_rejected(sending(nine, count), "weight")
 
 

@@ -7,7 +7,7 @@ something else than a round, the test says what holds instead; docs/strategies.m
 import inspect
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,33 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.clientapp import ClientApp
-from flwr.serverapp.strategy import FedAvg, Result, Strategy
+from flwr.clientapp.mod import adaptiveclipping_mod, fixedclipping_mod
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    DifferentialPrivacyServerSideAdaptiveClipping,
+    DifferentialPrivacyServerSideFixedClipping,
+    FedAvg,
+    Result,
+    Strategy,
+)
 
 from strategies import (
+    SGD,
     BufferedAsync,
     FAuNO,
     FedAsync,
     FedBuff,
+    Guard,
     InMemoryGrid,
+    Mean,
+    Median,
+    NormFiltered,
     SyncBuffered,
     TrainingFailedError,
+    TrimmedMean,
 )
+from strategies.arrays import to_record
 from strategies.deadlines import Deadlines
 from tests.strategies.conftest import make_linear_app, steps, target
 
@@ -462,3 +478,230 @@ def test_a_deadline_grows_with_what_a_node_needs() -> None:
     for _ in range(200):
         deadlines.failed(1, 1e9)
     assert deadlines.of(1) == DEFAULT_TTL
+
+
+# ---- replies -----------------------------------------------------------------------------------
+
+
+def replying(
+    weights: Sequence[float],
+    arrays: Callable[[int], dict[str, np.ndarray]] | None = None,
+    name: str = "arrays",
+) -> ClientApp:
+    """Return an app whose node i sends ``i + 1`` everywhere, with its weight."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        i = int(context.node_config["partition-id"])
+        sent = arrays(i) if arrays else {"w": np.full(2, i + 1.0)}
+        metrics = MetricRecord({"num-examples": weights[i], "loss": float(i)})
+        return Message(RecordDict({name: to_record(sent), "metrics": metrics}), reply_to=message)
+
+    return app
+
+
+@pytest.mark.parametrize("make", [FedAvg, SyncBuffered])
+@pytest.mark.parametrize(
+    "weights", [[0.25, 0.5, 0.25], [0, 3, 1], [2.5e6, 5e6, 1e6], [1e-9, 2e-9, 1e-9]]
+)
+def test_weights_are_any_numbers_from_zero_on(
+    make: type[Strategy], weights: list[float], zeros: ArrayRecord
+) -> None:
+    result = make(fraction_evaluate=0.0).start(InMemoryGrid(replying(weights), 3), zeros, 2)
+    share = np.array(weights) / sum(weights)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), np.full(2, share @ [1, 2, 3]))
+    assert result.train_metrics_clientapp[2]["loss"] == pytest.approx(share @ [0, 1, 2])
+
+
+def test_an_update_of_weight_zero_counts_as_nothing_and_is_no_offence(zeros: ArrayRecord) -> None:
+    for merge in (Mean(), Median(), TrimmedMean(0.4), NormFiltered()):
+        guard = Guard()
+        grid = InMemoryGrid(replying([0, 0, 0, 0, 3, 3]), 6)
+        strategy = SyncBuffered(merge=merge, guard=guard, fraction_evaluate=0.0)
+        result = strategy.start(grid, zeros, num_rounds=3)
+        np.testing.assert_allclose(result.arrays["w"].numpy(), np.full(2, 5.5))
+        assert not guard.rejections
+
+
+def test_if_no_update_has_any_weight_the_model_stays(zeros: ArrayRecord) -> None:
+    """FedAvg divides by zero."""
+    grid = InMemoryGrid(replying([0, 0, 0]), 3)
+    result = SyncBuffered(fraction_evaluate=0.0).start(grid, zeros, num_rounds=3)
+    np.testing.assert_array_equal(result.arrays["w"].numpy(), np.zeros(2))
+    assert result.versions == 3
+
+
+@pytest.mark.parametrize("make", [FedAvg, SyncBuffered])
+def test_the_only_record_of_arrays_may_have_another_name(
+    make: type[Strategy], zeros: ArrayRecord
+) -> None:
+    grid = InMemoryGrid(replying([1, 1], name="updated"), 2)
+    result = make(fraction_evaluate=0.0).start(grid, zeros, num_rounds=2)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), [1.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("start", "sent", "taken"),
+    [
+        ("float64", "float32", True),
+        ("float32", "float64", True),
+        ("float32", "float16", True),
+        ("float64", "int64", True),
+        ("int64", "int32", True),
+        ("int32", "int64", False),
+        ("int64", "float64", False),
+        ("float32", "complex64", False),
+    ],
+)
+def test_arrays_of_another_type_are_taken_if_nothing_is_lost(
+    start: str, sent: str, taken: bool
+) -> None:
+    app = replying([1, 1], lambda i: {"w": np.full(2, i + 1).astype(sent)})
+    strategy = SyncBuffered(fraction_evaluate=0.0)
+    grid, initial = InMemoryGrid(app, 2), to_record({"w": np.zeros(2, start)})
+    if not taken:
+        with pytest.raises(TrainingFailedError, match=rf"must be {start}\(2,\), as in initial_"):
+            strategy.start(grid, initial, num_rounds=1)
+        return
+    result = strategy.start(grid, initial, num_rounds=1)
+    assert result.arrays["w"].dtype == start
+    expected = 1.5 if start.startswith("float") else 2
+    np.testing.assert_array_equal(result.arrays["w"].numpy(), [expected] * 2)
+
+
+def test_a_value_too_large_for_the_type_of_the_model_is_not_finite() -> None:
+    guard, app = Guard(), replying([1, 1, 1], lambda i: {"w": np.full(2, 1e300 if i == 2 else 1.0)})
+    initial = to_record({"w": np.zeros(2, np.float32)})
+    BufferedAsync(2, guard=guard, fraction_evaluate=0.0).start(InMemoryGrid(app, 3), initial, 2)
+    assert set(guard.rejections) == {("finite", 1002)}
+
+
+def test_a_model_that_grows_is_refused_at_once() -> None:
+    """As the empty one with which apps of xgboost begin."""
+    with pytest.raises(ValueError, match=r"holds no value.* final shapes.*FedXgbBagging"):
+        BufferedAsync().start(
+            InMemoryGrid(make_linear_app(), 2), to_record({"0": np.zeros(0, np.uint8)})
+        )
+    app = replying([1, 1], lambda i: {"0": np.zeros(9, np.uint8)})
+    with pytest.raises(TrainingFailedError, match=r"must be uint8\(5,\), as in initial_arrays"):
+        BufferedAsync().start(InMemoryGrid(app, 2), to_record({"0": np.zeros(5, np.uint8)}))
+
+
+def test_one_node_does_not_own_the_metrics_of_an_evaluation(zeros: ArrayRecord) -> None:
+    """Nor the model: of five, the largest weight counts ten times the median one."""
+    app = replying([1e300, 1, 1, 1, 1])
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        bad = context.node_config["partition-id"] == 0
+        metrics = MetricRecord({"num-examples": 1e300 if bad else 10, "error": 1.0 * bad})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    result = SyncBuffered().start(InMemoryGrid(app, 5), zeros, num_rounds=2)
+    assert result.evaluate_metrics_clientapp[2]["error"] == pytest.approx(10 / 14)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), (10 * 1 + 2 + 3 + 4 + 5) / 14)
+
+
+def test_zeros_and_small_weights_do_not_let_a_large_one_through(zeros: ArrayRecord) -> None:
+    """The median is that of the weights above zero."""
+    result = SyncBuffered(fraction_evaluate=0.0).start(
+        InMemoryGrid(replying([0, 0, 0, 1, 1e9]), 5), zeros, num_rounds=1
+    )
+    np.testing.assert_allclose(result.arrays["w"].numpy(), (4 + 10 * 5) / 11)
+
+
+# ---- hooks without start -----------------------------------------------------------------------
+
+
+def wrapped(wrapper: type[Strategy], strategy: Strategy) -> Strategy:
+    """Return a strategy within one of Flower's wrappers, without noise."""
+    if "Fixed" in wrapper.__name__:
+        return wrapper(strategy, 0.0, 1.0, 3)
+    return wrapper(strategy, 0.0, 3, initial_clipping_norm=1.0, clipped_count_stddev=0.0)
+
+
+def clipping_app(wrapper: type[Strategy]) -> ClientApp:
+    """Return the app that the wrapper expects: the clients clip, or the server does."""
+    if "ServerSide" in wrapper.__name__:
+        return Recorder().app
+    mod = fixedclipping_mod if "Fixed" in wrapper.__name__ else adaptiveclipping_mod
+    inner, app = Recorder().app, ClientApp()
+
+    @app.train(mods=[mod])
+    def train(message: Message, context: Context) -> Message:
+        return inner(message, context)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return inner(message, context)
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        DifferentialPrivacyServerSideFixedClipping,
+        DifferentialPrivacyClientSideFixedClipping,
+        DifferentialPrivacyServerSideAdaptiveClipping,
+        DifferentialPrivacyClientSideAdaptiveClipping,
+    ],
+)
+def test_in_flowers_wrappers_it_is_fedavg(wrapper: type[Strategy], zeros: ArrayRecord) -> None:
+    results = [
+        wrapped(wrapper, make()).start(InMemoryGrid(clipping_app(wrapper), 3), zeros, num_rounds=4)
+        for make in (FedAvg, BufferedAsync)
+    ]
+    theirs, ours = (result.arrays["w"].numpy() for result in results)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    theirs, ours = (result.evaluate_metrics_clientapp[4]["error"] for result in results)
+    assert ours == pytest.approx(theirs)
+
+
+class OwnStart(BufferedAsync):
+    """A strategy with a loop of its own, as a tutorial shows it."""
+
+    def start(self, grid: Any, initial_arrays: ArrayRecord, num_rounds: int = 3) -> ArrayRecord:
+        arrays, config = initial_arrays, ConfigRecord()
+        for r in range(1, num_rounds + 1):
+            replies = grid.send_and_receive(self.configure_train(r, arrays, config, grid))
+            arrays = self.aggregate_train(r, replies)[0] or arrays
+        return arrays
+
+
+def test_a_subclass_may_have_its_own_start(zeros: ArrayRecord) -> None:
+    """Failed and bad replies are left out of a round."""
+    grid = InMemoryGrid(make_linear_app(), 4, faults=lambda i, k: "raise" if i == 3 else None)
+    ours = OwnStart().start(grid, zeros, num_rounds=5)
+    theirs = FedAvg(fraction_evaluate=0.0).start(InMemoryGrid(make_linear_app(), 3), zeros, 5)
+    np.testing.assert_allclose(ours["w"].numpy(), theirs.arrays["w"].numpy(), rtol=1e-12)
+
+
+def test_rounds_have_the_guard_the_bounds_and_the_rules_of_the_strategy(
+    zeros: ArrayRecord,
+) -> None:
+    sent = {2: np.full(2, np.nan), 3: np.full(2, 20.0)}
+    app = replying([1, 1, 1, 1, 1e9], lambda i: {"w": sent.get(i, np.full(2, 1.0 + 0.01 * i))})
+    strategy = OwnStart(server_optimizer=SGD(0.5), max_failures=9)
+    arrays = strategy.start(InMemoryGrid(app, 5), zeros, num_rounds=1)["w"].numpy()
+    assert strategy.guard.rejections == {("finite", 1002): 1}
+    assert np.all(arrays < 0.5 * (1 + 1.01 + 5 * 1.04 + 10 * 1.04) / 13 + 1e-6)
+    assert np.all(np.isfinite(arrays))
+
+
+def test_a_round_that_has_not_begun_is_named() -> None:
+    with pytest.raises(RuntimeError, match=r"call configure_train\(\) before"):
+        BufferedAsync().aggregate_train(1, [])
+
+
+def test_after_start_the_hooks_are_rounds_again(zeros: ArrayRecord) -> None:
+    strategy = BufferedAsync(2, fraction_evaluate=0.0)
+    strategy.start(InMemoryGrid(make_linear_app(), 3), zeros, num_rounds=2)
+    grid = InMemoryGrid(make_linear_app(), 3)
+    replies = grid.send_and_receive(strategy.configure_train(1, zeros, ConfigRecord(), grid))
+    arrays, metrics = strategy.aggregate_train(1, replies)
+    weights = np.array([steps(i) for i in range(3)])
+    expected = sum(w * 0.5 * target(i) for i, w in enumerate(weights / weights.sum()))
+    np.testing.assert_allclose(arrays["w"].numpy(), expected)
+    assert metrics["loss"] == pytest.approx(weights @ [0, 1, 2] / weights.sum())
