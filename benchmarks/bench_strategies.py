@@ -129,7 +129,7 @@ def test_memory(benchmark, concurrency: int) -> None:
         grid = InMemoryGrid(walking_app(), 50, duration=lambda i, k: 1.0 + 0.1 * i)
         start = to_record({"w": np.zeros(25_000, np.float32)})
         tracemalloc.start()
-        BufferedAsync(5, concurrency=concurrency).start(grid, start, versions)
+        BufferedAsync(5, concurrency=concurrency, fraction_evaluate=0.0).start(grid, start, versions)
         top = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
         return round(top, 1)
