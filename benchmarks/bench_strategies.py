@@ -121,6 +121,34 @@ def walking_app() -> ClientApp:
     return app
 
 
+@pytest.mark.parametrize("settings", [{}, {"concurrency": 100}], ids=["all at once", "100"])
+def test_cost_per_update_by_number_of_nodes(benchmark, settings: dict[str, int]) -> None:
+    """CPU seconds of 1,000 merged updates, after the first version: the best of three runs."""
+
+    def cost(nodes: int) -> float:
+        # About 50 replies in a second, however many nodes there are.
+        scale = 1.0 if settings else nodes / 100
+        times = scale * np.random.default_rng(0).uniform(1, 3, nodes)
+        grid = InMemoryGrid(walking_app(), nodes, duration=lambda i, k: float(times[i]))
+        began: list[float] = []
+        strategy = BufferedAsync(
+            10,
+            fraction_evaluate=0.0,
+            on_version=lambda version, *_: began.append(time.process_time()),
+            **settings,
+        )
+        strategy.start(grid, to_record({"w": np.zeros(1000, np.float32)}), 101, timeout=None)
+        return began[-1] - began[0]
+
+    seconds = {nodes: min(cost(nodes) for _ in range(3)) for nodes in (100, 1_000)}
+    seconds[10_000] = min(benchmark.pedantic(cost, (10_000,), rounds=1), cost(10_000))
+    benchmark.extra_info["cpu_seconds"] = {
+        str(nodes): round(each, 3) for nodes, each in seconds.items()
+    }
+    benchmark.extra_info["ratio"] = round(seconds[10_000] / seconds[100], 2)
+    assert seconds[10_000] < 2 * seconds[100]
+
+
 @pytest.mark.parametrize("concurrency", [5, 40])
 def test_memory(benchmark, concurrency: int) -> None:
     """Peak memory with models of 0.1 MB: grows with the concurrency, not with the versions."""
@@ -129,7 +157,8 @@ def test_memory(benchmark, concurrency: int) -> None:
         grid = InMemoryGrid(walking_app(), 50, duration=lambda i, k: 1.0 + 0.1 * i)
         start = to_record({"w": np.zeros(25_000, np.float32)})
         tracemalloc.start()
-        BufferedAsync(5, concurrency=concurrency, fraction_evaluate=0.0).start(grid, start, versions)
+        strategy = BufferedAsync(5, concurrency=concurrency, fraction_evaluate=0.0)
+        strategy.start(grid, start, versions)
         top = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
         return round(top, 1)

@@ -1,6 +1,7 @@
 """Messages to nodes, and their replies, matched by the server's own record."""
 
 import math
+from collections.abc import Iterable
 from logging import ERROR, WARNING
 from typing import Any
 
@@ -69,7 +70,7 @@ class Exchange:
         """Report an event to the strategy's listener."""
         self.strategy.on_event({"t": round(self.now(), 4), "event": event, **values})
 
-    def idle(self, node_ids: list[int]) -> list[int]:
+    def idle(self, node_ids: Iterable[int]) -> list[int]:
         """Return the nodes among these that may be sent a message now."""
         now = self.now()
         return [node_id for node_id in node_ids if self.flights.may_start(node_id, now)]
@@ -87,12 +88,15 @@ class Exchange:
         fields = {"version": version, "message": pushed[0], "kind": kind}
         self.emit("dispatch", node=node_id, bytes=size_of_arrays(message), **fields)
 
-    def pull(self) -> list[Message]:
-        """Return the replies that have arrived; give up messages that are overdue."""
+    def give_up(self) -> None:
+        """Give up the messages that are overdue."""
         for flight in self.flights.overdue(self.now(), GRACE, self.give_up_after):
             self.flights.close(flight)
             reason = f"no reply in {self.now() - flight.sent_at:.0f} s"
             self._fail(flight, reason)
+
+    def pull(self) -> list[Message]:
+        """Return the replies that have arrived."""
         return list(self.grid.pull_messages(self.flights.message_ids)) if len(self.flights) else []
 
     def match(self, reply: Message) -> Flight | None:
@@ -131,6 +135,7 @@ class Exchange:
         reason = printable(reason, LONGEST)
         offence = kind == TRAIN and values.get("check") != STALE
         pause = self.flights.failed(node_id, self.now()) if offence else 0.0
+        self.flights.freed.add(node_id)
         self.reasons[node_id] = reason
         self.emit(event, node=node_id, pause=pause, reason=reason, kind=kind, **values)
         log(WARNING, "node %s: %s (%s); pause %.0f s", node_id, event, reason, pause)

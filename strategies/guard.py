@@ -333,6 +333,8 @@ class Guard:
 
     def is_banned(self, node_id: int) -> bool:
         """Return whether a node has offended too often to be sent another message."""
+        if node_id not in self.offences:
+            return False
         excess = self.offences[node_id] - self.accepted[node_id] / ACCEPTED_PER_OFFENCE
         return excess > self.max_offences
 

@@ -1,4 +1,6 @@
-"""How many nodes take part in a round or an evaluation, by the arguments of Flower's FedAvg."""
+"""How many nodes are drawn, by the arguments of Flower's FedAvg; and sorted lists of nodes."""
+
+from bisect import bisect_left
 
 
 def sample_size(fraction: float, least: int, nodes: int) -> int:
@@ -14,3 +16,17 @@ def sample_size(fraction: float, least: int, nodes: int) -> int:
         Nodes that take part.
     """
     return min(nodes, max(int(fraction * nodes), least)) if fraction > 0 else 0
+
+
+def add(ascending: list[int], value: int) -> None:
+    """Add a number to a sorted list, unless it is in there."""
+    place = bisect_left(ascending, value)
+    if place == len(ascending) or ascending[place] != value:
+        ascending.insert(place, value)
+
+
+def discard(ascending: list[int], value: int) -> None:
+    """Remove a number from a sorted list, if it is in there."""
+    place = bisect_left(ascending, value)
+    if place < len(ascending) and ascending[place] == value:
+        del ascending[place]

@@ -19,6 +19,7 @@ from strategies.merge import Robust
 from strategies.reports import log_end, log_metrics, log_version
 from strategies.result import NUM_ROUNDS, TIME_LIMIT, TrainingResult
 from strategies.result import ON_VERSION as ON_VERSION_STOP
+from strategies.sampling import discard
 from strategies.session_evaluation import SessionEvaluation
 from strategies.versions import Versions
 
@@ -91,8 +92,11 @@ class Session(SessionEvaluation):
 
     def step(self) -> None:
         """Send messages to idle nodes, receive what has arrived, or sleep."""
-        if self.wake or self.exchange.now() - self.last_refresh >= self.strategy.refresh_interval:
-            self.wake, self.last_refresh = False, self.exchange.now()
+        if self.exchange.now() - self.last_refresh >= self.strategy.refresh_interval:
+            self.wake, self.last_refresh = True, self.exchange.now()
+            self.refresh()
+        if self.wake:
+            self.wake = False
             self.dispatch(training=self.version < self.goal)
         # Also before receiving: when nodes leave, a K that is a fraction decreases.
         flushed = self._flush_if_due()
@@ -193,16 +197,13 @@ class Session(SessionEvaluation):
 
     def to_train(self) -> list[int]:
         """Return the nodes that are to be sent a train message now."""
-        strategy = self.strategy
-        idle = self.exchange.idle(self.present)
-        idle.sort(key=lambda node_id: self.flights.place(strategy.member_of(node_id)))
-        if strategy.refill == ON_VERSION:
-            idle = [i for i in idle if strategy.member_of(i) not in self.buffer]
+        idle, member_of = self.idle, self.strategy.member_of
+        if self.flights.any_lost:
+            idle = sorted(idle, key=lambda node_id: self.flights.place(member_of(node_id)))
         free = self._free_places()
-        if len(idle) > free:
-            drawn = self.rng.permutation(len(idle))[:free]
-            idle = sorted(idle[i] for i in drawn)
-        return idle
+        if len(idle) <= free:
+            return list(idle)
+        return sorted(idle[i] for i in self.rng.choice(len(idle), free, replace=False))
 
     def _free_places(self) -> int:
         """Return how many nodes may be sent a train message now."""
@@ -250,20 +251,31 @@ class Session(SessionEvaluation):
                 f"; it needs {enough} or more" if enough else "",
             )
 
-    def dispatch(self, training: bool) -> None:
-        """Send evaluate messages to the nodes drawn for it, train messages to other idle ones."""
-        grid = self.exchange.grid
+    def refresh(self) -> None:
+        """Look which nodes take part now, and at all of them: no other step does for each reply."""
+        self.exchange.give_up()
         self.look()
-        self.flights.forget_all_but({*self.present, *self.banned}, self.exchange.now())
+        known = {*self.present, *self.banned}
+        self.flights.forget_all_but(known, self.exchange.now())
+        self.exchange.deadlines.forget_all_but(known)
         self.update_needed(len(self.present))
         if self.evaluation is not None:
             self.evaluation.drop(self.present)
+        if not self.present and not len(self.buffer):
+            self.waiting_since = self.exchange.now()
+
+    def dispatch(self, training: bool) -> None:
+        """Send evaluate messages to the nodes drawn for it, train messages to other idle ones."""
+        grid = self.exchange.grid
+        self.add_idle(self.flights.freed)
+        self.flights.freed.clear()
+        if self.evaluation is not None:
             messages = self.strategy.configure_evaluate(
                 self.evaluation.version, self.evaluation.arrays, self.evaluate_config, grid
             )
             for message in messages:
                 self.evaluation.waiting.discard(message.metadata.dst_node_id)
-                self.exchange.send(message, self.evaluation.version, EVALUATE)
+                self._send(message, self.evaluation.version, EVALUATE)
             self.close_evaluation()
         if not self._may_begin(len(self.present)):
             self._wait_for_nodes(len(self.present))
@@ -271,9 +283,11 @@ class Session(SessionEvaluation):
             for message in self.strategy.configure_train(
                 self.version + 1, self.result.arrays, self.train_config, grid
             ):
-                self.exchange.send(message, self.version, TRAIN)
-        if not self.present and not len(self.buffer):
-            self.waiting_since = self.exchange.now()
+                self._send(message, self.version, TRAIN)
+
+    def _send(self, message: Message, version: int, kind: str) -> None:
+        discard(self.idle, message.metadata.dst_node_id)
+        self.exchange.send(message, version, kind)
 
     def _may_begin(self, nodes: int) -> bool:
         begun = self.version > 0 or len(self.flights) > 0 or len(self.buffer) > 0
@@ -335,12 +349,15 @@ class Session(SessionEvaluation):
         replies = [update.reply for update in updates]
         arrays, metrics = self.strategy.aggregate_train(self.version + 1, replies)
         self.buffer.clear()
+        # With refill by version, these have been waiting for it.
+        self.flights.freed.update(update.node_id for update in updates)
         self.waiting_since = self.exchange.now()
         if arrays is None:
             self.exchange.emit("discard", version=self.version, **fields)
             return
+        before = self.version
         self.versions.add(arrays)
-        self.versions.forget_all_but(self.flights.base_versions)
+        self.versions.forget({before, *self.flights.released()} - self.flights.base_versions)
         self.result.arrays = arrays
         if metrics is not None:
             self.result.train_metrics_clientapp[self.version] = metrics

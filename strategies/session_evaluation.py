@@ -1,6 +1,7 @@
 """The part of a training that evaluates versions on the nodes while they train."""
 
 import math
+from collections.abc import Iterable
 from logging import INFO
 
 from flwr.app import Message
@@ -9,10 +10,10 @@ from flwr.common.logger import log
 from strategies.evaluation import Evaluation
 from strategies.exchange import Exchange
 from strategies.flights import Flight
-from strategies.hooks import SessionStrategy, ShouldStop
+from strategies.hooks import ON_VERSION, SessionStrategy, ShouldStop
 from strategies.reports import log_metrics
 from strategies.result import SHOULD_STOP, TrainingResult
-from strategies.sampling import sample_size
+from strategies.sampling import add, sample_size
 from strategies.session_state import SessionState
 from strategies.versions import Versions
 
@@ -26,8 +27,6 @@ class SessionEvaluation(SessionState):
         Version at which training ends.
     timeout : float
         Seconds to wait for a version, or for an evaluation.
-    present, banned : list of int
-        Nodes that take part now, and those that are online but sent no more messages.
     """
 
     def __init__(
@@ -40,23 +39,36 @@ class SessionEvaluation(SessionState):
         super().__init__(strategy, exchange, versions, result)
         self.should_stop: ShouldStop | None = None
         self.goal, self.timeout = 0, math.inf
-        self.present: list[int] = []
-        self.banned: list[int] = []
 
     def stop(self, why: str) -> None:
         """Make no more versions."""
         self.goal, self.result.ended_by = self.version, why
 
     def look(self) -> None:
-        """Find out which nodes take part now, and which ones of them are banned."""
+        """Find out which nodes take part now, which of them are banned, and which are idle."""
         online = sorted(self.strategy.nodes(self.exchange.grid))
         self.banned = [node_id for node_id in online if self.exchange.is_banned(node_id)]
-        self.present = [node_id for node_id in online if node_id not in self.banned]
+        banned = set(self.banned)
+        self.present = [node_id for node_id in online if node_id not in banned]
+        self.taking_part = set(self.present)
+        self.idle = [i for i in self.exchange.idle(self.present) if not self._reported(i)]
+
+    def add_idle(self, node_ids: Iterable[int]) -> None:
+        """Add those of these nodes that take part and may be sent a message to the idle ones."""
+        for node_id in self.exchange.idle(node_ids):
+            banned = self.exchange.is_banned(node_id)
+            if node_id in self.taking_part and not banned and not self._reported(node_id):
+                add(self.idle, node_id)
+
+    def _reported(self, node_id: int) -> bool:
+        """Return whether a node waits for the version to which it has reported."""
+        waits = self.strategy.refill == ON_VERSION
+        return waits and self.strategy.member_of(node_id) in self.buffer
 
     def to_evaluate(self) -> list[int]:
         """Return the nodes that are to be sent an evaluate message now."""
         waiting = self.evaluation.waiting if self.evaluation else set()
-        return self.exchange.idle(sorted(waiting))
+        return [node_id for node_id in self.idle if node_id in waiting]
 
     def open_evaluation(self) -> None:
         """Draw nodes for the newest version, unless another one is being evaluated."""

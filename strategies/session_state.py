@@ -37,6 +37,14 @@ class SessionState:
     exchange : Exchange
     versions : Versions
     result : TrainingResult
+
+    Attributes
+    ----------
+    present, banned : list of int
+        Nodes that take part, and those that are online but sent no more messages; as of the last
+        look.
+    idle : list of int
+        Nodes that take part and may be sent a message, in rising order.
     """
 
     def __init__(
@@ -54,6 +62,10 @@ class SessionState:
         self.evaluation: Evaluation | None = None
         self.evaluated = 0
         self.needed = 0
+        self.present: list[int] = []
+        self.banned: list[int] = []
+        self.taking_part: set[int] = set()
+        self.idle: list[int] = []
         self.wake, self.last_refresh = True, -math.inf
         self.last_success = -math.inf
         self.waiting_since = 0.0  # when the version before was made, or nodes were there at last
@@ -114,6 +126,7 @@ class SessionState:
             "waiting_since": self.waiting_since,
             "deadlines": self.exchange.deadlines.state(),
             "needed": self.needed,
+            "nodes": [self.present, self.banned, self.idle, sorted(self.flights.freed)],
             "unmatched": self.exchange.unmatched,
             "evaluated": self.evaluated,
             "rng": self.rng.bit_generator.state,
@@ -162,6 +175,12 @@ class SessionState:
             records = {int(v): MetricRecord(values) for v, values in state["result"][name].items()}
             getattr(self.result, name).update(records)
         self.flights.load(state, in_flight=in_flight)
+        if in_flight:
+            self.present, self.banned, self.idle, freed = map(list, state["nodes"])
+            self.taking_part = set(self.present)
+            self.flights.freed.update(freed)
+        else:
+            self.last_refresh = -math.inf
         strategy.server_optimizer.state.update(under("optimizer", tensors))
         replies = unpack("reply", tensors)
         for reply, values in zip(replies, state["buffer"], strict=True):

@@ -1,6 +1,6 @@
 """The versions of the model: the newest, and the older ones that updates still refer to."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from logging import ERROR
 
 import numpy as np
@@ -93,10 +93,11 @@ class Versions:
         self.newest += 1
         self.bases[self.newest] = self.layout.flatten(to_arrays(arrays))
 
-    def forget_all_but(self, in_use: Collection[int]) -> None:
-        """Remove the versions that are neither the newest nor `in_use`."""
-        kept = {*in_use, self.newest}
-        self.bases = {version: base for version, base in self.bases.items() if version in kept}
+    def forget(self, unused: Iterable[int]) -> None:
+        """Remove these versions, except the newest."""
+        for version in unused:
+            if version != self.newest:
+                self.bases.pop(version, None)
 
     def load(self, newest: int, bases: dict[int, np.ndarray]) -> ArrayRecord:
         """Restore versions from a checkpoint; return the arrays of the newest."""

@@ -348,6 +348,7 @@ def in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use nodes in the order of the engine (mutation)."""
     for module in (session, session_evaluation, flower_hooks):
         monkeypatch.setattr(module, "sorted", list, raising=False)
+    monkeypatch.setattr(session_evaluation, "add", list.append)
 
 
 @fault(name="15", mutation=in_any_order)

@@ -139,3 +139,31 @@ def test_a_loaded_session_has_the_state_that_was_saved(taken_steps: int) -> None
             each.step()
     assert json.dumps(other.state()[0]) == json.dumps(session.state()[0])
     assert session.version > 0
+
+
+def test_no_reply_makes_it_look_at_all_nodes(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+    """It looks once per `refresh_interval`, however many replies arrive meanwhile."""
+    looks: list[float] = []
+    grid = InMemoryGrid(linear_app, 50, duration=lambda i, k: 0.5 + 0.01 * i)
+
+    def nodes(_: object) -> list[int]:
+        looks.append(grid.clock.monotonic())
+        return list(grid.get_node_ids())
+
+    strategy = TrainOnly(5, nodes=nodes, refresh_interval=2.0)
+    strategy.start(grid, zeros, num_rounds=100)
+    assert len(looks) <= grid.clock.monotonic() / 2.0 + 1
+    assert strategy.version == 100
+
+
+@pytest.mark.parametrize("refill", ["reply", "version"])
+def test_nodes_that_have_reported_are_sent_on_at_once(
+    linear_app: ClientApp, zeros: ArrayRecord, refill: str
+) -> None:
+    """Not only when it looks next, which it does once in this training."""
+    events: list[dict] = []
+    grid = InMemoryGrid(linear_app, 4, duration=1.0)
+    strategy = TrainOnly(4, refill=refill, refresh_interval=1e9, on_event=events.append)
+    strategy.start(grid, zeros, num_rounds=10)
+    assert grid.clock.monotonic() == 10.0
+    assert len([e for e in events if e["event"] == "dispatch"]) == 40
