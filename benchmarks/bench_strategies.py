@@ -53,7 +53,7 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
     def run() -> None:
         buffer = Buffer()
         for m in range(K):
-            delta = guard.check_arrays(trained[m], base)
+            delta, _norm = guard.check_arrays(trained[m], base)
             flight = Flight(str(m), m, m, 0, 0.0, 60.0)
             buffer.put(Update(reply, flight, 1.0, delta, {"loss": 0.0}, 0.0))
         updates = buffer.in_order()

@@ -58,8 +58,9 @@ class Mean:
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
         """Merge `deltas`."""
         merged = np.zeros_like(deltas[0])
+        weighted = np.empty_like(merged)
         for delta, weight in zip(deltas, weights, strict=True):
-            merged += weight * delta
+            merged += np.multiply(delta, weight, out=weighted)
         return merged
 
 

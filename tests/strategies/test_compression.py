@@ -38,7 +38,7 @@ def read(compression: Compression | None, record: ArrayRecord, layout: Layout) -
     """Decode an update as the server does."""
     guard = Guard()
     guard.begin(layout, "arrays", None, compression)
-    return guard.check_arrays(guard.decode(record), np.zeros(layout.size))
+    return guard.check_arrays(guard.decode(record), np.zeros(layout.size))[0]
 
 
 @pytest.mark.parametrize("compression", METHODS, ids=repr)

@@ -177,9 +177,9 @@ def a_client_claims_a_version(_: Path) -> None:
     np.testing.assert_array_equal(theta, expected)
 
 
-def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> np.ndarray:
+def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the difference without validation (mutation)."""
-    return self.layout.flatten(arrays).astype(np.float64) - base
+    return self.layout.flatten(arrays).astype(np.float64) - base, 0.0
 
 
 @fault(name="6", mutation=patch(Guard, "check_arrays", unchecked))
