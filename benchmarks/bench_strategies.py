@@ -24,6 +24,7 @@ from strategies.flights import Flight
 from strategies.flower_internals import set_identity
 from strategies.grids import InMemoryGrid
 from strategies.merge import merge_weights
+from strategies.versions import Versions
 
 REUSE = Path(__file__).parents[1] / "examples" / "reuse"
 NODES, K = 20, 10
@@ -101,6 +102,48 @@ def test_decode(benchmark, trained: list, by: str) -> None:
     guard.begin(Layout(trained[0]), "arrays", "num-examples")
     benchmark(lambda: guard.decode(record) if by == "strategies" else to_arrays(record))
     benchmark.extra_info["updates_per_second"] = round(1 / benchmark.stats["median"])
+
+
+def test_large_models(benchmark) -> None:
+    """CPU milliseconds per update of 10 MB with all checks, beside a running sum without any."""
+    set_identity(run_id=1, node_id=1, task_id=1)
+    rng = np.random.default_rng(0)
+    start = {"w": rng.normal(size=2_500_000).astype(np.float32)}
+    metrics = MetricRecord({"num-examples": 10})
+    replies = [
+        Message(
+            RecordDict(
+                {"arrays": to_record({"w": start["w"] + np.float32(m)}), "metrics": metrics}
+            ),
+            1,
+            "train",
+        )
+        for m in range(K)
+    ]
+    flights = [Flight(str(m), m, m, 0, 0.0, 60.0) for m in range(K)]
+
+    def ours() -> float:
+        versions, guard, buffer = Versions(to_record(start)), Guard(), Buffer()
+        guard.begin(versions.layout, "arrays", "num-examples")
+        began = time.process_time()
+        for reply, flight in zip(replies, flights, strict=True):
+            buffer.put(guard.check(reply, flight, versions.bases[0], 0.0))
+        buffer.bound(10.0, guard.most_norm)
+        weights = merge_weights([1.0] * K, [1.0] * K)
+        arrays = versions.merge(buffer.in_order(), weights, Mean(), SGD(), False)
+        assert arrays is not None
+        versions.add(arrays)
+        return (time.process_time() - began) / K * 1e3
+
+    def running_sum() -> float:
+        began, total = time.process_time(), np.zeros_like(start["w"])
+        for reply in replies:
+            total += (reply.content["arrays"]["w"].numpy() - start["w"]) / np.float32(K)
+        return (time.process_time() - began) / K * 1e3
+
+    benchmark.pedantic(ours, rounds=3, warmup_rounds=1)
+    numbers = {"ours": min(ours() for _ in range(5)), "sum": min(running_sum() for _ in range(5))}
+    benchmark.extra_info["cpu_ms_per_update"] = {n: round(ms, 2) for n, ms in numbers.items()}
 
 
 def walking_app() -> ClientApp:
