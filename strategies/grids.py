@@ -281,14 +281,14 @@ class InMemoryGrid(LocalGrid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that are online now."""
-        now = self.clock.monotonic()
-        return [node_id for node_id, node in self.nodes.items() if node.begin <= now < node.end]
+        return [node_id for node_id in self.nodes if self.is_online(node_id)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run each message on its node and return its id, empty if it could not be sent."""
-        return [self._push(m) if self._is_online(m.metadata.dst_node_id) else "" for m in messages]
+        return [self._push(m) if self.is_online(m.metadata.dst_node_id) else "" for m in messages]
 
-    def _is_online(self, node_id: int) -> bool:
+    def is_online(self, node_id: int) -> bool:
+        """Return whether a node is online now."""
         node = self.nodes.get(node_id)
         return node is not None and node.begin <= self.clock.monotonic() < node.end
 
