@@ -24,6 +24,7 @@ from strategies.flights import Flight
 from strategies.flower_internals import set_identity
 from strategies.grids import InMemoryGrid
 from strategies.merge import merge_weights
+from strategies.versions import Versions
 
 REUSE = Path(__file__).parents[1] / "examples" / "reuse"
 NODES, K = 20, 10
@@ -53,7 +54,7 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
     def run() -> None:
         buffer = Buffer()
         for m in range(K):
-            delta = guard.check_arrays(trained[m], base)
+            delta, _norm = guard.check_arrays(trained[m], base)
             flight = Flight(str(m), m, m, 0, 0.0, 60.0)
             buffer.put(Update(reply, flight, 1.0, delta, {"loss": 0.0}, 0.0))
         updates = buffer.in_order()
@@ -103,6 +104,48 @@ def test_decode(benchmark, trained: list, by: str) -> None:
     benchmark.extra_info["updates_per_second"] = round(1 / benchmark.stats["median"])
 
 
+def test_large_models(benchmark) -> None:
+    """CPU milliseconds per update of 10 MB with all checks, beside a running sum without any."""
+    set_identity(run_id=1, node_id=1, task_id=1)
+    rng = np.random.default_rng(0)
+    start = {"w": rng.normal(size=2_500_000).astype(np.float32)}
+    metrics = MetricRecord({"num-examples": 10})
+    replies = [
+        Message(
+            RecordDict(
+                {"arrays": to_record({"w": start["w"] + np.float32(m)}), "metrics": metrics}
+            ),
+            1,
+            "train",
+        )
+        for m in range(K)
+    ]
+    flights = [Flight(str(m), m, m, 0, 0.0, 60.0) for m in range(K)]
+
+    def ours() -> float:
+        versions, guard, buffer = Versions(to_record(start)), Guard(), Buffer()
+        guard.begin(versions.layout, "arrays", "num-examples")
+        began = time.process_time()
+        for reply, flight in zip(replies, flights, strict=True):
+            buffer.put(guard.check(reply, flight, versions.bases[0], 0.0))
+        buffer.bound(10.0, guard.most_norm)
+        weights = merge_weights([1.0] * K, [1.0] * K)
+        arrays = versions.merge(buffer.in_order(), weights, Mean(), SGD(), False)
+        assert arrays is not None
+        versions.add(arrays)
+        return (time.process_time() - began) / K * 1e3
+
+    def running_sum() -> float:
+        began, total = time.process_time(), np.zeros_like(start["w"])
+        for reply in replies:
+            total += (reply.content["arrays"]["w"].numpy() - start["w"]) / np.float32(K)
+        return (time.process_time() - began) / K * 1e3
+
+    benchmark.pedantic(ours, rounds=3, warmup_rounds=1)
+    numbers = {"ours": min(ours() for _ in range(5)), "sum": min(running_sum() for _ in range(5))}
+    benchmark.extra_info["cpu_ms_per_update"] = {n: round(ms, 2) for n, ms in numbers.items()}
+
+
 def walking_app() -> ClientApp:
     """Make an app whose nodes add a hundredth to every parameter."""
     app = ClientApp()
@@ -121,6 +164,34 @@ def walking_app() -> ClientApp:
     return app
 
 
+@pytest.mark.parametrize("settings", [{}, {"concurrency": 100}], ids=["all at once", "100"])
+def test_cost_per_update_by_number_of_nodes(benchmark, settings: dict[str, int]) -> None:
+    """CPU seconds of 1,000 merged updates, after the first version: the best of three runs."""
+
+    def cost(nodes: int) -> float:
+        # About 50 replies in a second, however many nodes there are.
+        scale = 1.0 if settings else nodes / 100
+        times = scale * np.random.default_rng(0).uniform(1, 3, nodes)
+        grid = InMemoryGrid(walking_app(), nodes, duration=lambda i, k: float(times[i]))
+        began: list[float] = []
+        strategy = BufferedAsync(
+            10,
+            fraction_evaluate=0.0,
+            on_version=lambda version, *_: began.append(time.process_time()),
+            **settings,
+        )
+        strategy.start(grid, to_record({"w": np.zeros(1000, np.float32)}), 101, timeout=None)
+        return began[-1] - began[0]
+
+    seconds = {nodes: min(cost(nodes) for _ in range(3)) for nodes in (100, 1_000)}
+    seconds[10_000] = min(benchmark.pedantic(cost, (10_000,), rounds=1), cost(10_000))
+    benchmark.extra_info["cpu_seconds"] = {
+        str(nodes): round(each, 3) for nodes, each in seconds.items()
+    }
+    benchmark.extra_info["ratio"] = round(seconds[10_000] / seconds[100], 2)
+    assert seconds[10_000] < 2 * seconds[100]
+
+
 @pytest.mark.parametrize("concurrency", [5, 40])
 def test_memory(benchmark, concurrency: int) -> None:
     """Peak memory with models of 0.1 MB: grows with the concurrency, not with the versions."""
@@ -129,7 +200,8 @@ def test_memory(benchmark, concurrency: int) -> None:
         grid = InMemoryGrid(walking_app(), 50, duration=lambda i, k: 1.0 + 0.1 * i)
         start = to_record({"w": np.zeros(25_000, np.float32)})
         tracemalloc.start()
-        BufferedAsync(5, concurrency=concurrency).start(grid, start, versions)
+        strategy = BufferedAsync(5, concurrency=concurrency, fraction_evaluate=0.0)
+        strategy.start(grid, start, versions)
         top = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
         return round(top, 1)

@@ -14,6 +14,7 @@ from strategies.latency import Latency, Trace
 from strategies.merge import Mean, Median, NormFiltered, TrimmedMean
 from strategies.optimizers import SGD, Adam
 from strategies.presets import FAuNO, FedAsync, FedBuff, SyncBuffered
+from strategies.result import TrainingResult
 from strategies.staleness import Constant, CutOff, Hinge, Polynomial
 from strategies.virtual_time import VirtualTimeGrid
 
@@ -41,6 +42,7 @@ __all__ = [
     "TopK",
     "Trace",
     "TrainingFailedError",
+    "TrainingResult",
     "TrimmedMean",
     "VirtualTimeGrid",
     "compress_update",

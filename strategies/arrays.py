@@ -128,6 +128,14 @@ class Layout:
             vector[place] = arrays[name].reshape(-1)
         return vector
 
+    def difference(self, arrays: Mapping[str, np.ndarray], base: np.ndarray) -> np.ndarray:
+        """Return the difference of arrays of this layout to a vector, in float64."""
+        delta = np.empty(self.size)
+        for name, place in self.places.items():
+            values = arrays[name].reshape(-1)
+            np.subtract(values, base[place], out=delta[place], dtype=np.float64)
+        return delta
+
     def unflatten(self, vector: np.ndarray) -> Arrays:
         """Return a vector as arrays; integers are rounded and clipped to their type's range."""
         arrays = {}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from statistics import median_low
 from typing import Any
 
@@ -41,9 +42,16 @@ def updates_needed(buffer_size: float, nodes: int) -> int:
     int
         At least 1.
     """
-    if isinstance(buffer_size, int) or buffer_size > 1:
+    if isinstance(buffer_size, Integral) or buffer_size > 1:
         return int(buffer_size)
     return max(1, math.ceil(buffer_size * nodes))
+
+
+def most_weight(weights: Iterable[float], weight_factor: float) -> float:
+    """Return the weight above which weights are cut: a multiple of the median of those above 0."""
+    # The lower median, so that of two updates the larger one is bounded by the smaller.
+    counted = [weight for weight in weights if weight > 0]
+    return weight_factor * median_low(counted) if counted else math.inf
 
 
 @dataclass(frozen=True)
@@ -144,10 +152,9 @@ class Buffer:
         if not self._updates:
             return 0
         scaled = 0
-        # The lower median, so that of two updates the larger one is bounded by the smaller.
-        most_steps = weight_factor * median_low(update.steps for update in self)
+        most_steps = most_weight([update.steps for update in self], weight_factor)
         for member, update in self._updates.items():
-            if update.steps > most_steps > 0:
+            if update.steps > most_steps:
                 update = replace(update, steps=most_steps)
             if update.norm > (most := most_norm(update.base_version)):
                 update = replace(update, delta=update.delta * (most / update.norm))

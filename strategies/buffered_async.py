@@ -5,34 +5,43 @@ from collections.abc import Callable, Iterable
 from logging import INFO
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import DEFAULT_TTL, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
 
 from strategies.buffer import Update, require_buffer_size, updates_needed
 from strategies.checkpoint import Checkpoints
-from strategies.checks import require_choice, require_number
+from strategies.checks import require_choice, require_number, require_whole
 from strategies.clock import Clock
 from strategies.compression import Compression
-from strategies.evaluation import mean_metrics
+from strategies.flower_hooks import FlowerHooks
 from strategies.guard import STALE, Guard, RejectedError
-from strategies.hooks import EvaluateFn, Event
+from strategies.hooks import (
+    ON_REPLY,
+    ON_VERSION,
+    EvaluateFn,
+    Event,
+    MetricsAggregation,
+    ShouldStop,
+)
 from strategies.merge import BY_COUNT, BY_WEIGHT, Mean, MergeRule, merge_weights
 from strategies.optimizers import SGD, ServerOptimizer
+from strategies.reports import log_start
+from strategies.result import TrainingResult
+from strategies.rounds import Rounds
+from strategies.sampling import sample_size
 from strategies.session import Session
 from strategies.staleness import Constant, StalenessRule
 
 __all__ = ["ON_REPLY", "ON_VERSION", "BufferedAsync", "Event", "require_buffer_size"]
 
-ON_REPLY, ON_VERSION = "reply", "version"
 
-
-class BufferedAsync(Strategy):
+class BufferedAsync(FlowerHooks):
     """Make a version as soon as K distinct nodes have reported; send each node on from the newest.
 
-    A version is made from the buffered updates m, each trained from version ``b_m`` in ``n_m``
-    steps::
+    The arguments of Flower's ``FedAvg`` have its names, defaults and meanings, with versions for
+    rounds; docs/strategies.md has the differences. A version is made from the buffered updates m,
+    each trained from version ``b_m`` in ``n_m`` steps::
 
         tau_m   = v - b_m
         w_m     = n_m s(tau_m) / sum_j n_j s(tau_j)
@@ -51,12 +60,27 @@ class BufferedAsync(Strategy):
     ----------
     buffer_size : int or float, default 0.5
         K: an ``int`` is a number of nodes, a ``float`` up to 1.0 a fraction of those that take part
-        (1.0: all); see :func:`strategies.buffer.updates_needed`. While fewer than K nodes take
-        part, versions are made only by `flush_after`; a warning is logged.
+        and may train at once (1.0: all); see :func:`strategies.buffer.updates_needed`. While fewer
+        than K nodes take part, versions are made only by `flush_after` or the timeout of
+        :meth:`start`; a warning is logged.
+    fraction_train : float, default 1.0
+        Fraction of the nodes that train at once, rounded down; they are drawn by `seed`.
+    fraction_evaluate : float, default 1.0
+        Fraction of the nodes that evaluates a version, each before it trains again; 0: none.
+        Training continues meanwhile; versions made before the evaluation is complete are skipped,
+        except the last one.
+    min_train_nodes, min_evaluate_nodes : int, default 2
+        Nodes that are drawn whatever the fraction.
+    min_available_nodes : int, default 2
+        Nodes that must be online before the first message is sent, and at least `min_train_nodes`.
+        In a deployment SuperNodes connect one by one.
     weighted_by_key : str or None, default "num-examples"
         Metric of a reply that counts its training steps; ``None``: ``n_m = 1``.
     arrayrecord_key, configrecord_key : str, default "arrays", "config"
         Names of the records in the messages.
+    train_metrics_aggr_fn, evaluate_metrics_aggr_fn : callable, optional
+        ``f(contents, weighted_by_key)`` aggregates the metrics of the replies, a list of
+        ``RecordDict``. Default: the mean of each, by weight.
     staleness : callable, default Constant()
         The function s; see :mod:`strategies.staleness`.
     max_staleness : int, optional
@@ -78,12 +102,11 @@ class BufferedAsync(Strategy):
         Validation of replies.
     compression : Compression, optional
         Encoding of updates; the nodes must use the same: see :mod:`strategies.compression`.
-    ttl : float or callable, default 600.0
+    ttl : float or callable, optional
         Time-to-live in seconds: an unanswered message fails after it; ``ttl(node_id)`` if nodes
-        differ.
-    min_available_nodes : int, default 1
-        Nodes that must be online before the first message is sent. In a deployment SuperNodes
-        connect one by one, and half of the first one would be that one alone.
+        differ. Default: learned, from an hour to 12; see :class:`strategies.deadlines.Deadlines`.
+    time_limit : float, default inf
+        Seconds after which training ends with the versions made so far.
     concurrency : int, optional
         Most messages in flight at once; the nodes that get one are drawn by `seed`. Default: no
         limit.
@@ -91,10 +114,9 @@ class BufferedAsync(Strategy):
         When a node that has reported gets its next message: at once, or after the next version.
     flush_after : float, optional
         Seconds in the buffer after which the oldest update makes a version with fewer than K.
-    fraction_evaluate : float, default 0.0
-        Fraction of the nodes that evaluates a version, each before it trains again. Training
-        continues meanwhile; versions made before the evaluation is complete are skipped, except
-        the last one.
+    flush_at_end : bool, default True
+        Whether what is in the buffer when `time_limit` is over makes a last version, in which each
+        update moves the model as much as in a full buffer.
     poll_interval : float, default 0.02
         Seconds between two polls for replies.
     refresh_interval : float, default 1.0
@@ -115,7 +137,11 @@ class BufferedAsync(Strategy):
     on_event : callable, optional
         Called with a dict for every dispatch, reply, error, rejection and flush.
     on_version : callable, optional
-        ``on_version(version, arrays, train_metrics)`` is called for each new version.
+        ``on_version(version, arrays, train_metrics)`` is called for each new version. If it returns
+        True, training ends with this one.
+    on_evaluation : callable, optional
+        ``on_evaluation(version, metrics)`` is called with the aggregated metrics of each version
+        that the nodes have evaluated.
     checkpoint : Checkpoints, optional
         Where to save, and whether to resume from it.
     clock : Clock, optional
@@ -128,9 +154,16 @@ class BufferedAsync(Strategy):
         self,
         buffer_size: float = 0.5,
         *,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 1.0,
+        min_train_nodes: int = 2,
+        min_evaluate_nodes: int = 2,
+        min_available_nodes: int = 2,
         weighted_by_key: str | None = "num-examples",
         arrayrecord_key: str = "arrays",
         configrecord_key: str = "config",
+        train_metrics_aggr_fn: MetricsAggregation | None = None,
+        evaluate_metrics_aggr_fn: MetricsAggregation | None = None,
         staleness: StalenessRule | None = None,
         max_staleness: int | None = None,
         normalize: str = BY_WEIGHT,
@@ -140,12 +173,12 @@ class BufferedAsync(Strategy):
         server_optimizer: ServerOptimizer | None = None,
         guard: Guard | None = None,
         compression: Compression | None = None,
-        ttl: float | Callable[[int], float] = 600.0,
-        min_available_nodes: int = 1,
+        ttl: float | Callable[[int], float] | None = None,
+        time_limit: float = math.inf,
         concurrency: int | None = None,
         refill: str = ON_REPLY,
         flush_after: float | None = None,
-        fraction_evaluate: float = 0.0,
+        flush_at_end: bool = True,
         poll_interval: float = 0.02,
         refresh_interval: float = 1.0,
         backoff: float = 2.0,
@@ -155,7 +188,8 @@ class BufferedAsync(Strategy):
         nodes: Callable[[Grid], Iterable[int]] | None = None,
         member_of: Callable[[int], int] | None = None,
         on_event: Callable[[Event], None] | None = None,
-        on_version: Callable[[int, ArrayRecord, MetricRecord | None], None] | None = None,
+        on_version: Callable[[int, ArrayRecord, MetricRecord | None], bool | None] | None = None,
+        on_evaluation: Callable[[int, MetricRecord], None] | None = None,
         checkpoint: Checkpoints | None = None,
         clock: Clock | None = None,
         seed: int = 0,
@@ -163,35 +197,46 @@ class BufferedAsync(Strategy):
         require_buffer_size(buffer_size)
         require_choice("normalize", normalize, (BY_WEIGHT, BY_COUNT))
         require_choice("refill", refill, (ON_REPLY, ON_VERSION))
-        if not callable(ttl):
-            require_number("ttl", ttl, above=0)
+        require_number("fraction_train", fraction_train, above=0, at_most=1)
+        require_number("fraction_evaluate", fraction_evaluate, at_least=0, at_most=1)
         require_number("weight_factor", weight_factor, at_least=1)
         require_number("poll_interval", poll_interval, above=0)
         require_number("refresh_interval", refresh_interval, at_least=0)
         require_number("backoff", backoff, at_least=0)
         require_number("max_backoff", max_backoff, at_least=backoff)
-        require_number("max_failures", max_failures, at_least=1)
         require_number("patience", patience, at_least=0)
-        require_number("fraction_evaluate", fraction_evaluate, at_least=0, at_most=1)
-        require_number("min_available_nodes", min_available_nodes, at_least=1)
-        for name, least, value in (
+        for name, least, count in (
+            ("min_train_nodes", 1, min_train_nodes),
+            ("min_evaluate_nodes", 0, min_evaluate_nodes),
+            ("min_available_nodes", 1, min_available_nodes),
+            ("max_failures", 1, max_failures),
             ("max_staleness", 0, max_staleness),
             ("concurrency", 1, concurrency),
-            ("flush_after", 0, flush_after),
         ):
-            if value is not None:
-                require_number(name, value, at_least=least)
+            if count is not None:
+                require_whole(name, count, at_least=least)
+        if flush_after is not None:
+            require_number("flush_after", flush_after, at_least=0)
+        if ttl is not None and not callable(ttl):
+            require_number("ttl", ttl, above=0)
+        if time_limit != math.inf:
+            require_number("time_limit", time_limit, above=0)
         self.buffer_size = buffer_size
+        self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
+        self.min_train_nodes, self.min_evaluate_nodes = min_train_nodes, min_evaluate_nodes
+        self.min_available_nodes = min_available_nodes
         self.weighted_by_key = weighted_by_key
         self.arrayrecord_key, self.configrecord_key = arrayrecord_key, configrecord_key
+        self.train_metrics_aggr_fn = train_metrics_aggr_fn
+        self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn
         self.staleness, self.max_staleness = staleness or Constant(), max_staleness
         self.normalize, self.relative_to_newest = normalize, relative_to_newest
         self.weight_factor, self.merge = weight_factor, merge or Mean()
         self.server_optimizer = server_optimizer or SGD()
         self.guard, self.compression = guard or Guard(), compression
-        self.ttl, self.concurrency, self.refill = ttl, concurrency, refill
-        self.min_available_nodes = min_available_nodes
-        self.flush_after, self.fraction_evaluate = flush_after, fraction_evaluate
+        self.ttl, self.time_limit = ttl, time_limit
+        self.concurrency, self.refill = concurrency, refill
+        self.flush_after, self.flush_at_end = flush_after, flush_at_end
         self.poll_interval, self.refresh_interval = poll_interval, refresh_interval
         self.backoff, self.max_backoff = backoff, max_backoff
         self.max_failures, self.patience = max_failures, patience
@@ -199,8 +244,10 @@ class BufferedAsync(Strategy):
         self.member_of = member_of or (lambda node_id: node_id)
         self.on_event = on_event or (lambda event: None)
         self.on_version = on_version or (lambda version, arrays, metrics: None)
+        self.on_evaluation = on_evaluation or (lambda version, metrics: None)
         self.checkpoint, self.clock, self.seed = checkpoint, clock, seed
         self.session: Session | None = None
+        self.rounds = Rounds(self)
 
     # ---- rules -------------------------------------------------------------------------------
 
@@ -211,11 +258,22 @@ class BufferedAsync(Strategy):
 
     def time_to_live(self, node_id: int) -> float:
         """Return the time-to-live of messages to a node, in seconds."""
+        if self.ttl is None:
+            return self.running.exchange.deadlines.of(node_id) if self.running else DEFAULT_TTL
         return self.ttl(node_id) if callable(self.ttl) else self.ttl
+
+    @property
+    def nodes_to_begin(self) -> int:
+        """Nodes that must be online before the first message is sent."""
+        return max(self.min_available_nodes, self.min_train_nodes)
+
+    def nodes_at_once(self, nodes: int) -> int:
+        """Return how many may train at once, when `nodes` nodes take part."""
+        return sample_size(self.fraction_train, self.min_train_nodes, nodes)
 
     def updates_needed(self, nodes: int) -> int:
         """Return K, when `nodes` nodes take part."""
-        return updates_needed(self.buffer_size, nodes)
+        return updates_needed(self.buffer_size, self.nodes_at_once(nodes))
 
     def check_staleness(self, staleness: int) -> None:
         """Raise :class:`RejectedError` for an update that is too stale."""
@@ -242,105 +300,18 @@ class BufferedAsync(Strategy):
         log(INFO, "\t│\t├── Staleness: %s, at most %s", self.staleness, self.max_staleness)
         log(INFO, "\t│\t├── Merge: %s, then %s", self.merge, self.server_optimizer)
         log(INFO, "\t│\t├── Guard: %s, compression: %s", self.guard, self.compression)
-        ttl = "one per node" if callable(self.ttl) else f"{self.ttl:g} s"
+        ttl = "learned" if self.ttl is None else "one per node" if callable(self.ttl) else self.ttl
         log(INFO, "\t│\t└── Time-to-live of a message: %s", ttl)
-
-    # ---- Flower's hooks ----------------------------------------------------------------------
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Return a train message for every idle node that is to start now.
-
-        Parameters
-        ----------
-        server_round : int
-            Version of `arrays`; becomes ``server-round`` in the config of the message.
-        arrays : ArrayRecord
-        config : ConfigRecord
-        grid : Grid
-        """
-        session = self._running()
-        idle = session.exchange.idle(session.present)
-        idle.sort(key=lambda node_id: session.flights.place(self.member_of(node_id)))
-        if self.refill == ON_VERSION:
-            idle = [i for i in idle if self.member_of(i) not in session.buffer]
-        if self.concurrency is not None:
-            free = max(0, self.concurrency - len(session.flights))
-            if len(idle) > free:
-                drawn = session.rng.permutation(len(idle))[:free]
-                idle = sorted(idle[i] for i in drawn)
-        return [
-            self._message(MessageType.TRAIN, node_id, server_round, arrays, config)
-            for node_id in idle
-        ]
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Merge the buffered updates that came with `replies` into the next version.
-
-        Parameters
-        ----------
-        server_round : int
-            The version to make.
-        replies : iterable of Message
-            The newest reply of each member, all of them validated and in the buffer.
-
-        Returns
-        -------
-        ArrayRecord or None, MetricRecord or None
-            The new arrays, None if they would not be finite; and the mean of each metric, weighted
-            like the arrays, over the nodes that sent it.
-        """
-        session = self._running()
-        updates = session.buffer.find(replies)
-        weights = self.weights(updates, server_round - 1)
-        arrays = session.versions.merge(
-            updates, weights, self.merge, self.server_optimizer, self.relative_to_newest
-        )
-        if arrays is None:
-            return None, None
-        return arrays, mean_metrics([update.metrics for update in updates], weights)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Return an evaluate message for every idle node that was drawn for this version."""
-        session = self._running()
-        waiting = session.evaluation.waiting if session.evaluation else set()
-        return [
-            self._message(MessageType.EVALUATE, node_id, server_round, arrays, config)
-            for node_id in session.exchange.idle(sorted(waiting))
-        ]
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Return the mean of each metric, weighted by ``weighted_by_key``; None without replies."""
-        ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
-        checked = [self.guard.check_metrics(reply) for reply in ordered]
-        if not checked:
-            return None
-        weights = np.array([weight for weight, _ in checked])
-        return mean_metrics([metrics for _, metrics in checked], weights / weights.sum())
-
-    def _message(
-        self,
-        message_type: str,
-        node_id: int,
-        version: int,
-        arrays: ArrayRecord,
-        config: ConfigRecord,
-    ) -> Message:
-        sent_config = ConfigRecord({**config, "server-round": version})
-        return Message(
-            RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: sent_config}),
-            dst_node_id=node_id,
-            message_type=message_type,
-            ttl=self.time_to_live(node_id),
-            group_id=str(version),
-        )
+        log(INFO, "\t├──> Sampling:")
+        fractions = self.fraction_train, self.fraction_evaluate
+        log(INFO, "\t│\t├──Fraction: train (%.2f) | evaluate (%.2f)", *fractions)
+        least = self.min_train_nodes, self.min_evaluate_nodes
+        log(INFO, "\t│\t├──Minimum nodes: train (%d) | evaluate (%d)", *least)
+        log(INFO, "\t│\t└──Minimum available nodes: %d", self.min_available_nodes)
+        log(INFO, "\t└──> Keys in records:")
+        log(INFO, "\t\t├── Weighted by: '%s'", self.weighted_by_key)
+        log(INFO, "\t\t├── ArrayRecord key: '%s'", self.arrayrecord_key)
+        log(INFO, "\t\t└── ConfigRecord key: '%s'", self.configrecord_key)
 
     # ---- training ----------------------------------------------------------------------------
 
@@ -353,8 +324,9 @@ class BufferedAsync(Strategy):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
-    ) -> Result:
-        """Train until `num_rounds` versions have been made or `timeout` seconds have passed.
+        should_stop: ShouldStop | None = None,
+    ) -> TrainingResult:
+        """Train until `num_rounds` versions have been made, or a limit or a callback ends it.
 
         Messages may be in flight when it returns: see :meth:`drain`.
 
@@ -366,36 +338,50 @@ class BufferedAsync(Strategy):
         num_rounds : int, default 3
             Versions to make.
         timeout : float or None, default 3600
-            Seconds for all versions together (not for each round, as in Flower); ``None``: no
-            limit.
+            Seconds to wait for a version, as Flower waits for the replies of a round. Then one is
+            made from the updates that have arrived, with a warning, and training goes on; if there
+            are none although nodes are online, it fails. ``None``: no limit.
         train_config : ConfigRecord, optional
             Sent with every message to train.
         evaluate_config : ConfigRecord, optional
             Sent with every message to evaluate.
         evaluate_fn : callable, optional
             ``evaluate_fn(version, arrays)`` is called for version 0 and each new one.
+        should_stop : callable, optional
+            ``should_stop(version, result)`` is called for each version that is complete; training
+            ends if it returns True. With `fraction_evaluate` these are the versions that the nodes
+            have evaluated. An argument of Flower's own strategies from 1.43 on.
 
         Returns
         -------
-        Result
-            Rounds are versions.
+        TrainingResult
+            Flower's result, whose rounds are versions, and what ended the training.
 
         Raises
         ------
         ValueError
-            If the initial arrays are empty, not finite, or not of real numbers; if the folder holds
-            checkpoints of another run.
+            If `num_rounds` or `timeout` is impossible; if the initial arrays are empty, not finite,
+            or not of real numbers; if the folder holds checkpoints of another run.
         CheckpointError
             If training is to resume, but no checkpoint can be used.
         TrainingFailedError
-            If every node keeps failing; see `max_failures`.
+            If every node keeps failing, see `max_failures`; or no update has been accepted in
+            `timeout`.
         """
+        require_whole("num_rounds", num_rounds, at_least=0)
+        if timeout is not None:
+            require_number("timeout", timeout, above=0)
+        train_config = train_config or ConfigRecord()
+        evaluate_config = evaluate_config or ConfigRecord()
+        name = type(self).__name__
+        log_start(name, num_rounds, initial_arrays, train_config, evaluate_config)
         self.summary()
+        log(INFO, "")
         self.session = Session(
             self, grid, initial_arrays, train_config, evaluate_config, evaluate_fn
         )
         self.session.resume()
-        return self.session.run(num_rounds, math.inf if timeout is None else timeout)
+        return self.session.run(num_rounds, math.inf if timeout is None else timeout, should_stop)
 
     def drain(self, grid: Grid, timeout: float) -> int:
         """Wait for the messages in flight and discard their replies, after :meth:`start`.
@@ -412,11 +398,7 @@ class BufferedAsync(Strategy):
         int
             Messages that are still unanswered.
         """
-        session = self._running()
-        session.exchange.grid = grid
-        return session.drain(timeout)
-
-    def _running(self) -> Session:
         if self.session is None:
-            raise RuntimeError("training has not begun: call start() first")
-        return self.session
+            return 0
+        self.session.exchange.grid = grid
+        return self.session.drain(timeout)

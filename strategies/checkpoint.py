@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from strategies.checks import require_number, shown
 from strategies.flower_internals import message_from_bytes, message_to_bytes
 
-FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 5
+FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 6
 STATE = "state"  # the tensor that holds the state as JSON; the header of a file is limited
 ABOUT = "about.json"
 MOST_DIFFERENCES = 5  # that an error names

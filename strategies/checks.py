@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from numbers import Real
+from numbers import Integral, Real
 
 
 def finite(value: object) -> bool:
@@ -48,6 +48,12 @@ def require_number(
             f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)
         )
         raise ValueError(f"{name} is {shown(value)}: must be a finite number {limits}".rstrip())
+
+
+def require_whole(name: str, value: object, *, at_least: int) -> None:
+    """Raise ``ValueError`` unless `value` is a whole number, of Python or numpy."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} is {shown(value)}: must be a whole number, at least {at_least}")
 
 
 def require_choice(name: str, value: object, choices: Iterable[str]) -> None:

@@ -34,9 +34,9 @@ class Evaluation:
     opened_at: float
     replies: list[Message] = field(default_factory=list)
 
-    def drop(self, present: Collection[int], expired: bool) -> None:
-        """Stop waiting for nodes that have left; for all once the time is over."""
-        self.waiting = set() if expired else self.waiting.intersection(present)
+    def drop(self, present: Collection[int]) -> None:
+        """Stop waiting for nodes that have left."""
+        self.waiting.intersection_update(present)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside arrays and replies."""
@@ -57,9 +57,11 @@ class Evaluation:
 
 
 def mean_metrics(
-    metrics: Iterable[Mapping[str, float | list[float]]], weights: np.ndarray
+    metrics: Iterable[Mapping[str, float | list[float]]],
+    weights: np.ndarray,
+    weighted_by_key: str | None = None,
 ) -> MetricRecord:
-    """Compute the weighted mean of each metric.
+    """Compute the weighted mean of each metric, without the one that holds the weights.
 
     A metric is averaged over the records that have it in the shape that most of them have. Of many
     metrics, those that most records have are kept, so that one node cannot displace those of all.
@@ -68,11 +70,14 @@ def mean_metrics(
     ----------
     metrics : iterable of mapping
     weights : array of float64, shape (K,)
+    weighted_by_key : str, optional
+        The metric to leave out, as Flower does.
     """
     records = list(metrics)
     common = Counter(name for record in records for name in record).most_common(MOST_METRICS)
-    kept = {name for name, _ in common}
+    kept: set[str | None] = {name for name, _ in common}
     means: dict[str, Any] = {}
+    kept.discard(weighted_by_key)
     for name in dict.fromkeys(name for record in records for name in record if name in kept):
         sent = [
             (weight, np.asarray(record[name], np.float64))

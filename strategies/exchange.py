@@ -1,5 +1,7 @@
 """Messages to nodes, and their replies, matched by the server's own record."""
 
+import math
+from collections.abc import Iterable
 from logging import ERROR, WARNING
 from typing import Any
 
@@ -9,6 +11,7 @@ from flwr.serverapp import Grid
 
 from strategies.arrays import size_of_arrays
 from strategies.checks import printable
+from strategies.deadlines import Deadlines
 from strategies.failures import LONGEST, readable
 from strategies.flights import TRAIN, Flight, Flights
 from strategies.grid_protocols import clock_of
@@ -35,6 +38,8 @@ class Exchange:
     Attributes
     ----------
     flights : Flights
+    deadlines : Deadlines
+        What it has learned of the nodes' latencies.
     zero : float
         Time of the clock at which training began.
     unmatched : int
@@ -48,6 +53,7 @@ class Exchange:
         self.clock = strategy.clock or clock_of(grid)
         self.zero = self.clock.monotonic()
         self.flights = Flights(strategy.backoff, strategy.max_backoff)
+        self.deadlines = Deadlines()
         self.unmatched = 0
         self.reasons: dict[int, str] = {}
         self._banned: set[int] = set()
@@ -64,7 +70,7 @@ class Exchange:
         """Report an event to the strategy's listener."""
         self.strategy.on_event({"t": round(self.now(), 4), "event": event, **values})
 
-    def idle(self, node_ids: list[int]) -> list[int]:
+    def idle(self, node_ids: Iterable[int]) -> list[int]:
         """Return the nodes among these that may be sent a message now."""
         now = self.now()
         return [node_id for node_id in node_ids if self.flights.may_start(node_id, now)]
@@ -82,12 +88,15 @@ class Exchange:
         fields = {"version": version, "message": pushed[0], "kind": kind}
         self.emit("dispatch", node=node_id, bytes=size_of_arrays(message), **fields)
 
-    def pull(self) -> list[Message]:
-        """Return the replies that have arrived; give up messages that are overdue."""
-        for flight in self.flights.overdue(self.now(), GRACE):
+    def give_up(self) -> None:
+        """Give up the messages that are overdue."""
+        for flight in self.flights.overdue(self.now(), GRACE, self.give_up_after):
             self.flights.close(flight)
-            reason = "no reply within the time-to-live"
-            self.fail(flight.node_id, "error", reason, **self.fields(flight))
+            reason = f"no reply in {self.now() - flight.sent_at:.0f} s"
+            self._fail(flight, reason)
+
+    def pull(self) -> list[Message]:
+        """Return the replies that have arrived."""
         return list(self.grid.pull_messages(self.flights.message_ids)) if len(self.flights) else []
 
     def match(self, reply: Message) -> Flight | None:
@@ -109,15 +118,24 @@ class Exchange:
         self.flights.close(flight)
         if reply.has_error():
             reason, code = readable(reply.error.reason), reply.error.code
-            self.fail(flight.node_id, "error", reason, code=code, **self.fields(flight))
+            self._fail(flight, reason, code=code)
             return None
         return flight
+
+    def give_up_after(self, node_id: int) -> float:
+        """Return the seconds after which a message to a node is given up, whatever its ttl."""
+        return self.deadlines.of(node_id) if self.strategy.ttl is None else math.inf
+
+    def _fail(self, flight: Flight, reason: str, **values: Any) -> None:
+        self.deadlines.failed(flight.node_id, self.now() - flight.sent_at)
+        self.fail(flight.node_id, "error", reason, **values, **self.fields(flight))
 
     def fail(self, node_id: int, event: str, reason: str, *, kind: str, **values: Any) -> None:
         """Report a failure; in training it costs the node a pause, unless it was only too slow."""
         reason = printable(reason, LONGEST)
         offence = kind == TRAIN and values.get("check") != STALE
         pause = self.flights.failed(node_id, self.now()) if offence else 0.0
+        self.flights.freed.add(node_id)
         self.reasons[node_id] = reason
         self.emit(event, node=node_id, pause=pause, reason=reason, kind=kind, **values)
         log(WARNING, "node %s: %s (%s); pause %.0f s", node_id, event, reason, pause)

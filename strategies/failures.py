@@ -33,20 +33,17 @@ def readable(reason: object) -> str:
 
 
 class TrainingFailedError(RuntimeError):
-    """No node succeeds: every one that takes part has failed its last messages.
+    """No node succeeds: every one that takes part fails its messages, or does not answer them.
 
     Parameters
     ----------
-    failures : int
-        Messages in a row that each node has failed, at least.
+    summary : str
+        What is true of all of them.
     reasons : mapping of int to str
         The last failure of each node, by node id.
     """
 
-    def __init__(self, failures: int, reasons: Mapping[int, str]) -> None:
-        self.failures, self.reasons = failures, dict(reasons)
-        node_id, reason = next(iter(self.reasons.items()))
-        super().__init__(
-            f"all {len(self.reasons)} nodes have failed {failures} messages in a row; "
-            f"node {node_id}: {reason}"
-        )
+    def __init__(self, summary: str, reasons: Mapping[int, str]) -> None:
+        self.summary, self.reasons = summary, dict(reasons)
+        first = [f"; node {node_id}: {reason}" for node_id, reason in self.reasons.items()][:1]
+        super().__init__("".join([summary, *first]))

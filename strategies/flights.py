@@ -1,9 +1,12 @@
 """Messages in flight, one per node, and the back-off of nodes that fail."""
 
 import math
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, KeysView
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from strategies.deadlines import SHORTEST_WAIT
 
 TRAIN, EVALUATE = "train", "evaluate"
 
@@ -39,6 +42,8 @@ class Flight:
 class Flights:
     """Messages in flight, and the exponential back-off of nodes that fail.
 
+    What is asked for each reply costs the same however many messages are in flight.
+
     Parameters
     ----------
     backoff : float
@@ -46,6 +51,13 @@ class Flights:
         in a row.
     max_backoff : float
         Longest pause, in seconds.
+
+    Attributes
+    ----------
+    freed : set of int
+        Nodes whose message has ended since the caller has emptied it.
+    training, evaluating : int
+        Nodes that are training, and that are evaluating.
     """
 
     def __init__(self, backoff: float, max_backoff: float) -> None:
@@ -55,24 +67,30 @@ class Flights:
         self._failures: dict[int, int] = {}
         self._not_before: dict[int, float] = {}
         self._lost: dict[int, int] = {}  # place of a member whose message a restart has lost
+        self._bases: Counter[int] = Counter()  # nodes that train from each version
+        self._released: set[int] = set()  # versions from which no node trains any more
+        self.freed: set[int] = set()
+        self._shortest = SHORTEST_WAIT  # no message may be overdue earlier
+        self.training = self.evaluating = 0
 
     def __len__(self) -> int:
         return len(self._by_message)
 
     @property
-    def message_ids(self) -> list[str]:
+    def message_ids(self) -> KeysView[str]:
         """Ids of the messages in flight, oldest first."""
-        return list(self._by_message)
+        return self._by_message.keys()
 
     @property
-    def base_versions(self) -> set[int]:
+    def base_versions(self) -> KeysView[int]:
         """Versions that nodes are training from."""
-        return {f.base_version for f in self._by_message.values() if f.kind == TRAIN}
+        return self._bases.keys()
 
-    @property
-    def evaluating(self) -> bool:
-        """Whether some node is evaluating."""
-        return any(flight.kind == EVALUATE for flight in self._by_message.values())
+    def released(self) -> set[int]:
+        """Return the versions from which no node trains any more, each of them once."""
+        released = {version for version in self._released if version not in self._bases}
+        self._released.clear()
+        return released
 
     def may_start(self, node_id: int, now: float) -> bool:
         """Return whether a node has no message in flight and is not in a pause."""
@@ -82,7 +100,18 @@ class Flights:
         """Record a message that has been sent."""
         self._by_message[flight.message_id] = flight
         self._busy.add(flight.node_id)
+        self._shortest = min(self._shortest, flight.ttl)
         self._lost.pop(flight.member, None)
+        if flight.kind == TRAIN:
+            self.training += 1
+            self._bases[flight.base_version] += 1
+        else:
+            self.evaluating += 1
+
+    @property
+    def any_lost(self) -> bool:
+        """Whether a member whose message a restart has lost is still to be sent one."""
+        return bool(self._lost)
 
     def place(self, member: int) -> float:
         """Return the place of a member among those that are sent a message now.
@@ -100,10 +129,36 @@ class Flights:
         """Remove a message that was answered or given up."""
         del self._by_message[flight.message_id]
         self._busy.discard(flight.node_id)
+        self.freed.add(flight.node_id)
+        if flight.kind != TRAIN:
+            self.evaluating -= 1
+            return
+        self.training -= 1
+        self._bases[flight.base_version] -= 1
+        if not self._bases[flight.base_version]:
+            del self._bases[flight.base_version]
+            self._released.add(flight.base_version)
 
-    def overdue(self, now: float, grace: float) -> list[Flight]:
-        """Return the flights whose time-to-live ended more than `grace` seconds ago."""
-        return [f for f in self._by_message.values() if now - f.sent_at > f.ttl + grace]
+    def overdue(self, now: float, grace: float, limit: Callable[[int], float]) -> list[Flight]:
+        """Return the flights that should have ended more than `grace` seconds ago.
+
+        Parameters
+        ----------
+        now, grace : float
+        limit : callable
+            ``limit(node_id)``: seconds after which a message fails, if less than its time-to-live.
+        """
+        overdue = []
+        for flight in self._by_message.values():
+            if now - flight.sent_at <= self._shortest + grace:
+                break  # those behind it were sent later
+            if now - flight.sent_at > min(flight.ttl, limit(flight.node_id)) + grace:
+                overdue.append(flight)
+        return overdue
+
+    def waiting(self, now: float) -> dict[int, float]:
+        """Return for each node with a message in flight the seconds since it was sent."""
+        return {f.node_id: now - f.sent_at for f in self._by_message.values()}
 
     def failed(self, node_id: int, now: float) -> float:
         """Record a failure of a node; return the pause that follows, in seconds."""

@@ -4,7 +4,7 @@ import heapq
 import itertools
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -281,21 +281,24 @@ class InMemoryGrid(LocalGrid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that are online now."""
-        now = self.clock.monotonic()
-        return [node_id for node_id, node in self.nodes.items() if node.begin <= now < node.end]
+        return [node_id for node_id in self.nodes if self.is_online(node_id)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run each message on its node and return its id, empty if it could not be sent."""
-        present = set(self.get_node_ids())
-        return [
-            self._push(message) if message.metadata.dst_node_id in present else ""
-            for message in messages
-        ]
+        return [self._push(m) if self.is_online(m.metadata.dst_node_id) else "" for m in messages]
+
+    def is_online(self, node_id: int) -> bool:
+        """Return whether a node is online now."""
+        node = self.nodes.get(node_id)
+        return node is not None and node.begin <= self.clock.monotonic() < node.end
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that have arrived, in order of arrival."""
         self._settle()
-        found = [self._ready.pop(message_id, []) for message_id in message_ids]
+        # By what has arrived, which is little, not by what is waited for.
+        wanted = message_ids if isinstance(message_ids, Set) else set(message_ids)
+        arrived = [message_id for message_id in self._ready if message_id in wanted]
+        found = [self._ready.pop(message_id) for message_id in arrived]
         return [due.reply for due in sorted(itertools.chain.from_iterable(found))]
 
     def may_answer(self, message_ids: Collection[str]) -> bool:

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message
 
 from strategies.arrays import NPY_HEADER, Arrays, Layout, read_payload
 from strategies.buffer import Update
@@ -21,6 +21,7 @@ OTHER_BYTES = 2**20  # of a reply beside its arrays, and four times the size of 
 LONGEST_TYPE = 64  # characters
 STALE = "stale"  # the check of an update that comes too late
 ACCEPTED_PER_OFFENCE = 10
+TYPES = {str(np.dtype(code)): np.dtype(code) for code in "?bBhHiIlLqQefd"}  # that may be sent
 FAR = 10.0  # times the norm to which updates are scaled down, at which they are rejected instead
 
 
@@ -48,8 +49,9 @@ class Guard:
     max_norm : float, default 1e6
         Largest Euclidean norm of an update (difference to its base version, over all arrays); a
         larger one is rejected. It also bounds the first update, which cannot be compared.
-    max_weight : float, default 1e6
-        Largest weight; the server knows how many steps or examples it requests.
+    max_weight : float, default 1e300
+        Largest weight. What one node can gain by a large one is bounded by the strategy's
+        ``weight_factor``; a server that knows how many steps it requests can bound them here.
     norm_factor : float, default 5.0
         An update whose norm is more than this many times the usual one
         (:class:`strategies.norms.UsualNorm`) is scaled down to that; one that is ten times as far
@@ -80,12 +82,12 @@ class Guard:
         self,
         *,
         max_norm: float = 1e6,
-        max_weight: float = 1e6,
+        max_weight: float = LARGEST_METRIC,
         norm_factor: float = 5.0,
         max_offences: int = 5,
     ) -> None:
         require_number("max_norm", max_norm, above=0)
-        require_number("max_weight", max_weight, at_least=1)
+        require_number("max_weight", max_weight, above=0)
         require_number("norm_factor", norm_factor, at_least=1)
         require_number("max_offences", max_offences, at_least=1)
         self.max_norm, self.max_weight, self.norm_factor = max_norm, max_weight, norm_factor
@@ -114,7 +116,7 @@ class Guard:
         weighted_by_key: str | None,
         compression: Compression | None = None,
     ) -> None:
-        """Freeze the schema and reset the counters.
+        """Freeze the schema and reset the counters: a training begins.
 
         Parameters
         ----------
@@ -127,12 +129,22 @@ class Guard:
         compression : Compression, optional
             How updates are encoded; None: replies hold the trained arrays.
         """
-        self.layout, self.compression = layout, compression
-        self.schema = layout.schema if compression is None else compression.schema(layout)
-        self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
+        self.expect(layout, arrayrecord_key, weighted_by_key, compression)
         for counter in (self.rejections, self.accepted, self.offences):
             counter.clear()
         self.usual = UsualNorm()
+
+    def expect(
+        self,
+        layout: Layout,
+        arrayrecord_key: str,
+        weighted_by_key: str | None,
+        compression: Compression | None = None,
+    ) -> None:
+        """Freeze the schema, as :meth:`begin`, in a training that goes on."""
+        self.layout, self.compression = layout, compression
+        self.schema = layout.schema if compression is None else compression.schema(layout)
+        self.arrayrecord_key, self.weighted_by_key = arrayrecord_key, weighted_by_key
 
     def check(self, reply: Message, flight: Flight, base: np.ndarray, now: float) -> Update:
         """Return the update that a reply carries.
@@ -168,11 +180,11 @@ class Guard:
         """Return the update of a reply that is valid by itself; else raise as :meth:`check`."""
         self.check_size(reply)
         weight, metrics = self.check_metrics(reply)
-        record = reply.content.array_records.get(self.arrayrecord_key)
+        record = reply.content.array_records.get(self.record_name(reply))
         if record is None:
             raise RejectedError("record", f"no ArrayRecord {self.arrayrecord_key!r}")
-        delta = self.check_arrays(self.decode(record), base)
-        return Update(reply, flight, weight, delta, metrics, now, math.sqrt(delta @ delta))
+        delta, norm = self.check_arrays(self.decode(record), base)
+        return Update(reply, flight, weight, delta, metrics, now, norm)
 
     def check_norm(self, update: Update) -> None:
         """Compare the norm of an update with the usual one, and learn from it.
@@ -191,13 +203,19 @@ class Guard:
                 f"{FAR * self.norm_factor:g} times the usual norm",
             )
 
+    def record_name(self, reply: Message) -> str:
+        """Return the name of the record with the arrays: the one that is expected, or the only one.
+
+        Flower's own strategies take whatever is the only one, so there are apps that send others.
+        """
+        names = list(reply.content.array_records)
+        return names[0] if len(names) == 1 else self.arrayrecord_key
+
     def check_size(self, reply: Message) -> None:
         """Bound what a reply holds beside its arrays: it is kept until it is merged, and saved."""
-        content = reply.content
+        content, arrays = reply.content, self.record_name(reply)
         held = sum(
-            len(name) + record.count_bytes()
-            for name, record in content.items()
-            if name != self.arrayrecord_key
+            len(name) + record.count_bytes() for name, record in content.items() if name != arrays
         )
         limit = OTHER_BYTES + 4 * self.layout.dtype.itemsize * self.layout.size
         if held > limit:
@@ -213,10 +231,10 @@ class Guard:
             raise RejectedError(
                 "weight", f"metric {self.weighted_by_key!r} is {shown(weight)}: must be a number"
             )
-        if not 1 <= weight <= self.max_weight:
+        if not 0 <= weight <= self.max_weight:
             raise RejectedError(
                 "weight",
-                f"metric {self.weighted_by_key!r} is {shown(weight)}: must be from 1 to "
+                f"metric {self.weighted_by_key!r} is {shown(weight)}: must be from 0 to "
                 f"{self.max_weight:g}",
             )
         return float(weight), self.usable(metrics)
@@ -252,37 +270,49 @@ class Guard:
         if set(record) != set(schema):
             odd = ", ".join(map(shown, sorted(set(record) ^ set(schema))[:8]))
             raise RejectedError("schema", f"arrays {odd} are missing or unknown")
-        for name, (shape, dtype) in schema.items():
-            sent = record[name]
-            known = len(sent.stype) <= LONGEST_TYPE
-            if not known or tuple(sent.shape) != shape or sent.dtype != str(dtype):
-                raise RejectedError(
-                    "schema",
-                    f"array {name!r} is {shown(sent.stype)} of {shown(sent.dtype)}, "
-                    f"{shown(tuple(sent.shape))}: must be {dtype}{shape}",
-                )
-            limit = dtype.itemsize * int(np.prod(shape)) + NPY_HEADER
-            if len(sent.data) > limit:
-                raise RejectedError(
-                    "size", f"array {name!r} has {len(sent.data)} bytes: must be at most {limit}"
-                )
+        types = {name: self.check_header(name, record[name]) for name in schema}
         arrays = {}
         for name, (shape, dtype) in schema.items():
             try:
-                arrays[name] = read_payload(record[name].data, shape, dtype)
+                array = read_payload(record[name].data, shape, types[name])
             except Exception as error:  # whatever a damaged header makes numpy raise
                 raise RejectedError(
                     "payload", f"array {name!r} cannot be read: {printable(str(error), 200)}"
                 ) from error
+            with np.errstate(over="ignore"):  # what is too large is not finite, and found to be
+                arrays[name] = array.astype(dtype, copy=False)
         return arrays
 
-    def check_arrays(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
-        """Return the difference of decoded arrays to their base: finite and of a bounded norm."""
+    def check_header(self, name: str, sent: Array) -> np.dtype:
+        """Return the type of an array that was sent; its shape and size are validated first.
+
+        Another type than that of the initial arrays is taken if it holds no other values: floating
+        point for floating point, and what numpy calls a safe cast.
+        """
+        shape, dtype = self.schema[name]
+        held = TYPES.get(sent.dtype) if len(sent.stype) <= LONGEST_TYPE else None
+        if held is None or tuple(sent.shape) != shape or not fits(held, dtype):
+            raise RejectedError(
+                "schema",
+                f"array {name!r} is {shown(sent.stype)} of {shown(sent.dtype)}, "
+                f"{shown(tuple(sent.shape))}: must be {dtype}{shape}, as in initial_arrays",
+            )
+        limit = held.itemsize * int(np.prod(shape)) + NPY_HEADER
+        if len(sent.data) > limit:
+            raise RejectedError(
+                "size", f"array {name!r} has {len(sent.data)} bytes: must be at most {limit}"
+            )
+        return held
+
+    def check_arrays(self, arrays: Arrays, base: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the difference of decoded arrays to their base, and its norm, both bounded."""
         with np.errstate(over="ignore", invalid="ignore"):
             delta = self.difference(arrays, base)
-            norm = math.sqrt(square) if (square := float(delta @ delta)) >= 0 else math.nan
+            # Not by BLAS, whose threads wait for each other: several times the CPU time.
+            square = float(np.einsum("i,i->", delta, delta))
+        norm = math.sqrt(square) if square >= 0 else math.nan
         if norm <= self.max_norm:
-            return delta
+            return delta, norm
         for name, array in arrays.items():
             if not np.all(np.isfinite(array)):
                 raise RejectedError("finite", f"array {name!r} is not finite")
@@ -291,7 +321,7 @@ class Guard:
     def difference(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
         """Return the difference to their base that arrays encode, without validation."""
         if self.compression is None:
-            return np.subtract(self.layout.flatten(arrays), base, dtype=np.float64)
+            return self.layout.difference(arrays, base)
         try:
             return self.compression.decode(arrays, self.layout)
         except ValueError as error:
@@ -305,6 +335,8 @@ class Guard:
 
     def is_banned(self, node_id: int) -> bool:
         """Return whether a node has offended too often to be sent another message."""
+        if node_id not in self.offences:
+            return False
         excess = self.offences[node_id] - self.accepted[node_id] / ACCEPTED_PER_OFFENCE
         return excess > self.max_offences
 
@@ -324,6 +356,11 @@ class Guard:
         self.accepted.update(dict(state["accepted"]))
         self.usual = UsualNorm()
         self.usual.load(state["usual"])
+
+
+def fits(held: np.dtype, wanted: np.dtype) -> bool:
+    """Return whether values of one type may be taken for another."""
+    return (held.kind == wanted.kind == "f") or np.can_cast(held, wanted, "safe")
 
 
 def is_number(value: Any) -> bool:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
 
 from strategies.checkpoint import Checkpoints
 from strategies.clock import Clock
@@ -15,6 +16,10 @@ from strategies.optimizers import ServerOptimizer
 
 Event = dict[str, Any]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+ShouldStop = Callable[[int, Result], bool]
+MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
+
+ON_REPLY, ON_VERSION = "reply", "version"  # when a node gets its next message
 
 
 class SessionStrategy(Protocol):
@@ -31,9 +36,15 @@ class SessionStrategy(Protocol):
     weight_factor: float
     compression: Compression | None
     server_optimizer: ServerOptimizer
-    min_available_nodes: int
+    ttl: float | Callable[[int], float] | None
+    time_limit: float
+    concurrency: int | None
+    refill: str
     flush_after: float | None
+    flush_at_end: bool
+    fraction_train: float
     fraction_evaluate: float
+    min_evaluate_nodes: int
     poll_interval: float
     refresh_interval: float
     backoff: float
@@ -43,10 +54,18 @@ class SessionStrategy(Protocol):
     nodes: Callable[[Grid], Iterable[int]]
     member_of: Callable[[int], int]
     on_event: Callable[[Event], None]
-    on_version: Callable[[int, ArrayRecord, MetricRecord | None], None]
+    on_version: Callable[[int, ArrayRecord, MetricRecord | None], bool | None]
+    on_evaluation: Callable[[int, MetricRecord], None]
     checkpoint: Checkpoints | None
     clock: Clock | None
     seed: int
+
+    @property
+    def nodes_to_begin(self) -> int:
+        """Nodes that must be online before the first message is sent."""
+
+    def nodes_at_once(self, nodes: int) -> int:
+        """Return how many may train at once, when `nodes` nodes take part."""
 
     def updates_needed(self, nodes: int) -> int:
         """Return K, when `nodes` nodes take part."""

@@ -46,7 +46,9 @@ def merge_weights(
     """
     require_choice("normalize", normalize, (BY_WEIGHT, BY_COUNT))
     n, s = np.asarray(steps, np.float64), np.asarray(staleness_weights, np.float64)
-    return n * s / (n * s if normalize == BY_WEIGHT else n).sum()
+    total = (n * s if normalize == BY_WEIGHT else n).sum()
+    # Nothing of an update without weight counts, and nothing at all if none has any.
+    return n * s / total if total > 0 else np.zeros(len(n))
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ class Mean:
     def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
         """Merge `deltas`."""
         merged = np.zeros_like(deltas[0])
+        weighted = np.empty_like(merged)
         for delta, weight in zip(deltas, weights, strict=True):
-            merged += weight * delta
+            merged += np.multiply(delta, weight, out=weighted)
         return merged
 
 

@@ -1,27 +1,30 @@
 """One training from its first message to its last: the event loop behind a strategy."""
 
-import math
+from collections.abc import Iterable
 from logging import INFO, WARNING
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common.logger import log
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result
 
 from strategies.arrays import size_of_arrays
-from strategies.evaluation import Evaluation
+from strategies.buffer import Update
 from strategies.exchange import Exchange
 from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.guard import RejectedError
-from strategies.hooks import EvaluateFn, SessionStrategy
+from strategies.hooks import ON_VERSION, EvaluateFn, SessionStrategy, ShouldStop
 from strategies.merge import Robust
-from strategies.session_state import SessionState
+from strategies.reports import log_end, log_metrics, log_version
+from strategies.result import NUM_ROUNDS, TIME_LIMIT, TrainingResult
+from strategies.result import ON_VERSION as ON_VERSION_STOP
+from strategies.sampling import discard
+from strategies.session_evaluation import SessionEvaluation
 from strategies.versions import Versions
 
 
-class Session(SessionState):
+class Session(SessionEvaluation):
     """A training: the steps that change its state.
 
     Parameters
@@ -29,8 +32,16 @@ class Session(SessionState):
     strategy : SessionStrategy
     grid : Grid
     initial_arrays : ArrayRecord
-    train_config, evaluate_config : ConfigRecord, optional
+    train_config, evaluate_config : ConfigRecord
     evaluate_fn : callable, optional
+
+    Attributes
+    ----------
+    share : float
+        Weight of the version that is being made: less than 1 for the last one of a training that
+        has run out of time.
+    ended : bool
+        Whether the training is over.
     """
 
     def __init__(
@@ -38,19 +49,17 @@ class Session(SessionState):
         strategy: SessionStrategy,
         grid: Grid,
         initial_arrays: ArrayRecord,
-        train_config: ConfigRecord | None,
-        evaluate_config: ConfigRecord | None,
+        train_config: ConfigRecord,
+        evaluate_config: ConfigRecord,
         evaluate_fn: EvaluateFn | None,
     ) -> None:
         versions = Versions(initial_arrays)
         exchange = Exchange(strategy, grid, versions)
-        super().__init__(strategy, exchange, versions, Result(arrays=initial_arrays))
-        self.train_config = train_config or ConfigRecord()
-        self.evaluate_config = evaluate_config or ConfigRecord()
+        super().__init__(strategy, exchange, versions, TrainingResult(arrays=initial_arrays))
+        self.train_config, self.evaluate_config = train_config, evaluate_config
         self.evaluate_fn = evaluate_fn
-        self.present: list[int] = []
-        self.banned: list[int] = []
-        self.short = (0, 0)
+        self.share, self.ended = 1.0, False
+        self.short, self.too_few = (0, 0), -1
         strategy.guard.begin(
             self.versions.layout,
             strategy.arrayrecord_key,
@@ -61,33 +70,41 @@ class Session(SessionState):
 
     # ---- the loop ----------------------------------------------------------------------------
 
-    def run(self, num_rounds: int, timeout: float) -> Result:
-        """Make versions until there are `num_rounds` or `timeout` seconds have passed."""
-        if self.version == 0:
-            self._on_version()
-        while self.version < num_rounds and self.exchange.now() < timeout:
-            before = self.version
-            self.step(num_rounds)
-            self.save(before)
-            self._require_success()
-        if self.version < num_rounds:
-            made = f"{self.version} of {num_rounds} versions"
-            log(WARNING, "timeout after %.0f s: %s", timeout, made)
-        self._finish_evaluation(timeout)
+    def run(
+        self, num_rounds: int, timeout: float, should_stop: ShouldStop | None
+    ) -> TrainingResult:
+        """Make versions until there are `num_rounds`, or a limit or a callback ends it."""
+        self.goal, self.timeout, self.should_stop = num_rounds, timeout, should_stop
+        try:
+            if self.version == 0:
+                self._on_version()
+            while not self._is_over():
+                before = self.version
+                self.step()
+                self.save(before)
+                self._require_success()
+            self._flush_at_end(num_rounds)
+            self._finish_evaluation()
+        finally:
+            self.ended = True
+        log_end(self.result, self.exchange.now())
         return self.result
 
-    def step(self, num_rounds: int) -> None:
+    def step(self) -> None:
         """Send messages to idle nodes, receive what has arrived, or sleep."""
-        if self.wake or self.exchange.now() - self.last_refresh >= self.strategy.refresh_interval:
-            self.wake, self.last_refresh = False, self.exchange.now()
-            self.dispatch(training=self.version < num_rounds)
+        if self.exchange.now() - self.last_refresh >= self.strategy.refresh_interval:
+            self.wake, self.last_refresh = True, self.exchange.now()
+            self.refresh()
+        if self.wake:
+            self.wake = False
+            self.dispatch(training=self.version < self.goal)
         # Also before receiving: when nodes leave, a K that is a fraction decreases.
-        flushed = self._flush_if_due(num_rounds)
+        flushed = self._flush_if_due()
         replies = self.exchange.pull()
         for reply in replies:
             self.receive(reply)
-            self._flush_if_due(num_rounds)
-        if self.version < num_rounds and self._is_late():
+            self._flush_if_due()
+        if self.version < self.goal and self._is_late():
             self.flush()
             flushed = True
         if replies or flushed:
@@ -95,33 +112,74 @@ class Session(SessionState):
         else:
             self.exchange.sleep()
 
-    def _require_success(self) -> None:
-        """Raise ``TrainingFailedError`` if every node that takes part keeps failing."""
-        most, online = self.strategy.max_failures, [*self.present, *self.banned]
-        silent = self.exchange.now() - self.last_success >= self.strategy.patience
-        failing = (i in self.banned or self.flights.failures(i) >= most for i in online)
-        if silent and online and all(failing):
-            reasons = self.exchange.reasons
-            raise TrainingFailedError(most, {i: reasons.get(i, "unknown") for i in online})
+    def _is_over(self) -> bool:
+        if self.version >= self.goal:
+            self.result.ended_by = self.result.ended_by or NUM_ROUNDS
+        elif self.exchange.now() >= self.strategy.time_limit:
+            self.result.ended_by = TIME_LIMIT
+        return self.result.ended_by != ""
 
-    def _flush_if_due(self, num_rounds: int) -> bool:
-        due = self.version < num_rounds and 0 < self.needed <= len(self.buffer)
+    def _flush_at_end(self, num_rounds: int) -> None:
+        """Report that time has run out, and apply what has arrived for the next version.
+
+        Each update moves the model as much as it does in a full buffer, not more: nobody must gain
+        from being the only one in time.
+        """
+        if self.result.ended_by != TIME_LIMIT:
+            return
+        limit, before = self.strategy.time_limit, self.version
+        made = f"{self.version} of {num_rounds} versions"
+        log(WARNING, "training ends early, by time_limit = %g s: %s", limit, made)
+        if self.strategy.flush_at_end and len(self.buffer):
+            self.share = min(1.0, len(self.buffer) / self.needed)
+            self.flush()
+            self.save(before)
+        self.stop(TIME_LIMIT)
+
+    def _require_success(self) -> None:
+        """Raise ``TrainingFailedError`` if every node that takes part fails or is silent."""
+        now, most = self.exchange.now(), self.strategy.max_failures
+        if now - self.last_success >= self.strategy.patience:
+            online = [*self.present, *self.banned]
+            failing = (i in self.banned or self.flights.failures(i) >= most for i in online)
+            if online and all(failing):
+                summary = f"all {len(online)} nodes have failed {most} messages in a row"
+                raise TrainingFailedError(summary, self._reasons(online))
+        if now - self.waiting_since >= self.timeout and not len(self.buffer):
+            online = [*self.present, *self.banned]
+            raise TrainingFailedError(
+                f"no update has been accepted in timeout = {self.timeout:g} s, which must be more "
+                f"than the longest training; {len(online)} nodes are online",
+                self._reasons(online),
+            )
+
+    def _reasons(self, node_ids: list[int]) -> dict[int, str]:
+        """Return what is wrong with each node: its last failure, or its silence."""
+        waiting = self.flights.waiting(self.exchange.now())
+        silent = {i: f"no reply for {seconds:.0f} s" for i, seconds in waiting.items()}
+        known = {**silent, **self.exchange.reasons}
+        return {i: known.get(i, "unknown") for i in node_ids}
+
+    def _flush_if_due(self) -> bool:
+        due = self.version < self.goal and 0 < self.needed <= len(self.buffer)
         if due:
             self.flush()
         return due
 
     def _is_late(self) -> bool:
-        wait = self.strategy.flush_after
-        late = wait is not None and self.exchange.now() - self.buffer.oldest >= wait
-        if late:
-            log(
-                WARNING,
-                "a version from %s updates instead of %s: the first has waited %.0f s",
-                len(self.buffer),
-                self.needed,
-                wait,
-            )
-        return late
+        """Return whether a version is to be made of fewer updates than K."""
+        if not len(self.buffer):
+            return False
+        now, wait = self.exchange.now(), self.strategy.flush_after
+        if wait is not None and now - self.buffer.oldest >= wait:
+            why = f"the first has waited {wait:.0f} s"
+        elif now - self.waiting_since >= self.timeout:
+            why = f"timeout = {self.timeout:g} s is over"
+        else:
+            return False
+        text = "a version from %s updates instead of %s: %s"
+        log(WARNING, text, len(self.buffer), self.needed, why)
+        return True
 
     def drain(self, timeout: float) -> int:
         """Receive and discard the replies in flight; return how many messages are unanswered."""
@@ -136,6 +194,28 @@ class Session(SessionState):
         return len(self.flights)
 
     # ---- sending -----------------------------------------------------------------------------
+
+    def to_train(self) -> list[int]:
+        """Return the nodes that are to be sent a train message now."""
+        idle, member_of = self.idle, self.strategy.member_of
+        if self.flights.any_lost:
+            idle = sorted(idle, key=lambda node_id: self.flights.place(member_of(node_id)))
+        free = self._free_places()
+        if len(idle) <= free:
+            return list(idle)
+        return sorted(idle[i] for i in self.rng.choice(len(idle), free, replace=False))
+
+    def _free_places(self) -> int:
+        """Return how many nodes may be sent a train message now."""
+        strategy, free = self.strategy, len(self.present)
+        if strategy.concurrency is not None:
+            free = strategy.concurrency - len(self.flights)
+        if strategy.fraction_train < 1:
+            # At least K: a synchronous training could not go on with fewer.
+            places = max(strategy.nodes_at_once(len(self.present)), self.needed)
+            reported = len(self.buffer) if strategy.refill == ON_VERSION else 0
+            free = min(free, places - self.flights.training - reported)
+        return max(free, 0)
 
     def update_needed(self, nodes: int) -> None:
         """Compute K for the nodes that take part, and log when it changes or is out of reach."""
@@ -171,38 +251,54 @@ class Session(SessionState):
                 f"; it needs {enough} or more" if enough else "",
             )
 
+    def refresh(self) -> None:
+        """Look which nodes take part now, and at all of them: no other step does for each reply."""
+        self.exchange.give_up()
+        self.look()
+        known = {*self.present, *self.banned}
+        self.flights.forget_all_but(known, self.exchange.now())
+        self.exchange.deadlines.forget_all_but(known)
+        self.update_needed(len(self.present))
+        if self.evaluation is not None:
+            self.evaluation.drop(self.present)
+        if not self.present and not len(self.buffer):
+            self.waiting_since = self.exchange.now()
+
     def dispatch(self, training: bool) -> None:
         """Send evaluate messages to the nodes drawn for it, train messages to other idle ones."""
         grid = self.exchange.grid
-        self._look()
-        self.flights.forget_all_but({*self.present, *self.banned}, self.exchange.now())
-        self.update_needed(len(self.present))
+        self.add_idle(self.flights.freed)
+        self.flights.freed.clear()
         if self.evaluation is not None:
-            patience = max(map(self.strategy.time_to_live, self.evaluation.waiting), default=0.0)
-            expired = self.exchange.now() - self.evaluation.opened_at > patience
-            self.evaluation.drop(self.present, expired)
             messages = self.strategy.configure_evaluate(
                 self.evaluation.version, self.evaluation.arrays, self.evaluate_config, grid
             )
             for message in messages:
                 self.evaluation.waiting.discard(message.metadata.dst_node_id)
-                self.exchange.send(message, self.evaluation.version, EVALUATE)
-            self._close_evaluation()
-        if training and self._may_begin(len(self.present)):
+                self._send(message, self.evaluation.version, EVALUATE)
+            self.close_evaluation()
+        if not self._may_begin(len(self.present)):
+            self._wait_for_nodes(len(self.present))
+        elif training:
             for message in self.strategy.configure_train(
-                self.version, self.result.arrays, self.train_config, grid
+                self.version + 1, self.result.arrays, self.train_config, grid
             ):
-                self.exchange.send(message, self.version, TRAIN)
+                self._send(message, self.version, TRAIN)
 
-    def _look(self) -> None:
-        """Find out which nodes take part now, and which ones of them are banned."""
-        online = sorted(self.strategy.nodes(self.exchange.grid))
-        self.banned = [node_id for node_id in online if self.exchange.is_banned(node_id)]
-        self.present = [node_id for node_id in online if node_id not in self.banned]
+    def _send(self, message: Message, version: int, kind: str) -> None:
+        discard(self.idle, message.metadata.dst_node_id)
+        self.exchange.send(message, version, kind)
 
     def _may_begin(self, nodes: int) -> bool:
         begun = self.version > 0 or len(self.flights) > 0 or len(self.buffer) > 0
-        return begun or nodes >= self.strategy.min_available_nodes
+        return begun or nodes >= self.strategy.nodes_to_begin
+
+    def _wait_for_nodes(self, nodes: int) -> None:
+        self.waiting_since = self.exchange.now()
+        if nodes != self.too_few:
+            text = "Waiting for nodes to connect: %d connected (minimum required: %d)."
+            log(INFO, text, nodes, self.strategy.nodes_to_begin)
+        self.too_few = nodes
 
     # ---- receiving ---------------------------------------------------------------------------
 
@@ -214,7 +310,7 @@ class Session(SessionState):
         fields, guard = self.exchange.fields(flight), self.strategy.guard
         try:
             if flight.kind == EVALUATE:
-                self._receive_evaluation(reply, flight)
+                self.receive_evaluation(reply, flight)
             else:
                 self._receive_update(reply, flight, fields)
         except RejectedError as error:
@@ -231,6 +327,7 @@ class Session(SessionState):
         # Not after an evaluation: a node that can evaluate may still fail in training.
         self.flights.succeeded(flight.node_id)
         self.last_success = self.exchange.now()
+        self.exchange.deadlines.answered(flight.node_id, self.last_success - flight.sent_at)
         fields = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply), **fields}
         self.exchange.emit("reply", node=flight.node_id, replaced=self.buffer.put(update), **fields)
 
@@ -252,71 +349,53 @@ class Session(SessionState):
         replies = [update.reply for update in updates]
         arrays, metrics = self.strategy.aggregate_train(self.version + 1, replies)
         self.buffer.clear()
+        # With refill by version, these have been waiting for it.
+        self.flights.freed.update(update.node_id for update in updates)
+        self.waiting_since = self.exchange.now()
         if arrays is None:
             self.exchange.emit("discard", version=self.version, **fields)
             return
+        before = self.version
         self.versions.add(arrays)
-        self.versions.forget_all_but(self.flights.base_versions)
+        self.versions.forget({before, *self.flights.released()} - self.flights.base_versions)
         self.result.arrays = arrays
         if metrics is not None:
             self.result.train_metrics_clientapp[self.version] = metrics
         self.exchange.emit("flush", version=self.version, **fields)
-        log(
-            INFO,
-            "version %s from %s nodes at %.1f s",
-            self.version,
-            len(updates),
-            self.exchange.now(),
-        )
+        log_version(self.version, self.goal, len(updates), self.exchange.now())
+        log_metrics("Aggregated MetricRecord", metrics)
         self._on_version()
 
+    def updates(self, server_round: int, replies: Iterable[Message]) -> list[Update]:
+        """Return the buffered updates that came with `replies`."""
+        return self.buffer.find(replies)
+
     def _on_version(self) -> None:
-        """Evaluate on the server, start the evaluation on the nodes, call ``on_version``."""
-        metrics = self.evaluate_fn(self.version, self.result.arrays) if self.evaluate_fn else None
+        """Evaluate on the server, start the evaluation on the nodes, call the callbacks."""
+        version, result = self.version, self.result
+        metrics = self.evaluate_fn(version, result.arrays) if self.evaluate_fn else None
         if metrics is not None:
-            self.result.evaluate_metrics_serverapp[self.version] = metrics
-        if self.version > 0:
-            self._open_evaluation()
-            train_metrics = self.result.train_metrics_clientapp.get(self.version)
-            self.strategy.on_version(self.version, self.result.arrays, train_metrics)
-
-    # ---- evaluation on the nodes -------------------------------------------------------------
-
-    def _open_evaluation(self) -> None:
-        """Draw nodes for the newest version, unless another one is being evaluated."""
-        fraction = self.strategy.fraction_evaluate
-        if fraction == 0 or self.evaluation is not None:
+            result.evaluate_metrics_serverapp[version] = metrics
+        if version == 0:
+            if self.evaluate_fn:
+                log(INFO, "Initial global evaluation results: %s", metrics)
             return
-        self._look()
-        count = len(self.present)
-        drawn = self.rng.permutation(count)[: math.ceil(fraction * count)]
-        waiting = {self.present[i] for i in drawn}
-        self.evaluation = Evaluation(self.version, self.result.arrays, waiting, self.exchange.now())
-        self.evaluated = self.version
+        result.versions = version
+        log_metrics("Global evaluation, MetricRecord", metrics)
+        self.open_evaluation()
+        train_metrics = result.train_metrics_clientapp.get(version)
+        # Any other value does not count: a callback that is a lambda returns something by chance.
+        if self.strategy.on_version(version, result.arrays, train_metrics) is True:
+            self.stop(ON_VERSION_STOP)
+        if self.strategy.fraction_evaluate == 0:
+            self.ask_to_stop(version)
 
-    def _receive_evaluation(self, reply: Message, flight: Flight) -> None:
-        self.strategy.guard.check_size(reply)
-        self.strategy.guard.check_metrics(reply)
-        if self.evaluation is not None and self.evaluation.version == flight.base_version:
-            self.evaluation.replies.append(reply)
-        self.exchange.emit("evaluation", node=flight.node_id, **self.exchange.fields(flight))
-
-    def _close_evaluation(self) -> None:
-        evaluation = self.evaluation
-        if evaluation is None or evaluation.waiting or self.flights.evaluating:
-            return
-        self.evaluation = None
-        metrics = self.strategy.aggregate_evaluate(evaluation.version, evaluation.replies)
-        if metrics is not None:
-            self.result.evaluate_metrics_clientapp[evaluation.version] = metrics
-        self.exchange.emit("evaluated", version=evaluation.version, nodes=len(evaluation.replies))
-
-    def _finish_evaluation(self, timeout: float) -> None:
+    def _finish_evaluation(self) -> None:
         """After training, complete the open evaluation, and evaluate the last version if due."""
         due = self.strategy.fraction_evaluate > 0
-        while self.exchange.now() < timeout and (
+        while self.exchange.now() < self.strategy.time_limit and (
             self.evaluation or (due and self.evaluated < self.version)
         ):
-            self._open_evaluation()
+            self.open_evaluation()
             self.wake = True
-            self.step(self.version)
+            self.step()

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from flwr.app import Message, MetricRecord
 from flwr.common.logger import log
-from flwr.serverapp.strategy import Result
 
 from strategies.arrays import to_arrays, to_record
 from strategies.buffer import Buffer
@@ -19,6 +18,7 @@ from strategies.flights import Flight, Flights
 from strategies.grid_protocols import Resumable
 from strategies.guard import RejectedError
 from strategies.hooks import SessionStrategy
+from strategies.result import TrainingResult
 from strategies.versions import Versions
 
 HISTORIES = (
@@ -36,11 +36,23 @@ class SessionState:
     strategy : SessionStrategy
     exchange : Exchange
     versions : Versions
-    result : Result
+    result : TrainingResult
+
+    Attributes
+    ----------
+    present, banned : list of int
+        Nodes that take part, and those that are online but sent no more messages; as of the last
+        look.
+    idle : list of int
+        Nodes that take part and may be sent a message, in rising order.
     """
 
     def __init__(
-        self, strategy: SessionStrategy, exchange: Exchange, versions: Versions, result: Result
+        self,
+        strategy: SessionStrategy,
+        exchange: Exchange,
+        versions: Versions,
+        result: TrainingResult,
     ) -> None:
         self.strategy, self.exchange, self.versions = strategy, exchange, versions
         self.result = result
@@ -50,8 +62,13 @@ class SessionState:
         self.evaluation: Evaluation | None = None
         self.evaluated = 0
         self.needed = 0
+        self.present: list[int] = []
+        self.banned: list[int] = []
+        self.taking_part: set[int] = set()
+        self.idle: list[int] = []
         self.wake, self.last_refresh = True, -math.inf
         self.last_success = -math.inf
+        self.waiting_since = 0.0  # when the version before was made, or nodes were there at last
         self._unsaved = False
 
     @property
@@ -106,7 +123,10 @@ class SessionState:
             "last_look": self.last_refresh,
             "wake": self.wake,
             "last_success": self.last_success,
+            "waiting_since": self.waiting_since,
+            "deadlines": self.exchange.deadlines.state(),
             "needed": self.needed,
+            "nodes": [self.present, self.banned, self.idle, sorted(self.flights.freed)],
             "unmatched": self.exchange.unmatched,
             "evaluated": self.evaluated,
             "rng": self.rng.bit_generator.state,
@@ -144,14 +164,23 @@ class SessionState:
         self.exchange.unmatched = state["unmatched"]
         self.needed, self.evaluated = state["needed"], state["evaluated"]
         self.last_success = state["last_success"]
+        self.waiting_since = state["waiting_since"]
+        self.exchange.deadlines.load(state["deadlines"])
         self.wake, self.last_refresh = state["wake"], state["last_look"]
         self.rng.bit_generator.state = state["rng"]
         bases = {int(version): base for version, base in under("base", tensors).items()}
         self.result.arrays = self.versions.load(state["version"], bases)
+        self.result.versions = self.version
         for name in HISTORIES:
             records = {int(v): MetricRecord(values) for v, values in state["result"][name].items()}
             getattr(self.result, name).update(records)
         self.flights.load(state, in_flight=in_flight)
+        if in_flight:
+            self.present, self.banned, self.idle, freed = map(list, state["nodes"])
+            self.taking_part = set(self.present)
+            self.flights.freed.update(freed)
+        else:
+            self.last_refresh = -math.inf
         strategy.server_optimizer.state.update(under("optimizer", tensors))
         replies = unpack("reply", tensors)
         for reply, values in zip(replies, state["buffer"], strict=True):

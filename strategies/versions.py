@@ -1,6 +1,6 @@
 """The versions of the model: the newest, and the older ones that updates still refer to."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from logging import ERROR
 
 import numpy as np
@@ -14,11 +14,13 @@ from strategies.optimizers import ServerOptimizer
 
 
 class Versions:
-    """Versions as vectors; version 0 is the initial arrays.
+    """Versions as vectors; the first one is the initial arrays.
 
     Parameters
     ----------
     initial_arrays : ArrayRecord
+    first : int, default 0
+        Number of the first version.
 
     Attributes
     ----------
@@ -33,12 +35,18 @@ class Versions:
         If the initial arrays are empty, not finite, or not of real numbers.
     """
 
-    def __init__(self, initial_arrays: ArrayRecord) -> None:
+    def __init__(self, initial_arrays: ArrayRecord, first: int = 0) -> None:
         arrays = to_arrays(initial_arrays)
         self.layout = Layout(arrays)
-        self.newest = 0
-        self.bases = {0: self.layout.flatten(arrays)}
-        if not np.all(np.isfinite(self.bases[0])):
+        if self.layout.size == 0:
+            raise ValueError(
+                "initial_arrays holds no value, as for a model that grows: versions are made of "
+                "differences, so all arrays must have their final shapes; for trees of xgboost "
+                "there is flwr.serverapp.strategy.FedXgbBagging"
+            )
+        self.newest = first
+        self.bases = {first: self.layout.flatten(arrays)}
+        if not np.all(np.isfinite(self.bases[first])):
             raise ValueError("initial_arrays holds a value that is not finite")
 
     def merge(
@@ -85,10 +93,11 @@ class Versions:
         self.newest += 1
         self.bases[self.newest] = self.layout.flatten(to_arrays(arrays))
 
-    def forget_all_but(self, in_use: Collection[int]) -> None:
-        """Remove the versions that are neither the newest nor `in_use`."""
-        kept = {*in_use, self.newest}
-        self.bases = {version: base for version, base in self.bases.items() if version in kept}
+    def forget(self, unused: Iterable[int]) -> None:
+        """Remove these versions, except the newest."""
+        for version in unused:
+            if version != self.newest:
+                self.bases.pop(version, None)
 
     def load(self, newest: int, bases: dict[int, np.ndarray]) -> ArrayRecord:
         """Restore versions from a checkpoint; return the arrays of the newest."""

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from fauno_flwr.config import rules
 from fauno_flwr.config.agent import NOTHING
 from fauno_flwr.config.settings import MOST_ROLLOUTS, RunConfig
-from fauno_flwr.federation.protocol import ARRAYS, CONFIG, ROLLOUTS, ROUND, read
+from fauno_flwr.federation.protocol import ARRAYS, BASE_VERSION, CONFIG, ROLLOUTS, read
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import train_metrics
 from fauno_flwr.learning.transitions import Decisions
@@ -73,7 +73,7 @@ class LocalTraining:
 
     def __post_init__(self) -> None:
         message = self.content.config_records[CONFIG]
-        self.version = read(message, ROUND, int)
+        self.version = read(message, BASE_VERSION, int)
         self.rollouts = self.config.training.rollouts
         if ROLLOUTS in message:
             self.rollouts = read(message, ROLLOUTS, int)

@@ -8,6 +8,7 @@ from typing import Any
 from flwr.app import MetricRecord
 
 from fauno_flwr.federation.context import RunContext
+from fauno_flwr.learning.metrics import STEPS as NODE_STEPS
 
 FILE = "metrics.jsonl"
 WALL, VIRTUAL, STEPS = "time/wall", "time/virtual", "time/total_timesteps"
@@ -22,9 +23,9 @@ class MetricRows:
     training; ``time/total_timesteps``, the decisions behind all merged updates so far;
     ``federation/updates`` and ``federation/staleness``, the number of merged updates and their mean
     staleness in versions; ``federation/norm``, their median norm, and ``federation/scaled_down``,
-    how many of them were scaled down to the largest norm that is allowed; ``train/...``, the means
-    of the nodes' metrics as the strategy has merged them; and ``eval/...`` if the version was
-    evaluated.
+    how many of them were scaled down to the largest norm that is allowed; ``train/num_steps``, the
+    mean number of decisions behind an update; other ``train/...``, the means of the nodes' metrics
+    as the strategy has merged them; and ``eval/...`` if the version was evaluated.
 
     What a row adds to the merged metrics is also stored in their record, which the strategy saves
     in its checkpoints: a run that resumes writes the rows of the earlier versions again.
@@ -66,6 +67,7 @@ class MetricRows:
         if self._virtual:
             metrics[VIRTUAL] = flush["t"]
         metrics[STEPS] = int(self._last(STEPS)) + int(sum(flush["steps"]))
+        metrics[NODE_STEPS] = sum(flush["steps"]) / len(flush["steps"])
         metrics[UPDATES] = len(flush["staleness"])
         metrics[NORM] = float(median(flush["norms"]))
         metrics[SCALED] = flush["scaled_down"]

@@ -1,6 +1,7 @@
 """Messages of the Flower app: names of records and keys, and their validation.
 
-train          server: ``arrays`` (shared parameters), ``config`` (settings, ``server-round``,
+train          server: ``arrays`` (shared parameters), ``config`` (settings; ``base-version``,
+               the number of this version; ``server-round``, that of the version to make;
                ``rollouts``); node: ``arrays`` (shared parameters after training, or their
                compressed difference to those received), ``metrics``. Nothing else of the agent
                travels.
@@ -18,9 +19,9 @@ from flwr.app import ConfigRecord
 from sim_env.errors import shown
 
 T = TypeVar("T", int, str, bytes)
-PROTOCOL = 2
+PROTOCOL = 3
 ARRAYS, CONFIG, METRICS, NODE, ACTOR = "arrays", "config", "metrics", "node", "actor"
-SETTINGS, PROTOCOL_KEY, ROUND = "settings", "protocol", "server-round"
+SETTINGS, PROTOCOL_KEY, BASE_VERSION = "settings", "protocol", "base-version"
 ROLLOUTS, TRAINING = "rollouts", "training"
 AGENT, NODES, CRITIC, MESSAGES = "agent", "nodes", "critic", "messages"
 TRAIN, QUERY, QUERY_ACTOR = "train", "query", "query.actor"

@@ -57,6 +57,10 @@ def build_strategy(
         weight_factor=federation.weight_factor,
         checkpoint=make_checkpoints(config, {"sizer": sizer, **(parts or {})}),
         refill=federation.refill,
+        time_limit=federation.timeout,
+        fraction_evaluate=0.0,  # set when an evaluation is due
+        min_train_nodes=1,
+        min_available_nodes=1,  # the run has waited for its nodes
         **chosen,
         **wiring,
     )

@@ -1,7 +1,6 @@
 """Federated training: the strategy runs until the versions are made."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from typing import Any
@@ -97,11 +96,11 @@ class Training:
                 run.grid,
                 to_record(run.first_version),
                 num_rounds=federation.versions,
-                timeout=federation.timeout,
+                timeout=None,  # federation.timeout is the limit of all versions together
                 train_config=run.message_config,
             )
         except TrainingFailedError as error:
-            raise RunFailedError(self._describe(error.failures, error.reasons)) from error
+            raise RunFailedError(self._describe(error)) from error
         if strategy.version == 0:
             raise RunFailedError(
                 f"no version was made in federation.timeout = {federation.timeout:g} s; "
@@ -125,15 +124,12 @@ class Training:
         """Seconds between two polls: each costs milliseconds, so about a hundred per message."""
         return max(POLL_INTERVAL, self._settings.seconds_per_message / 100)
 
-    def _describe(self, failures: int, reasons: Mapping[int, str]) -> str:
+    def _describe(self, error: TrainingFailedError) -> str:
         """Return one sentence about nodes that all fail: each reason, with a node that has it."""
         first: dict[str, str] = {}
-        for node_id, reason in reasons.items():
+        for node_id, reason in error.reasons.items():
             first.setdefault(kind(reason), f"{self.run.name_of(node_id)}: {reason}")
-        return (
-            f"all {len(reasons)} nodes that take part have failed {failures} messages in a row; "
-            f"{'; '.join(first.values())}"
-        )
+        return "; ".join([error.summary, *first.values()])
 
     def _on_version(self, version: int, arrays: ArrayRecord, metrics: MetricRecord | None) -> None:
         """Write the row of a version, and evaluate its agents if that is due."""

@@ -14,7 +14,7 @@ from fauno_flwr import client_app
 from fauno_flwr.config.consent import Consent
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.federation.protocol import ARRAYS, CONFIG, ROUND, settings_record
+from fauno_flwr.federation.protocol import ARRAYS, BASE_VERSION, CONFIG, settings_record
 from fauno_flwr.learning.agents import AgentStack, get
 from fauno_flwr.shared_world.host import WorldHost
 from fauno_flwr.shared_world.server import Credentials, WorldService
@@ -110,7 +110,7 @@ def exchange(config: RunConfig, **owner: bool) -> tuple[bytes, list[AgentStack]]
     shared = task.make_population(1).get_shared(config.federation.share)
     agents, answers = [task.make_population(1)], b""
     for version, kind in enumerate(KINDS):
-        record = ConfigRecord({**settings_record(config.to_yaml()), ROUND: version})
+        record = ConfigRecord({**settings_record(config.to_yaml()), BASE_VERSION: version})
         content = RecordDict({ARRAYS: to_record(shared), CONFIG: record})
         message = Message(content, 1000, kind, ttl=60)
         set_metadata(message, message_id=f"message-{version}")

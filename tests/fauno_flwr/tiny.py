@@ -26,7 +26,7 @@ AGENTS = 6
 def train_message(grid: InMemoryGrid, config: RunConfig, node: int, version: int) -> Message:
     critic = Population(1, config.agent, config.seed).get_critic()
     record = settings_record(config.to_yaml())
-    record["server-round"] = version
+    record["base-version"] = version
     content = RecordDict({ARRAYS: to_record(critic), CONFIG: record})
     return Message(content, 1000 + node, MessageType.TRAIN, ttl=60)
 

@@ -82,4 +82,4 @@ class Fuzzer:
         format_status([event], 3, State("running"))
         for name, _, _ in PANELS:
             assert is_number(kept.get(name)) or name not in kept or isinstance(kept[name], list)
-        assert steps >= 1
+        assert steps >= 0

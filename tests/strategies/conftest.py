@@ -1,9 +1,21 @@
 """A client app whose results can be computed by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+
+from strategies import BufferedAsync
+
+
+class TrainOnly(BufferedAsync):
+    """BufferedAsync for apps that do not evaluate, from the first node on."""
+
+    def __init__(self, buffer_size: float = 0.5, **settings: Any) -> None:
+        alone = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+        super().__init__(buffer_size, **{**alone, **settings})
 
 
 def target(partition_id: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from strategies.arrays import to_record
 from strategies.checkpoint import read_checkpoint
 from strategies.grids import InMemoryGrid
 from strategies.latency import Latency
+from tests.strategies.conftest import TrainOnly
 
 VERSIONS = 30
 
@@ -70,7 +71,7 @@ def train(
         seed=seed,
         presence={6: [(0, 5), (9, 1e9)]},
     )
-    strategy = BufferedAsync(
+    strategy = TrainOnly(
         3,
         staleness=Polynomial(0.5),
         server_optimizer=Adam(),
@@ -180,7 +181,7 @@ def damage(path: Path, how: str) -> None:
     elif how == "foreign":
         save_file({"w": np.zeros(3)}, path)
     elif how == "other schema version":
-        path.write_bytes(data.replace(b'"schema_version":"5"', b'"schema_version":"9"'))
+        path.write_bytes(data.replace(b'"schema_version":"6"', b'"schema_version":"9"'))
     elif how == "other model":
         state, tensors = read_checkpoint(path, {"w": "float64(3,)"})
         Checkpoints(path.parent).save(state["version"], state, tensors, {"w": "float64(4,)"})
@@ -195,7 +196,7 @@ def damage(path: Path, how: str) -> None:
         ("empty", "version-000000011.safetensors cannot be read"),
         ("flipped", "version-000000011.safetensors is damaged: its checksum is wrong"),
         ("foreign", "version-000000011.safetensors was not written by"),
-        ("other schema version", "has schema version 9: must be 5"),
+        ("other schema version", "has schema version 9: must be 6"),
         ("other model", "is of another model"),
         ("another's schema", "version-000000011.safetensors is damaged: its checksum is wrong"),
     ],
@@ -248,7 +249,7 @@ def test_messages_that_an_engine_forgets_are_sent_again(tmp_path: Path) -> None:
         save_state = None
 
     def run(resume: bool, versions: int) -> tuple[BufferedAsync, Result, InMemoryGrid]:
-        strategy = BufferedAsync(2, checkpoint=Checkpoints(tmp_path, resume=resume))
+        strategy = TrainOnly(2, checkpoint=Checkpoints(tmp_path, resume=resume))
         grid = Forgetful(walking_app(), 4)
         start = to_record({"w": np.zeros(3)})
         return strategy, strategy.start(grid, start, num_rounds=versions), grid
@@ -268,7 +269,7 @@ def test_after_a_restart_the_node_that_has_waited_longest_is_first(tmp_path: Pat
     def run(versions: int, **options: Any) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
         checkpoint = Checkpoints(tmp_path, **options)
-        strategy = BufferedAsync(2, checkpoint=checkpoint, on_event=events.append)
+        strategy = TrainOnly(2, checkpoint=checkpoint, on_event=events.append)
         grid = Forgetful(walking_app(), 6, duration=lambda i, _: 7.1 - i)
         strategy.start(grid, to_record({"w": np.zeros(3)}), num_rounds=versions)
         return events
@@ -284,7 +285,7 @@ def test_after_a_restart_the_node_that_has_waited_longest_is_first(tmp_path: Pat
 
 def test_every_third_version_is_saved_though_they_are_made_in_pairs(tmp_path: Path) -> None:
     """Four equal nodes, K = 2: versions 2, 4, ... are those that exist after a poll."""
-    strategy = BufferedAsync(2, checkpoint=Checkpoints(tmp_path, every=3, keep=99))
+    strategy = TrainOnly(2, checkpoint=Checkpoints(tmp_path, every=3, keep=99))
     strategy.start(InMemoryGrid(walking_app(), 4), to_record({"w": np.zeros(3)}), num_rounds=12)
     saved = [int(path.stem.split("-")[1]) for path in Checkpoints(tmp_path).files()]
     assert saved == [4, 6, 10, 12]
@@ -300,7 +301,7 @@ def test_an_evaluation_that_was_lost_is_repeated(tmp_path: Path) -> None:
 
     def run(resume: bool, **settings: Any) -> Result:
         checkpoint = Checkpoints(tmp_path, resume=resume)
-        strategy = BufferedAsync(2, fraction_evaluate=1.0, checkpoint=checkpoint, **settings)
+        strategy = TrainOnly(2, fraction_evaluate=1.0, checkpoint=checkpoint, **settings)
         start = to_record({"w": np.zeros(3)})
         return strategy.start(Forgetful(walking_app(), 4), start, num_rounds=4 if resume else 6)
 
@@ -338,7 +339,7 @@ def with_parts(folder: Path, counter: Counter, versions: int, **about: Any) -> R
     def count(*_: object) -> None:
         counter.versions += 1
 
-    strategy = BufferedAsync(
+    strategy = TrainOnly(
         2,
         on_version=count,
         checkpoint=Checkpoints(folder, resume=True, about=about, parts={"counter": counter}),

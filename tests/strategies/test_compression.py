@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from strategies import (
-    BufferedAsync,
     Checkpoints,
     Int8,
     TopK,
@@ -20,6 +19,7 @@ from strategies.arrays import Layout, to_record
 from strategies.compression import CODES, INDICES, SCALES, VALUES, Compression
 from strategies.grids import InMemoryGrid
 from strategies.guard import Guard, RejectedError
+from tests.strategies.conftest import TrainOnly
 
 SHAPES = {"weight": (5, 4), "bias": (5,), "scale": ()}
 SIZE = 26
@@ -38,7 +38,7 @@ def read(compression: Compression | None, record: ArrayRecord, layout: Layout) -
     """Decode an update as the server does."""
     guard = Guard()
     guard.begin(layout, "arrays", None, compression)
-    return guard.check_arrays(guard.decode(record), np.zeros(layout.size))
+    return guard.check_arrays(guard.decode(record), np.zeros(layout.size))[0]
 
 
 @pytest.mark.parametrize("compression", METHODS, ids=repr)
@@ -245,7 +245,7 @@ def run(compression: Compression | None, versions: int = 60, **settings: object)
     mods = [] if compression is None else [compression_mod(compression)]
     grid = InMemoryGrid(app_with(*mods), 4)
     events: list[dict] = []
-    strategy = BufferedAsync(
+    strategy = TrainOnly(
         4, compression=compression, on_event=events.append, refill="version", **settings
     )
     start = ArrayRecord({"w": Array(np.zeros(40))})
@@ -276,7 +276,7 @@ def test_without_error_feedback_top_k_would_not_get_there() -> None:
 
     def distance(mod: object) -> float:
         grid = InMemoryGrid(app_with(mod), 4)
-        strategy = BufferedAsync(4, compression=TopK(0.1), refill="version")
+        strategy = TrainOnly(4, compression=TopK(0.1), refill="version")
         start = ArrayRecord({"w": Array(np.zeros(40))})
         w = strategy.start(grid, start, num_rounds=150).arrays["w"].numpy()
         return float(np.linalg.norm(w - best))
@@ -296,8 +296,8 @@ def test_other_messages_pass_the_mod_unchanged() -> None:
 
 def test_a_server_without_compression_rejects_compressed_replies() -> None:
     grid = InMemoryGrid(app_with(compression_mod(Int8())), 4)
-    strategy = BufferedAsync(4, backoff=0)
-    strategy.start(grid, ArrayRecord({"w": Array(np.zeros(40))}), num_rounds=1, timeout=3)
+    strategy = TrainOnly(4, backoff=0, time_limit=3)
+    strategy.start(grid, ArrayRecord({"w": Array(np.zeros(40))}), num_rounds=1)
     assert {check for check, _ in strategy.guard.rejections} == {"schema"}
 
 
@@ -310,7 +310,7 @@ def test_the_server_keeps_no_more_versions_than_are_in_use() -> None:
     grid = InMemoryGrid(
         app_with(compression_mod(TopK(0.1))), 4, duration=lambda i, k: 50.0 if i == 0 else 1.0
     )
-    strategy = BufferedAsync(2, compression=TopK(0.1), on_version=on_version)
+    strategy = TrainOnly(2, compression=TopK(0.1), on_version=on_version)
     strategy.start(grid, ArrayRecord({"w": Array(np.zeros(40))}), num_rounds=100)
     assert max(held) <= 4 + 1  # one in flight per node, and the newest
 
@@ -320,7 +320,7 @@ def test_a_reply_after_its_time_to_live_is_not_merged() -> None:
         app_with(compression_mod(Int8())), 4, faults=lambda i, k: "late" if i == 0 else None
     )
     events: list[dict] = []
-    strategy = BufferedAsync(2, compression=Int8(), ttl=5.0, on_event=events.append)
+    strategy = TrainOnly(2, compression=Int8(), ttl=5.0, on_event=events.append)
     strategy.start(grid, ArrayRecord({"w": Array(np.zeros(40))}), num_rounds=200)
     assert not [e for e in events if e["event"] == "reply" and e["node"] == 1000]
     assert [e for e in events if e["event"] == "error" and e["node"] == 1000]
@@ -340,7 +340,7 @@ def test_a_buffered_update_of_another_compression_is_discarded(tmp_path) -> None
             app_with(compression_mod(compression)), 4, duration=lambda i, k: 1.0 + i
         )
         events: list[dict] = []
-        strategy = BufferedAsync(
+        strategy = TrainOnly(
             2,
             compression=compression,
             checkpoint=Checkpoints(tmp_path, resume=True),

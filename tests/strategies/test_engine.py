@@ -38,6 +38,7 @@ from flwr.serverapp import ServerApp
 from strategies import BufferedAsync, Polynomial
 from strategies.latency import Latency
 from strategies.virtual_time import VirtualTimeGrid
+from tests.strategies.conftest import TrainOnly
 
 client = ClientApp()
 server = ServerApp()
@@ -61,7 +62,7 @@ def train(message, context):
 def main(grid, context):
     events = []
     virtual = VirtualTimeGrid(grid, Latency(speeds=(1, 2, 3, 0.2), jitter=0.3))
-    strategy = BufferedAsync(2, staleness=Polynomial(), on_event=events.append)
+    strategy = TrainOnly(2, staleness=Polynomial(), on_event=events.append)
     start = ArrayRecord({"w": Array(np.zeros(5))})
     result = strategy.start(virtual, start, num_rounds=30)
     strategy.drain(virtual, timeout=100)

@@ -7,9 +7,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from strategies import BufferedAsync, SyncBuffered
+from strategies import SyncBuffered
 from strategies.grids import InMemoryGrid
-from tests.strategies.conftest import make_linear_app, steps, target
+from tests.strategies.conftest import TrainOnly, make_linear_app, steps, target
 
 
 def evaluating_app() -> ClientApp:
@@ -46,7 +46,7 @@ def test_training_does_not_wait_for_a_slow_evaluation(zeros: ArrayRecord) -> Non
     """Node 0 takes 50 s per message; versions are made meanwhile, at their usual pace."""
     events: list[dict] = []
     grid = InMemoryGrid(evaluating_app(), 5, duration=lambda i, k: 50.0 if i == 0 else 1.0)
-    strategy = BufferedAsync(2, fraction_evaluate=1.0, on_event=events.append)
+    strategy = TrainOnly(2, fraction_evaluate=1.0, on_event=events.append)
     result = strategy.start(grid, zeros, num_rounds=60)
     flushes = [e["t"] for e in events if e["event"] == "flush"]
     assert flushes[-1] < 50
@@ -61,9 +61,7 @@ def test_training_does_not_wait_for_a_slow_evaluation(zeros: ArrayRecord) -> Non
 def test_a_node_never_has_two_messages(zeros: ArrayRecord) -> None:
     events: list[dict] = []
     grid = InMemoryGrid(evaluating_app(), 4, duration=lambda i, k: 0.3 + i)
-    BufferedAsync(2, fraction_evaluate=0.5, on_event=events.append).start(
-        grid, zeros, num_rounds=20
-    )
+    TrainOnly(2, fraction_evaluate=0.5, on_event=events.append).start(grid, zeros, num_rounds=20)
     flying: set[int] = set()
     for event in events:
         if event["event"] == "dispatch":
@@ -80,7 +78,7 @@ def test_a_failed_evaluation_costs_no_pause_and_ends(zeros: ArrayRecord, fault: 
     app = make_linear_app() if fault == "no handler" else evaluating_app()
     broken = None if fault == "no handler" else fault
     grid = InMemoryGrid(app, 3, faults=lambda i, k: broken if i == 0 and k % 2 else None)
-    strategy = BufferedAsync(2, ttl=5.0, fraction_evaluate=1.0, on_event=events.append)
+    strategy = TrainOnly(2, ttl=5.0, fraction_evaluate=1.0, on_event=events.append)
     result = strategy.start(grid, zeros, num_rounds=20, timeout=500)
     assert strategy.version == 20
     failed = [e for e in events if e["event"] == "error" and e["kind"] == "evaluate"]
@@ -105,7 +103,7 @@ def test_evaluating_does_not_reset_the_back_off_of_training(
         return healthy(message, context)
 
     grid = InMemoryGrid(app, 3)
-    BufferedAsync(2, fraction_evaluate=1.0, on_event=events.append).start(grid, zeros, 40)
+    TrainOnly(2, fraction_evaluate=1.0, on_event=events.append).start(grid, zeros, 40)
     pauses = [e["pause"] for e in events if e["event"] == "error" and e["node"] == 1000]
     assert pauses[:4] == [2.0, 4.0, 8.0, 16.0]
     assert any(e["event"] == "evaluation" and e["node"] == 1000 for e in events)

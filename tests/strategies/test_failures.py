@@ -11,7 +11,7 @@ from strategies import BufferedAsync, InMemoryGrid, Latency, TrainingFailedError
 from strategies.arrays import to_record
 from strategies.failures import readable
 from strategies.grid_protocols import clock_of
-from tests.strategies.conftest import make_linear_app
+from tests.strategies.conftest import TrainOnly, make_linear_app
 
 START = {"w": np.zeros(2)}
 
@@ -29,7 +29,7 @@ def failing_app() -> ClientApp:
 
 
 def train(grid: Any, versions: int = 5, **settings: Any) -> BufferedAsync:
-    strategy = BufferedAsync(2, **settings)
+    strategy = TrainOnly(2, **settings)
     strategy.start(grid, to_record(START), num_rounds=versions, timeout=3600)
     return strategy
 

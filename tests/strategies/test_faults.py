@@ -22,10 +22,11 @@ from strategies import (
     Checkpoints,
     Guard,
     SyncBuffered,
-    buffered_async,
     checkpoint,
+    flower_hooks,
     guard,
     session,
+    session_evaluation,
 )
 from strategies import arrays as arrays_module
 from strategies.arrays import to_arrays, to_record
@@ -34,7 +35,7 @@ from strategies.flights import Flight, Flights
 from strategies.grids import InMemoryGrid
 from strategies.session import Session
 from tests.guarded import Scenarios, patch
-from tests.strategies.conftest import make_linear_app
+from tests.strategies.conftest import TrainOnly, make_linear_app
 
 fault = Scenarios()
 BAD = 1000  # the node whose replies are bad: partition 0
@@ -56,8 +57,9 @@ def test_is_fatal_without_its_guard(
 def train(grid: InMemoryGrid, versions: int = 12, **settings: Any) -> tuple[list[dict], np.ndarray]:
     """Train, by default with K = 2; return the events and the final arrays."""
     events: list[dict] = []
-    strategy = BufferedAsync(**{"buffer_size": 2, "on_event": events.append, **settings})
-    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=200)
+    fixed = {"buffer_size": 2, "time_limit": 200, "on_event": events.append}
+    strategy = TrainOnly(**{**fixed, **settings})
+    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=None)
     return events, result.arrays["w"].numpy()
 
 
@@ -90,7 +92,7 @@ def assert_only_bad_replies_are_rejected(app: ClientApp, check: str, **settings:
     assert set(guard.rejections) == {(check, BAD)}
 
 
-@fault(name="1", mutation=patch(Flights, "overdue", lambda self, now, grace: []))
+@fault(name="1", mutation=patch(Flights, "overdue", lambda self, now, grace, limit: []))
 def a_client_never_answers(_: Path) -> None:
     """After the time-to-live it is sent another message."""
     grid = InMemoryGrid(
@@ -175,9 +177,9 @@ def a_client_claims_a_version(_: Path) -> None:
     np.testing.assert_array_equal(theta, expected)
 
 
-def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> np.ndarray:
+def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the difference without validation (mutation)."""
-    return self.layout.flatten(arrays).astype(np.float64) - base
+    return self.layout.flatten(arrays).astype(np.float64) - base, 0.0
 
 
 @fault(name="6", mutation=patch(Guard, "check_arrays", unchecked))
@@ -192,13 +194,13 @@ def arrays_are_of_another_schema(_: Path) -> None:
     for bad in (
         {"w": Array(np.full(1, 9.0))},  # would be broadcast
         {"w": Array(np.full((1, 2), 9.0))},
-        {"w": Array(np.full(2, 9.0, np.float32))},
+        {"w": Array(np.full(2, 9.0, np.complex64))},
         {"w": Array(np.ones(2)), "v": Array(np.ones(2))},
         {"v": Array(np.ones(2))},
         {"w": Array("float64", (2,), "numpy.ndarray", Array(np.full(1, 9.0)).data)},
     ):
         check = "payload" if set(bad) == {"w"} and tuple(bad["w"].shape) == (2,) else "schema"
-        check = "schema" if bad.get("w") and bad["w"].dtype == "float32" else check
+        check = "schema" if bad.get("w") and bad["w"].dtype == "complex64" else check
         assert_only_bad_replies_are_rejected(sending(bad), check)
 
 
@@ -210,7 +212,7 @@ def any_weight(self: Guard, reply: Message) -> tuple[float, dict]:
 @fault(name="8", mutation=patch(Guard, "check_metrics", any_weight))
 def the_weight_is_absurd(_: Path) -> None:
     nine = {"w": Array(np.full(2, 9.0))}
-    for count in (0, -9, 1e9, 0.5, float("nan"), float("inf"), 2**62):
+    for count in (-9, -1e-9, float("nan"), float("inf"), 1e301):
         assert_only_bad_replies_are_rejected(sending(nine, count), "weight")
 
 
@@ -243,8 +245,9 @@ def the_buffer_cannot_fill(_: Path) -> None:
     events, _theta = train(grid, 12, buffer_size=4, flush_after=3.0)
     sizes = [len(each["nodes"]) for each in kinds(events, "flush")]
     assert sizes == [4] * 5 + [2] * 7
-    waiting, _theta = train(InMemoryGrid(make_linear_app(), 4, presence=dead), buffer_size=4)
-    assert len(kinds(waiting, "flush")) == 5  # without it the others wait until the timeout
+    alone = InMemoryGrid(make_linear_app(), 4, presence=dead)
+    waiting, _theta = train(alone, buffer_size=4, flush_at_end=False)
+    assert len(kinds(waiting, "flush")) == 5  # without it the others wait until the end
 
 
 class PowerCutError(Exception):
@@ -343,8 +346,9 @@ def a_payload_is_an_object_or_too_long(_: Path) -> None:
 
 def in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use nodes in the order of the engine (mutation)."""
-    for module in (session, buffered_async):
+    for module in (session, session_evaluation, flower_hooks):
         monkeypatch.setattr(module, "sorted", list, raising=False)
+    monkeypatch.setattr(session_evaluation, "add", list.append)
 
 
 @fault(name="15", mutation=in_any_order)
@@ -381,7 +385,7 @@ def test_a_version_that_would_not_be_finite_is_not_made() -> None:
     start = to_record({"w": np.zeros(2, np.float16)})
     # The slow node's update of 40000 is added to that of the other one.
     grid = InMemoryGrid(app, 2, duration=lambda i, k: (1.0, 1.5)[i])
-    result = BufferedAsync(1, on_event=events.append).start(grid, start, 4, timeout=50)
+    result = TrainOnly(1, time_limit=50, on_event=events.append).start(grid, start, 4)
     assert kinds(events, "discard")
     assert np.all(np.isfinite(result.arrays["w"].numpy()))
     assert len(kinds(events, "flush")) == 4
@@ -398,8 +402,10 @@ def test_an_unusable_metric_is_ignored_alone(value: object) -> None:
         content = RecordDict({"arrays": to_record(START), "metrics": MetricRecord(metrics)})
         return Message(content, reply_to=message)
 
-    result = SyncBuffered().start(InMemoryGrid(app, 3), to_record(START), num_rounds=2)
-    assert result.train_metrics_clientapp[2] == {"num-examples": 1.0, "loss": 2.0}
+    result = SyncBuffered(fraction_evaluate=0.0).start(
+        InMemoryGrid(app, 3), to_record(START), num_rounds=2
+    )
+    assert result.train_metrics_clientapp[2] == {"loss": 2.0}
 
 
 def test_metrics_that_are_lists_are_averaged_as_flower_does() -> None:
@@ -412,7 +418,9 @@ def test_metrics_that_are_lists_are_averaged_as_flower_does() -> None:
         content = RecordDict({"arrays": to_record(START), "metrics": MetricRecord(metrics)})
         return Message(content, reply_to=message)
 
-    result = SyncBuffered().start(InMemoryGrid(app, 2), to_record(START), num_rounds=1)
+    result = SyncBuffered(fraction_evaluate=0.0).start(
+        InMemoryGrid(app, 2), to_record(START), num_rounds=1
+    )
     assert result.train_metrics_clientapp[1]["per-class"] == pytest.approx([2 / 3, 4.0])
     assert result.train_metrics_clientapp[1]["own"] == [0.0]
 
@@ -427,7 +435,7 @@ def test_metrics_that_are_lists_are_averaged_as_flower_does() -> None:
 )
 def test_arrays_that_cannot_be_trained_are_named(start: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BufferedAsync().start(InMemoryGrid(make_linear_app(), 1), to_record(start))
+        TrainOnly().start(InMemoryGrid(make_linear_app(), 1), to_record(start))
 
 
 def test_integers_are_rounded_and_kept_in_range() -> None:

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from strategies import BufferedAsync, Guard, TrimmedMean
 from strategies.arrays import to_record
 from strategies.grids import InMemoryGrid
+from tests.strategies.conftest import TrainOnly
 
 SHAPES = {"a.weight": (4, 3), "a.bias": (3,), "count": ()}
 START = {
@@ -112,7 +113,7 @@ def fuzz(replies: int, seed: int) -> tuple[BufferedAsync, Counter, list[dict]]:
     grid = InMemoryGrid(
         app, 50, duration=lambda i, k: 0.5 + 0.1 * (i * k % 7), faults=faults, seed=seed
     )
-    strategy = BufferedAsync(
+    strategy = TrainOnly(
         0.2,
         guard=Guard(max_norm=1e4, max_weight=1e5, max_offences=10**9),
         merge=TrimmedMean(),

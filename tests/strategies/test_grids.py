@@ -12,14 +12,14 @@ from flwr.app import ArrayRecord, Context, Message, MessageType, MetricRecord, R
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from strategies import BufferedAsync, Polynomial
+from strategies import Polynomial
 from strategies.arrays import to_record
 from strategies.faults import FAULTS
 from strategies.flower_internals import set_metadata
 from strategies.grids import InMemoryGrid
 from strategies.latency import Latency, Trace
 from strategies.virtual_time import VirtualTimeGrid
-from tests.strategies.conftest import make_linear_app
+from tests.strategies.conftest import TrainOnly, make_linear_app
 
 
 def query(node: int, ttl: float = 10.0) -> Message:
@@ -122,7 +122,7 @@ def test_a_message_in_flight_when_its_node_leaves_is_lost(echo: ClientApp) -> No
 def test_a_strategy_admits_nodes_that_return(zeros: ArrayRecord) -> None:
     events: list[dict] = []
     grid = InMemoryGrid(make_linear_app(), 3, presence={0: [(0.0, 5.5), (8.0, 1e9)]})
-    strategy = BufferedAsync(3, on_event=events.append)
+    strategy = TrainOnly(3, on_event=events.append)
     strategy.start(grid, zeros, num_rounds=12)
     flushes = [(e["t"], e["nodes"]) for e in events if e["event"] == "flush"]
     assert len(flushes) == 12
@@ -135,7 +135,7 @@ def test_many_restarts_leave_no_trace_in_the_strategy(zeros: ArrayRecord) -> Non
     """New ids forever: the back-off state of the strategy does not grow."""
     sessions = [(float(t), t + 0.9) for t in range(400)]
     grid = InMemoryGrid(make_linear_app(), 3, presence={0: sessions})
-    strategy = BufferedAsync(2, backoff=0.5, max_backoff=1.0)
+    strategy = TrainOnly(2, backoff=0.5, max_backoff=1.0)
     strategy.start(grid, zeros, num_rounds=390)
     assert strategy.session is not None
     assert len(strategy.session.flights._failures) <= 3
@@ -151,7 +151,7 @@ def test_a_client_cannot_change_the_message_of_another(zeros: ArrayRecord) -> No
         message.content["arrays"].clear()
         return Message(RecordDict(), reply_to=message)
 
-    BufferedAsync(2).start(InMemoryGrid(app, 2), zeros, timeout=5)
+    TrainOnly(2, time_limit=5).start(InMemoryGrid(app, 2), zeros)
     assert len(seen) >= 2
     assert all(np.array_equal(theta, np.zeros(2)) for theta in seen)
 
@@ -260,7 +260,7 @@ def run_on_a_busy_engine(workers: int, wrap: bool) -> tuple[list[dict], bytes, f
     latency = Latency(speeds=(1, 2, 3, 4, 0.2), jitter=0.2)
     grid = VirtualTimeGrid(engine, latency, partitions=partitions, poll_interval=0.001)
     events: list[dict] = []
-    strategy = BufferedAsync(2, staleness=Polynomial(), on_event=events.append)
+    strategy = TrainOnly(2, staleness=Polynomial(), on_event=events.append)
     start = to_record({"w": np.zeros(2)})
     result = strategy.start(grid if wrap else engine, start, num_rounds=25)
     for thread in engine._threads:
@@ -280,7 +280,7 @@ def test_virtual_time_makes_a_busy_engine_repeatable() -> None:
 def test_virtual_time_is_that_of_the_in_memory_grid(zeros: ArrayRecord) -> None:
     latency = Latency(speeds=(1, 2, 3, 4, 0.2), jitter=0.2)
     events: list[dict] = []
-    strategy = BufferedAsync(2, staleness=Polynomial(), on_event=events.append)
+    strategy = TrainOnly(2, staleness=Polynomial(), on_event=events.append)
     grid = InMemoryGrid(make_linear_app(), 5, duration=latency)
     result = strategy.start(grid, zeros, num_rounds=25)
     engine_events, arrays, now = run_on_a_busy_engine(3, wrap=True)

@@ -16,7 +16,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from strategies import (
-    BufferedAsync,
     CheckpointError,
     Checkpoints,
     Guard,
@@ -35,6 +34,7 @@ from strategies.evaluation import mean_metrics
 from strategies.grids import InMemoryGrid
 from strategies.session import Session
 from tests.guarded import Scenarios, patch
+from tests.strategies.conftest import TrainOnly
 
 attack = Scenarios()
 HOSTILE = 1000  # the node of partition 0
@@ -73,8 +73,9 @@ def federation(hostile: dict[str, Any] | None = None, **metrics: Any) -> ClientA
 def train(grid: InMemoryGrid, versions: int = 10, **settings: Any) -> tuple[list[dict], np.ndarray]:
     """Train, by default with K = 5; return the events and the final arrays."""
     events: list[dict] = []
-    strategy = BufferedAsync(**{"buffer_size": 5, "on_event": events.append, **settings})
-    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=500)
+    fixed = {"buffer_size": 5, "time_limit": 500, "on_event": events.append}
+    strategy = TrainOnly(**{**fixed, **settings})
+    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=None)
     return events, result.arrays["w"].numpy()
 
 
@@ -211,13 +212,16 @@ def a_node_fills_the_memory_with_metrics(folder: Path) -> None:
     many: dict[str, Any] = {f"m{i}": [0.5] * 1000 for i in range(30)}
     for metrics in (many, {f"m{i}": 1.0 for i in range(300)}):
         app = sending({**metrics, "num-examples": 7})
-        strategy = BufferedAsync(5, checkpoint=Checkpoints(folder / str(len(metrics))))
+        events: list[dict] = []
+        files = Checkpoints(folder / str(len(metrics)))
+        strategy = TrainOnly(5, checkpoint=files, on_event=events.append)
         result = strategy.start(InMemoryGrid(app, 5), to_record(START), num_rounds=2)
         for record in result.train_metrics_clientapp.values():
             assert sum(np.size(value) for value in record.values()) <= 2048 + 2
             assert len(record) <= 256
             assert record["loss"] == 1.0
-            assert record["num-examples"] == pytest.approx(47 / 5, rel=0.1)
+        flushes = kinds(events, "flush")
+        assert all(flush["steps"] == [7, 10, 10, 10, 10] for flush in flushes)
 
 
 @attack(patch(Guard, "check_size", lambda self, reply: None))
@@ -393,8 +397,8 @@ def test_a_setting_that_is_no_number_is_one_sentence(value: object) -> None:
     for make in (
         lambda: Guard(max_norm=value),
         lambda: Guard(norm_factor=value),
-        lambda: BufferedAsync(value),
-        lambda: BufferedAsync(2, ttl=value),
+        lambda: TrainOnly(value),
+        lambda: TrainOnly(2, patience=value),
     ):
         with pytest.raises(ValueError, match=": must be a") as caught:
             make()
@@ -435,7 +439,7 @@ def test_what_is_usual_survives_a_restart(tmp_path: Path) -> None:
     app = federation({"times": 30.0})
 
     def session(versions: int, folder: Path | None = None) -> Session:
-        strategy = BufferedAsync(
+        strategy = TrainOnly(
             5, checkpoint=Checkpoints(folder, resume=True) if folder is not None else None
         )
         strategy.start(InMemoryGrid(app, 10), to_record(START), num_rounds=versions)

@@ -8,10 +8,10 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import SGD, Adam, BufferedAsync, FAuNO, FedAsync, FedBuff, Median, SyncBuffered
+from strategies import SGD, Adam, FAuNO, FedAsync, FedBuff, Median, SyncBuffered
 from strategies.arrays import to_record
 from strategies.grids import InMemoryGrid
-from tests.strategies.conftest import make_linear_app, steps, target
+from tests.strategies.conftest import TrainOnly, make_linear_app, steps, target
 
 TIMES = [1.0, 1.7, 2.9]
 
@@ -32,7 +32,7 @@ def test_fedasync_is_the_papers_mixing(linear_app: ClientApp, zeros: ArrayRecord
         history.append((1 - a) * history[-1] + a * trained)
         due[node] = (time + TIMES[node], version + 1)
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: TIMES[i])
-    result = FedAsync().start(grid, zeros, num_rounds=25)
+    result = FedAsync(fraction_evaluate=0.0).start(grid, zeros, num_rounds=25)
     np.testing.assert_allclose(weights(result.arrays), history[-1], rtol=1e-12)
 
 
@@ -52,7 +52,7 @@ def test_fedbuff_divides_by_k(linear_app: ClientApp, zeros: ArrayRecord) -> None
             buffer = {}
         due[node] = (time + TIMES[node], len(history) - 1)
     grid = InMemoryGrid(linear_app, 3, duration=lambda i, k: TIMES[i])
-    result = FedBuff(2, rate=0.7).start(grid, zeros, num_rounds=15)
+    result = FedBuff(2, rate=0.7, fraction_evaluate=0.0).start(grid, zeros, num_rounds=15)
     np.testing.assert_allclose(weights(result.arrays), history[-1], rtol=1e-12)
 
 
@@ -60,7 +60,7 @@ def test_sync_buffered_is_fedavg_whatever_the_times(
     linear_app: ClientApp, zeros: ArrayRecord
 ) -> None:
     times = [1.0, 7.0, 2.0, 0.3, 100.0]
-    ours = SyncBuffered().start(
+    ours = SyncBuffered(fraction_evaluate=0.0).start(
         InMemoryGrid(linear_app, 5, duration=lambda i, k: times[i]), zeros, num_rounds=11
     )
     theirs = FedAvg(fraction_evaluate=0.0).start(
@@ -70,7 +70,9 @@ def test_sync_buffered_is_fedavg_whatever_the_times(
 
 
 def test_a_preset_takes_every_setting(linear_app: ClientApp, zeros: ArrayRecord) -> None:
-    strategy = FedBuff(2, staleness=None, weighted_by_key="num-examples", merge=Median())
+    strategy = FedBuff(
+        2, staleness=None, fraction_evaluate=0.0, weighted_by_key="num-examples", merge=Median()
+    )
     assert (strategy.buffer_size, strategy.weighted_by_key) == (2, "num-examples")
     assert isinstance(FAuNO().server_optimizer, SGD)
     assert FAuNO().updates_needed(5) == 3
@@ -80,7 +82,7 @@ def test_a_preset_takes_every_setting(linear_app: ClientApp, zeros: ArrayRecord)
 
 def test_momentum_and_adam_reach_the_model(linear_app: ClientApp, zeros: ArrayRecord) -> None:
     for optimizer, again in ((SGD(0.5, 0.9), SGD(0.5, 0.9)), (Adam(), Adam())):
-        strategy = BufferedAsync(1.0, server_optimizer=optimizer)
+        strategy = TrainOnly(1.0, server_optimizer=optimizer)
         result = strategy.start(InMemoryGrid(linear_app, 2), zeros, num_rounds=6)
         theta, n = np.zeros(2), np.array([steps(0), steps(1)])
         for _ in range(6):
@@ -97,8 +99,10 @@ def test_momentum_and_adam_reach_the_model(linear_app: ClientApp, zeros: ArrayRe
 def test_the_order_of_arrival_within_a_version_changes_nothing(order: list[int]) -> None:
     zeros = to_record({"w": np.zeros(2)})
     grid = InMemoryGrid(make_linear_app(), 4, duration=lambda i, k: 1.0 + 0.1 * order.index(i))
-    result = SyncBuffered().start(grid, zeros, num_rounds=3)
-    in_order = SyncBuffered().start(InMemoryGrid(make_linear_app(), 4), zeros, num_rounds=3)
+    result = SyncBuffered(fraction_evaluate=0.0).start(grid, zeros, num_rounds=3)
+    in_order = SyncBuffered(fraction_evaluate=0.0).start(
+        InMemoryGrid(make_linear_app(), 4), zeros, num_rounds=3
+    )
     assert np.array_equal(weights(result.arrays), weights(in_order.arrays))
 
 
@@ -106,7 +110,7 @@ def test_concurrency_is_kept_and_drawn_by_seed(linear_app: ClientApp, zeros: Arr
     def run(seed: int) -> tuple[list[int], int, set[int]]:
         events: list[dict] = []
         grid = InMemoryGrid(linear_app, 10, duration=lambda i, k: 1.0 + 0.1 * i)
-        BufferedAsync(3, concurrency=4, seed=seed, on_event=events.append).start(
+        TrainOnly(3, concurrency=4, seed=seed, on_event=events.append).start(
             grid, zeros, num_rounds=20
         )
         flying, most = 0, 0
@@ -127,7 +131,7 @@ def test_concurrency_is_kept_and_drawn_by_seed(linear_app: ClientApp, zeros: Arr
 def test_refill(linear_app: ClientApp, zeros: ArrayRecord, refill: str) -> None:
     events: list[dict] = []
     grid = InMemoryGrid(linear_app, 2, duration=lambda i, k: (1.0, 3.5)[i])
-    BufferedAsync(2, refill=refill, on_event=events.append).start(grid, zeros, num_rounds=2)
+    TrainOnly(2, refill=refill, on_event=events.append).start(grid, zeros, num_rounds=2)
     sent = [e["node"] for e in events if e["event"] == "dispatch"]
     assert sent.count(1000) == (7 if refill == "reply" else 2)
     assert all(e["replaced"] is False for e in events if e["event"] == "reply") == (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from strategies.flower_internals import set_metadata
 from strategies.grids import InMemoryGrid
 from strategies.latency import Latency
 from strategies.session import Session
-from tests.strategies.conftest import steps, target
+from tests.strategies.conftest import TrainOnly, steps, target
 from tests.strategies.test_checkpoint import walking_app
 
 
@@ -34,7 +34,7 @@ def test_k_by_hand(buffer_size: float, nodes: int, needed: int) -> None:
     """An int counts nodes, a float up to 1.0 is a fraction: 1 is one node, 1.0 is all of them."""
     require_buffer_size(buffer_size)
     assert updates_needed(buffer_size, nodes) == needed
-    assert BufferedAsync(buffer_size).updates_needed(nodes) == needed
+    assert TrainOnly(buffer_size).updates_needed(nodes) == needed
 
 
 @given(st.floats(0, 1, exclude_min=True), st.integers(0, 1000))
@@ -93,12 +93,14 @@ def test_a_subclass_may_aggregate_by_itself(linear_app: ClientApp, zeros: ArrayR
 
 
 def test_a_reply_that_was_not_buffered_is_named(linear_app: ClientApp, zeros: ArrayRecord) -> None:
-    strategy = BufferedAsync(2)
-    strategy.start(InMemoryGrid(linear_app, 2), zeros, num_rounds=1)
-    question = Message(RecordDict(), dst_node_id=1000, message_type="train")
-    set_metadata(question, message_id="m-17")
+    class Inventive(TrainOnly):
+        def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple:
+            question = Message(RecordDict(), dst_node_id=1000, message_type="train")
+            set_metadata(question, message_id="m-17")
+            return super().aggregate_train(2, [Message(RecordDict(), reply_to=question)])
+
     with pytest.raises(ValueError, match="the reply to message 'm-17' has no update in the buffer"):
-        strategy.aggregate_train(2, [Message(RecordDict(), reply_to=question)])
+        Inventive(2).start(InMemoryGrid(linear_app, 2), zeros, num_rounds=1)
 
 
 def make_session() -> Session:
@@ -109,10 +111,13 @@ def make_session() -> Session:
         duration=Latency(speeds=(1, 2, 3), jitter=0.3),
         faults={"raise": 0.1, "silent": 0.05, "duplicate": 0.1},
     )
-    strategy = BufferedAsync(
+    strategy = TrainOnly(
         3, server_optimizer=Adam(), ttl=6.0, fraction_evaluate=0.5, poll_interval=1.0
     )
-    strategy.session = Session(strategy, grid, to_record({"w": np.zeros(3)}), None, None, None)
+    strategy.session = Session(
+        strategy, grid, to_record({"w": np.zeros(3)}), ConfigRecord(), ConfigRecord(), None
+    )
+    strategy.session.goal = 1000
     return strategy.session
 
 
@@ -120,7 +125,7 @@ def make_session() -> Session:
 def test_a_loaded_session_has_the_state_that_was_saved(taken_steps: int) -> None:
     session, other = make_session(), make_session()
     for _ in range(taken_steps):
-        session.step(num_rounds=1000)
+        session.step()
     state, tensors = session.state()
     other.load(json.loads(json.dumps(state)), tensors)
     again, same = other.state()
@@ -131,6 +136,34 @@ def test_a_loaded_session_has_the_state_that_was_saved(taken_steps: int) -> None
             np.testing.assert_array_equal(same[name], tensors[name])
     for each in (session, other):
         for _ in range(30):
-            each.step(num_rounds=1000)
+            each.step()
     assert json.dumps(other.state()[0]) == json.dumps(session.state()[0])
     assert session.version > 0
+
+
+def test_no_reply_makes_it_look_at_all_nodes(linear_app: ClientApp, zeros: ArrayRecord) -> None:
+    """It looks once per `refresh_interval`, however many replies arrive meanwhile."""
+    looks: list[float] = []
+    grid = InMemoryGrid(linear_app, 50, duration=lambda i, k: 0.5 + 0.01 * i)
+
+    def nodes(_: object) -> list[int]:
+        looks.append(grid.clock.monotonic())
+        return list(grid.get_node_ids())
+
+    strategy = TrainOnly(5, nodes=nodes, refresh_interval=2.0)
+    strategy.start(grid, zeros, num_rounds=100)
+    assert len(looks) <= grid.clock.monotonic() / 2.0 + 1
+    assert strategy.version == 100
+
+
+@pytest.mark.parametrize("refill", ["reply", "version"])
+def test_nodes_that_have_reported_are_sent_on_at_once(
+    linear_app: ClientApp, zeros: ArrayRecord, refill: str
+) -> None:
+    """Not only when it looks next, which it does once in this training."""
+    events: list[dict] = []
+    grid = InMemoryGrid(linear_app, 4, duration=1.0)
+    strategy = TrainOnly(4, refill=refill, refresh_interval=1e9, on_event=events.append)
+    strategy.start(grid, zeros, num_rounds=10)
+    assert grid.clock.monotonic() == 10.0
+    assert len([e for e in events if e["event"] == "dispatch"]) == 40

@@ -195,9 +195,9 @@ LONG = ("federation.versions=24", "federation.buffer_size=6")
 class Flapping(Grid):
     """A grid on which node 1000 is offline for a while, and returns under its id."""
 
-    def get_node_ids(self) -> list[int]:
-        away = 5.2 <= self.clock.monotonic() < 15.0
-        return [i for i in super().get_node_ids() if i != 1000 or not away]
+    def is_online(self, node_id: int) -> bool:
+        away = node_id == 1000 and 5.2 <= self.clock.monotonic() < 15.0
+        return super().is_online(node_id) and not away
 
 
 def flapping(folder: Path, monkeypatch_grid: type[Grid], *settings: str) -> list[dict[str, Any]]:

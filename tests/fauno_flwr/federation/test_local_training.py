@@ -11,7 +11,14 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.federation.local_training import LocalTraining, Progress
-from fauno_flwr.federation.protocol import ARRAYS, CONFIG, METRICS, ROLLOUTS, ROUND, settings_record
+from fauno_flwr.federation.protocol import (
+    ARRAYS,
+    BASE_VERSION,
+    CONFIG,
+    METRICS,
+    ROLLOUTS,
+    settings_record,
+)
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.learning.transitions import Decisions
@@ -31,7 +38,7 @@ AGENT, AGENTS = 2, 6
 
 def message(config: RunConfig, version: int, arrays: dict[str, np.ndarray]) -> Message:
     record = settings_record(config.to_yaml())
-    record[ROUND] = version
+    record[BASE_VERSION] = version
     content = RecordDict({ARRAYS: to_record(arrays), CONFIG: record})
     return Message(content, FIRST_NODE_ID + AGENT, MessageType.TRAIN, ttl=600)
 

@@ -37,7 +37,7 @@ class Node:
 
     def send(self, kind: str, training: str, version: int) -> Message:
         record = settings_record(self.config.to_yaml(), training)
-        record["server-round"] = version
+        record["base-version"] = version
         critic = Population(1, self.config.agent, self.config.seed).get_critic()
         content = RecordDict({ARRAYS: to_record(critic), CONFIG: record})
         return ask(self.grid, Message(content, 1000, kind, ttl=60))

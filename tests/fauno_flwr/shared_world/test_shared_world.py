@@ -297,7 +297,7 @@ def train(config: RunConfig) -> Message:
     """Reply of agent 0 to a train message."""
     grid = InMemoryGrid(client_app.app, AGENTS)
     record = settings_record(config.to_yaml())
-    record["server-round"] = 0
+    record["base-version"] = 0
     critic = Population(1, config.agent, config.seed).get_critic()
     content = RecordDict({ARRAYS: to_record(critic), CONFIG: record})
     (reply,) = grid.send_and_receive([Message(content, 1000, MessageType.TRAIN, ttl=60)])
