@@ -1,7 +1,7 @@
 """What a reader has to know before the numbers of a run."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fauno_flwr.results.html.files import RunFiles
@@ -40,8 +40,7 @@ def notices(run: RunFiles) -> list[str]:
     scaled = sum(event.get("scaled_down", 0) for event in events if event["event"] == "flush")
     if scaled:
         found.append(f"{_times(scaled, 'update')} scaled down to the largest norm allowed.")
-    found += _about_the_table(run)
-    return found
+    return list(dict.fromkeys(found + _about_the_table(run)))
 
 
 def _about_the_buffer(run: RunFiles) -> list[str]:
@@ -85,8 +84,3 @@ def _named(names: set[str]) -> str:
 
 def _times(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def unique(lines: Sequence[str]) -> list[str]:
-    """Return lines without repetitions."""
-    return list(dict.fromkeys(lines))

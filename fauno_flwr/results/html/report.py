@@ -22,7 +22,7 @@ from fauno_flwr.results.html.files import (
 )
 from fauno_flwr.results.html.flow import flow_section, replay_part
 from fauno_flwr.results.html.learning import learning_section
-from fauno_flwr.results.html.notices import notices, unique
+from fauno_flwr.results.html.notices import notices
 from fauno_flwr.results.html.page import make_page
 from fauno_flwr.results.html.several import linked, side_by_side
 from fauno_flwr.results.html.summary import comparison, summary_section
@@ -88,7 +88,7 @@ def run_page(folder: Path) -> str:
         replay = None
     if replay is not None and replay.recordings:
         sections += [replay_part(replay), flow_section(replay)]
-    return make_page(run.name, _lead(run), unique(warnings), _present(sections))
+    return make_page(run.name, _lead(run), warnings, _present(sections))
 
 
 def runs_page(folders: Sequence[Path], path: Path) -> str:
@@ -157,9 +157,7 @@ def _links(folders: Sequence[Path], path: Path) -> list[str | None]:
 
 def _warnings(runs: Sequence[RunFiles], names: Sequence[str]) -> list[str]:
     return [
-        f"{name}: {text}"
-        for run, name in zip(runs, names, strict=True)
-        for text in unique(notices(run))
+        f"{name}: {text}" for run, name in zip(runs, names, strict=True) for text in notices(run)
     ]
 
 

@@ -21,6 +21,7 @@ from fauno_flwr.results.html.files import changed_settings, kind_of, read_run
 from fauno_flwr.results.html.notices import notices
 from fauno_flwr.results.html.report import run_page, runs_page, seeds_page, write_report
 from fauno_flwr.results.html.several import paired
+from fauno_flwr.results.html.summary import comparison
 from fauno_flwr.results.report import plus_minus
 from tests.paths import ROOT
 
@@ -229,6 +230,20 @@ def test_an_experiment_is_shown_with_its_cells(tmp_path: Path) -> None:
     assert "cells/rate2.half-a0.1.json" in page.links
     assert page.loads == []
     assert page.unnamed == []
+
+
+def test_a_table_without_losses_and_intervals_has_its_charts(folder: Path) -> None:
+    rows = json.loads((folder / "summary.json").read_text())["table"]
+    for row in rows:
+        row["lost"] = dict.fromkeys(row["lost"], 0.0)
+        row["response_p95"] = None
+        for key in ("finished_ratio", "response_mean"):
+            row[key] = {"mean": row[key]["mean"], "low": None, "high": None}
+    charts, numbers, differences = comparison(rows, 0.4)
+    assert [chart.plot.renderers != [] for chart in charts] == [True] * 3
+    assert charts[0].note == "a single world, hence no intervals"
+    assert "± -" in numbers
+    assert "minus" not in differences
 
 
 def test_curves_of_seeds_are_averaged_where_all_have_points() -> None:
