@@ -228,6 +228,11 @@ def test_an_experiment_is_shown_with_its_cells(tmp_path: Path) -> None:
     page = Reader(experiment_page(out))
     assert page.sections == ["map", "differences", "curves", "cells"]
     assert "cells/rate2.half-a0.1.json" in page.links
+    summary = json.loads((out / "summary.json").read_text())
+    summary["titles"] = {"conditions": {"rate2": "two a second"}, "policies": {"half-a0": "Half"}}
+    (out / "summary.json").write_text(json.dumps(summary))
+    page = Reader(experiment_page(out))
+    assert {"two a second", "Half", "LeastQueue"} <= set(page.text.split("\n"))
     assert page.loads == []
     assert page.unnamed == []
 
