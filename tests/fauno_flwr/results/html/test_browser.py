@@ -32,7 +32,8 @@ COLUMN = """
     const [css, place, column] = arguments;
     const id = document.querySelector(css).dataset.sources.split(" ")[place];
     const found = Bokeh.documents.map(doc => doc.get_model_by_id(id)).find(model => model);
-    return Array.from(found.data[column], value => typeof value === "object" ? Array.from(value) : value);
+    const plain = value => typeof value === "object" ? Array.from(value) : value;
+    return Array.from(found.data[column], plain);
 """
 PLAYER = "const player = document.querySelector('.replay').player; "
 
