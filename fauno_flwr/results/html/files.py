@@ -108,7 +108,7 @@ def read_run(folder: Path) -> RunFiles:
         return RunFiles(
             folder,
             flat(read_plain((folder / "config.yaml").read_text())),
-            read_lines(folder / "events.jsonl"),
+            continuous(read_lines(folder / "events.jsonl")),
             read_lines(folder / "metrics.jsonl"),
             _read_json(folder / "summary.json"),
         )
@@ -116,6 +116,22 @@ def read_run(folder: Path) -> RunFiles:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"run is {shown(str(folder))}: cannot be read ({error})") from error
+
+
+def continuous(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events of a run with times that go on where it was resumed.
+
+    Under a wall clock, a resumed training counts its seconds from 0 again.
+    """
+    found, offset, last = [], 0.0, 0.0
+    for event in events:
+        if "t" in event:
+            if event["event"] == "resume" and event["t"] + offset < last:
+                offset = last - event["t"]
+            event = {**event, "t": event["t"] + offset}
+            last = max(last, event["t"])
+        found.append(event)
+    return found
 
 
 def read_summary(folder: Path) -> Row:

@@ -65,7 +65,8 @@ def _about_nodes(run: RunFiles) -> list[str]:
         found.append(f"Never answered with an update: {_named(asked - replied)}.")
     if known - asked:
         found.append(f"Never took part: {_named(known - asked)}.")
-    late = [sent.node for sent in sent_messages(run.events) if sent.outcome == OPEN]
+    sent = sent_messages(run.events)
+    late = [each for each in sent if each.outcome == OPEN and not each.detail]
     if late and run.state.name == FINISHED:
         found.append(f"{_times(len(late), 'message')} without an answer at the end.")
     return found
