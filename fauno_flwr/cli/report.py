@@ -23,7 +23,11 @@ def report(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The file; default: report.html in the folder.")
+        Path | None,
+        typer.Option(
+            help="The file; default: report.html in the folder, of N runs report-N.html in that of "
+            "the first."
+        ),
     ] = None,
 ) -> None:
     """Write a run as one HTML file: summary, curves, messages, a replay of its network."""

@@ -73,7 +73,7 @@ def read_curves(folder: Path) -> dict[str, dict[str, list[Row]]]:
     for path in sorted((folder / "cells").glob("*.json")):
         cell = json.loads(path.read_text())
         if "training" in cell:
-            condition = cell["key"].partition(".")[0]
+            condition = cell["key"].removesuffix(f".{cell['method']}.{cell['seed']}")
             runs = curves.setdefault(condition, {}).setdefault(cell["method"], [])
             runs.append(cell["training"]["curve"])
     return curves

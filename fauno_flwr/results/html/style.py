@@ -44,7 +44,7 @@ main > section .scroll thead th { color: var(--quiet); }
 main > section .scroll th:first-child { text-align: left; }
 main > section .text td, main > section .text thead th { text-align: left; white-space: normal;
   overflow-wrap: anywhere; }
-main > section .map thead th { white-space: normal; max-width: 7.5em; vertical-align: bottom; }
+main > section .map thead th { white-space: normal; max-width: 11.5em; vertical-align: bottom; }
 td.heat { text-align: center !important; padding: 3px 8px !important; color: #1d2329; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 8px 0; }
 dt { color: var(--quiet); }

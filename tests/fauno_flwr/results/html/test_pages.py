@@ -16,7 +16,7 @@ from fauno_flwr.cli.report import report_at_end
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.results.directory import read_lines
 from fauno_flwr.results.html import report
-from fauno_flwr.results.html.experiment import experiment_page, mean_curve
+from fauno_flwr.results.html.experiment import experiment_page, mean_curve, read_curves
 from fauno_flwr.results.html.files import changed_settings, kind_of, read_run
 from fauno_flwr.results.html.notices import notices
 from fauno_flwr.results.html.report import run_page, runs_page, seeds_page, write_report
@@ -231,6 +231,9 @@ def test_an_experiment_is_shown_with_its_cells(tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     summary["titles"] = {"conditions": {"rate2": "two a second"}, "policies": {"half-a0": "Half"}}
     (out / "summary.json").write_text(json.dumps(summary))
+    for path in (out / "cells").glob("*.json"):
+        path.write_text(path.read_text().replace('"key": "rate2.', '"key": "rate2.5.'))
+    assert list(read_curves(out)) == ["rate2.5"]
     page = Reader(experiment_page(out))
     assert {"two a second", "Half", "LeastQueue"} <= set(page.text.split("\n"))
     assert page.loads == []
