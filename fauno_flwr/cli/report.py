@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.results.html.folders import require_kinds
 
 WithReport = Annotated[
     bool,
@@ -32,13 +33,15 @@ def report(
 ) -> None:
     """Write a run as one HTML file: summary, curves, messages, a replay of its network."""
     folders = [run.expanduser().absolute() for run in runs]
-    for folder in folders:
-        if folders.count(folder) > 1:
-            raise ConfigError(f"run is {str(folder)!r}: must be given once")
+    path = out.expanduser().absolute() if out else None
+    require_kinds(folders)
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"out is {str(out)!r}: must be a file in a folder that exists")
+    # After the folders are checked: importing the library of the charts takes seconds.
     from fauno_flwr.results.html.report import write_report
 
-    path = write_report(folders, out.expanduser().absolute() if out else None)
-    typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MB)")
+    written = write_report(folders, path)
+    typer.echo(f"{written} ({written.stat().st_size / 2**20:.1f} MB)")
 
 
 def report_at_end(folder: Path, wanted: bool) -> None:
@@ -48,7 +51,6 @@ def report_at_end(folder: Path, wanted: bool) -> None:
     from fauno_flwr.federation.summary import attempt
 
     def write() -> Path:
-        # Not before: importing the library of the charts takes a second.
         from fauno_flwr.results.html.report import write_report
 
         return write_report([folder])

@@ -23,7 +23,7 @@ from fauno_flwr.results.html.charts import (
     place_legend,
     short,
 )
-from fauno_flwr.results.html.files import read_summary
+from fauno_flwr.results.html.folders import read_summary
 from fauno_flwr.results.html.page import make_page
 from fauno_flwr.results.report import is_number, title
 from sim_env.policies.heuristics import TITLES

@@ -73,10 +73,11 @@ def complaints(browser: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Any, folder: Path) -> Any:
+def page(browser: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return the browser with the report of a run."""
     browser.get_log("browser")
-    opened(browser, write_report([folder]))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    opened(browser, write_report([folder], path))
     wait(browser, "return document.querySelector('.replay').dataset.ready")
     return browser
 

@@ -17,7 +17,8 @@ from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.results.directory import read_lines
 from fauno_flwr.results.html import report
 from fauno_flwr.results.html.experiment import experiment_page, mean_curve, read_curves
-from fauno_flwr.results.html.files import changed_settings, kind_of, read_run
+from fauno_flwr.results.html.files import changed_settings, read_run
+from fauno_flwr.results.html.folders import kind_of
 from fauno_flwr.results.html.notices import notices
 from fauno_flwr.results.html.report import run_page, runs_page, seeds_page, write_report
 from fauno_flwr.results.html.several import paired
@@ -285,7 +286,8 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     assert text.count("\n") == 1
     assert "must be given once" in invoke(folder, folder)[1]
     out = tmp_path / "missing" / "report.html"
-    assert "cannot be written (No such file or directory)" in invoke(folder, "--out", out)[1]
+    assert "must be a file in a folder that exists" in invoke(folder, "--out", out)[1]
+    assert "cannot be written (Is a directory)" in invoke(folder, "--out", tmp_path)[1]
     broken = copied(folder, tmp_path / "broken")
     (broken / "summary.json").write_text("{")
     assert "must be JSON" in invoke(broken)[1]
