@@ -62,6 +62,12 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
         (SLOW, "fauno deploy local --nodes 3 --tls --auth federation.versions=5"),
         (SLOW, "fauno status results/deploy-<time>"),
     ],
+    "docs/report.md": [
+        (SLOW, "fauno train --out results/cosim"),
+        (SLOW, "fauno report results/cosim"),
+        (SLOW, "fauno train federation.share=nothing --out results/alone"),
+        (SLOW, "fauno report results/cosim results/alone --out runs.html"),
+    ],
     "docs/bring_your_own.md": [
         (SLOW, "fauno simulate --conf cartpole"),
         (SLOW, "fauno simulate --conf cartpole world.env_id=my_package:Lift-v0 world.nodes=8"),

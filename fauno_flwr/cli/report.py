@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.results.html.folders import require_kinds
 
 WithReport = Annotated[
     bool,
@@ -23,7 +24,11 @@ def report(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The file; default: report.html in the folder.")
+        Path | None,
+        typer.Option(
+            help="The file; default: report.html in the folder, of N runs report-N.html in that of "
+            "the first."
+        ),
     ] = None,
     follow: Annotated[
         bool,
@@ -38,21 +43,23 @@ def report(
 ) -> None:
     """Write a run as one HTML file: summary, curves, messages, a replay of its network."""
     folders = [run.expanduser().absolute() for run in runs]
-    for folder in folders:
-        if folders.count(folder) > 1:
-            raise ConfigError(f"run is {str(folder)!r}: must be given once")
+    path = out.expanduser().absolute() if out else None
+    require_kinds(folders)
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"out is {str(out)!r}: must be a file in a folder that exists")
+    if follow and len(folders) > 1:
+        raise ConfigError(f"--follow takes one run, not {len(folders)}")
+    if port and not follow:
+        raise ConfigError(f"port is {port}: has no effect without --follow")
+    # After the folders are checked: importing the library of the charts takes seconds.
     if follow:
-        if len(folders) > 1:
-            raise ConfigError(f"--follow takes one run, not {len(folders)}")
         from fauno_flwr.results.html.live import serve_report
 
         serve_report(folders[0], port, lambda address: typer.echo(address, err=True))
-    elif port:
-        raise ConfigError(f"port is {port}: has no effect without --follow")
     from fauno_flwr.results.html.report import write_report
 
-    path = write_report(folders, out.expanduser().absolute() if out else None)
-    typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MB)")
+    written = write_report(folders, path)
+    typer.echo(f"{written} ({written.stat().st_size / 2**20:.1f} MB)")
 
 
 def report_at_end(folder: Path, wanted: bool) -> None:
@@ -62,7 +69,6 @@ def report_at_end(folder: Path, wanted: bool) -> None:
     from fauno_flwr.federation.summary import attempt
 
     def write() -> Path:
-        # Not before: importing the library of the charts takes a second.
         from fauno_flwr.results.html.report import write_report
 
         return write_report([folder])

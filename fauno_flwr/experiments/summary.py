@@ -104,7 +104,8 @@ def summarise(experiment: Experiment, titles: dict[str, str], cells: Cells) -> S
                 name = _name(experiment, cell["method"], policy)
                 found[condition].setdefault(name, []).append(metrics)
         if "training" in cell:
-            trained_in = cell["key"].partition(".")[0]
+            # The name of a condition may have dots, as rate0.5 has.
+            trained_in = cell["key"].removesuffix(f".{cell['method']}.{cell['seed']}")
             runs = curves.setdefault(trained_in, {}).setdefault(cell["method"], [])
             runs.append(cell["training"])
     for condition, policies in found.items():

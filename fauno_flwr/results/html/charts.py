@@ -194,7 +194,13 @@ def choices(
 
 
 def toggles(
-    group: str, names: Sequence[tuple[str, str]], sources: Sequence[Any], *, on: bool
+    group: str,
+    names: Sequence[str],
+    sources: Sequence[Any],
+    *,
+    on: bool,
+    colours: Sequence[str] = (),
+    palette: Sequence[str] = (),
 ) -> str:
     """Return a button for each row of some sources, which switches its looks.
 
@@ -205,20 +211,24 @@ def toggles(
     ----------
     group : str
         What they are, also shown.
-    names : sequence of tuple of str
-        Name and colour.
+    names : sequence of str
     sources : sequence
     on : bool
         Whether they are on at first.
+    colours : sequence of str, optional
+        Of the names.
+    palette : sequence of str, optional
+        Colours that the rows of the first source are given while they are on.
     """
     pressed = "true" if on else "false"
     buttons = "".join(
         f'<button type="button" aria-pressed="{pressed}" data-row="{row}" '
-        f'style="--mark: {colour}">{escape(name)}</button>'
-        for row, (name, colour) in enumerate(names)
+        f'style="--mark:{colours[row] if colours else "currentColor"}">{escape(name)}</button>'
+        for row, name in enumerate(names)
     )
     return (
-        f'<fieldset class="toggles" data-sources="{_ids(sources)}">'
+        f'<fieldset class="toggles" data-sources="{_ids(sources)}" '
+        f'data-palette="{" ".join(palette)}">'
         f"<legend>{escape(group)}</legend>{buttons}</fieldset>"
     )
 

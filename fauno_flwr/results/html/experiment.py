@@ -23,7 +23,7 @@ from fauno_flwr.results.html.charts import (
     place_legend,
     short,
 )
-from fauno_flwr.results.html.files import read_summary
+from fauno_flwr.results.html.folders import read_summary
 from fauno_flwr.results.html.page import make_page
 from fauno_flwr.results.report import is_number, title
 from sim_env.policies.heuristics import TITLES
@@ -73,7 +73,7 @@ def read_curves(folder: Path) -> dict[str, dict[str, list[Row]]]:
     for path in sorted((folder / "cells").glob("*.json")):
         cell = json.loads(path.read_text())
         if "training" in cell:
-            condition = cell["key"].partition(".")[0]
+            condition = cell["key"].removesuffix(f".{cell['method']}.{cell['seed']}")
             runs = curves.setdefault(condition, {}).setdefault(cell["method"], [])
             runs.append(cell["training"]["curve"])
     return curves

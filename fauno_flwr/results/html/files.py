@@ -1,6 +1,5 @@
 """What the folder of a run holds, as far as it got."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,11 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.config.wire import read_plain
 from fauno_flwr.learning.policy import FAUNO
 from fauno_flwr.results.directory import REPLAY, read_lines
+from fauno_flwr.results.html.folders import read_summary
 from fauno_flwr.results.state import State, state_of
 from sim_env.errors import shown
 from sim_env.replay.files import Replay, load_replay
 
-ONE, SEEDS, EXPERIMENT = "run", "seeds", "experiment"
 FIRST = (FAUNO, "sed")  # policies that are shown first
 Row = Mapping[str, Any]
 
@@ -76,26 +75,6 @@ class RunFiles:
         return Replay(replay.network, ordered)
 
 
-def kind_of(folder: Path) -> str:
-    """Return what a folder holds: a run, a run for each of several seeds, or an experiment.
-
-    Raises
-    ------
-    ConfigError
-        If it holds none of them.
-    """
-    if (folder / "config.yaml").is_file() and (folder / "events.jsonl").is_file():
-        return ONE
-    if "experiment" in _read_json(folder / "summary.json"):
-        return EXPERIMENT
-    if seed_folders(folder):
-        return SEEDS
-    raise ConfigError(
-        f"run is {shown(str(folder))}: must be a folder with the results of fauno simulate, train, "
-        f"deploy local or experiment"
-    )
-
-
 def read_run(folder: Path) -> RunFiles:
     """Read the files of a run.
 
@@ -108,9 +87,9 @@ def read_run(folder: Path) -> RunFiles:
         return RunFiles(
             folder,
             flat(read_plain((folder / "config.yaml").read_text())),
-            read_lines(folder / "events.jsonl"),
+            continuous(read_lines(folder / "events.jsonl")),
             read_lines(folder / "metrics.jsonl"),
-            _read_json(folder / "summary.json"),
+            read_summary(folder),
         )
     except ConfigError:
         raise
@@ -118,16 +97,20 @@ def read_run(folder: Path) -> RunFiles:
         raise ConfigError(f"run is {shown(str(folder))}: cannot be read ({error})") from error
 
 
-def read_summary(folder: Path) -> Row:
-    """Read the summary of several seeds, or of an experiment."""
-    return _read_json(folder / "summary.json")
+def continuous(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events of a run with times that go on where it was resumed.
 
-
-def seed_folders(folder: Path) -> list[Path]:
-    """Return the folders of the trainings of ``fauno train --seeds``, as far as they have begun."""
-    found = [each for each in folder.glob("seed-*/") if each.name.removeprefix("seed-").isdecimal()]
-    begun = [each for each in found if (each / "config.yaml").is_file()]
-    return sorted(begun, key=lambda each: int(each.name.removeprefix("seed-")))
+    Under a wall clock, a resumed training counts its seconds from 0 again.
+    """
+    found, offset, last = [], 0.0, 0.0
+    for event in events:
+        if "t" in event:
+            if event["event"] == "resume" and event["t"] + offset < last:
+                offset = last - event["t"]
+            event = {**event, "t": event["t"] + offset}
+            last = max(last, event["t"])
+        found.append(event)
+    return found
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -153,13 +136,3 @@ def changed_settings(settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
         for key, value in settings.items()
         if key not in defaults or defaults[key] != value
     ]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{shown(str(path))} cannot be read ({error}): must be JSON") from error
-    return found if isinstance(found, dict) else {}

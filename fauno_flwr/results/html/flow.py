@@ -22,7 +22,7 @@ from fauno_flwr.results.html.charts import (
     policy_colour,
     short,
 )
-from fauno_flwr.results.html.summary import HATCHES
+from fauno_flwr.results.html.summary import HATCHES, lost_kinds
 from fauno_flwr.results.report import LOSSES, title
 from sim_env.replay.files import Replay
 from sim_env.replay.page import replay_section
@@ -111,7 +111,7 @@ def _losses(
 ) -> tuple[Chart, ColumnDataSource]:
     """Chart the lost tasks by place and reason."""
     found = [tasks.losses(each, len(names)) for each in replay.recordings]
-    kinds = [kind for kind in LOSSES if any(each[kind].any() for each in found)]
+    kinds = lost_kinds(found)
     columns: dict[str, Any] = {"name": list(names)}
     for kind in kinds:
         for number, each in enumerate(found):
@@ -132,8 +132,7 @@ def _losses(
         line_color="white",
         legend_label=kinds,
     )
-    if bars:
-        add_hover(plot, bars, [("at", "@name"), ("$name", "@$name")])
+    add_hover(plot, bars, [("at", "@name"), ("$name", "@$name")])
     place_legend(plot)
     plot.x_range.start = 0
     totals = ", ".join(

@@ -78,12 +78,10 @@ def learning_section(runs: Sequence[RunFiles], names: Sequence[str]) -> Section 
         choices("over", options, sources, [chart.plot for chart in charts]),
     ]
     if single is not None:
-        marks = [(name, _colour(place)) for place, name in enumerate(single.names)]
-        parts.append(toggles("nodes", marks, [nodes], on=False))
+        parts.append(toggles("nodes", single.names, [nodes], on=False, palette=PALETTE[:-1]))
     else:
         looks = [lines, points, *evaluated]
-        marks = list(zip(labels, colours, strict=True))
-        parts.append(toggles("runs", marks, looks, on=True))
+        parts.append(toggles("runs", labels, looks, on=True, colours=colours))
     return Section("learning", "Learning", [*parts, charts])
 
 
@@ -172,7 +170,7 @@ def _node_source(nodes: NodeCurves, axes: Sequence[str]) -> ColumnDataSource:
     parts = [slice(*pair) for pair in zip(nodes.first[:-1], nodes.first[1:], strict=True)]
     count = len(parts)
     columns: dict[str, Any] = {"name": list(nodes.names)}
-    columns |= _looks("colour", [_colour(i) for i in range(count)], [GREY] * count, on=False)
+    columns |= _looks("colour", [GREY] * count, [GREY] * count, on=False)  # the page gives others
     columns |= _looks("alpha", [1.0] * count, [0.3] * count, on=False)
     columns |= _looks("width", [2.4] * count, [1.0] * count, on=False)
     for axis in axes:

@@ -15,6 +15,7 @@ MERGED, UNUSED, REJECTED, FAILED, OPEN = OUTCOMES = (
     "failed",
     "no answer",
 )
+INTERRUPTED = "the run was interrupted"
 EVALUATION = "evaluation"  # kind of message that is no training
 ANSWERS = ("reply", "reject", "error")
 TRAIN = "train"
@@ -83,15 +84,19 @@ def sent_messages(events: Sequence[Row]) -> list[Sent]:
     """Match the messages of a run with their answers.
 
     An update that was accepted counts as merged if it was in the buffer at the next version: not if
-    the node had a newer one there by then, nor if there was no next version.
+    the node had a newer one there by then, nor if there was no next version. A message in flight
+    when a run was interrupted ends there, unless the resumed run got its answer.
     """
     opened: dict[str, Row] = {}
     found: dict[str, Sent] = {}
     buffered: dict[str, str] = {}  # node: message
+    lost: dict[str, float] = {}  # message: when the run was resumed without it
     last = 0.0
     for event in events:
         last = max(last, event.get("t", 0.0))
-        if event["event"] == "dispatch":
+        if event["event"] == "resume":
+            lost |= dict.fromkeys(opened, last)
+        elif event["event"] == "dispatch":
             opened[event["message"]] = event
         elif event["event"] in ANSWERS and event.get("message") in opened:
             message = event["message"]
@@ -104,8 +109,16 @@ def sent_messages(events: Sequence[Row]) -> list[Sent]:
                     message = buffered.pop(name)
                     found[message] = found[message]._replace(outcome=MERGED)
     unanswered = [
-        Sent(event["name"], event["t"], last, 0.0, event["version"], OPEN, "")
-        for event in opened.values()
+        Sent(
+            event["name"],
+            event["t"],
+            lost.get(message, last),
+            0.0,
+            event["version"],
+            OPEN,
+            INTERRUPTED if message in lost else "",
+        )
+        for message, event in opened.items()
     ]
     return sorted([*found.values(), *unanswered], key=lambda sent: (sent.start, sent.node))
 

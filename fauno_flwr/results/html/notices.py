@@ -1,7 +1,7 @@
 """What a reader has to know before the numbers of a run."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fauno_flwr.results.html.files import RunFiles
@@ -40,8 +40,7 @@ def notices(run: RunFiles) -> list[str]:
     scaled = sum(event.get("scaled_down", 0) for event in events if event["event"] == "flush")
     if scaled:
         found.append(f"{_times(scaled, 'update')} scaled down to the largest norm allowed.")
-    found += _about_the_table(run)
-    return found
+    return list(dict.fromkeys(found + _about_the_table(run)))
 
 
 def _about_the_buffer(run: RunFiles) -> list[str]:
@@ -66,7 +65,8 @@ def _about_nodes(run: RunFiles) -> list[str]:
         found.append(f"Never answered with an update: {_named(asked - replied)}.")
     if known - asked:
         found.append(f"Never took part: {_named(known - asked)}.")
-    late = [sent.node for sent in sent_messages(run.events) if sent.outcome == OPEN]
+    sent = sent_messages(run.events)
+    late = [each for each in sent if each.outcome == OPEN and not each.detail]
     if late and run.state.name == FINISHED:
         found.append(f"{_times(len(late), 'message')} without an answer at the end.")
     return found
@@ -85,8 +85,3 @@ def _named(names: set[str]) -> str:
 
 def _times(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def unique(lines: Sequence[str]) -> list[str]:
-    """Return lines without repetitions."""
-    return list(dict.fromkeys(lines))

@@ -10,19 +10,18 @@ from fauno_flwr.results.directory import write_atomically
 from fauno_flwr.results.html.charts import Section
 from fauno_flwr.results.html.experiment import experiment_page
 from fauno_flwr.results.html.federation import federation_section
-from fauno_flwr.results.html.files import (
+from fauno_flwr.results.html.files import RunFiles, read_run
+from fauno_flwr.results.html.flow import flow_section, replay_part
+from fauno_flwr.results.html.folders import (
     EXPERIMENT,
-    ONE,
     SEEDS,
-    RunFiles,
     kind_of,
-    read_run,
     read_summary,
+    require_kinds,
     seed_folders,
 )
-from fauno_flwr.results.html.flow import flow_section, replay_part
 from fauno_flwr.results.html.learning import learning_section
-from fauno_flwr.results.html.notices import notices, unique
+from fauno_flwr.results.html.notices import notices
 from fauno_flwr.results.html.page import make_page
 from fauno_flwr.results.html.several import linked, side_by_side
 from fauno_flwr.results.html.summary import comparison, summary_section
@@ -47,20 +46,15 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     ConfigError
         If a folder holds something else, or the file cannot be written.
     """
-    kinds = {folder: kind_of(folder) for folder in folders}
+    require_kinds(list(folders))
+    kind = kind_of(folders[0])
     name = FILE if len(folders) == 1 else f"report-{len(folders)}.html"
     path = folders[0] / name if out is None else out
     if len(folders) > 1:
-        for folder, kind in kinds.items():
-            if kind != ONE:
-                raise ConfigError(
-                    f"run is {shown(str(folder))}: must be a single run beside others, such as "
-                    f"its seed-1"
-                )
         page = runs_page(folders, path)
-    elif kinds[folders[0]] == EXPERIMENT:
+    elif kind == EXPERIMENT:
         page = experiment_page(folders[0])
-    elif kinds[folders[0]] == SEEDS:
+    elif kind == SEEDS:
         page = seeds_page(folders[0], path)
     else:
         page = run_page(folders[0])
@@ -88,7 +82,7 @@ def run_page(folder: Path) -> str:
         replay = None
     if replay is not None and replay.recordings:
         sections += [replay_part(replay), flow_section(replay)]
-    return make_page(run.name, _lead(run), unique(warnings), _present(sections))
+    return make_page(run.name, _lead(run), warnings, _present(sections))
 
 
 def runs_page(folders: Sequence[Path], path: Path) -> str:
@@ -157,9 +151,7 @@ def _links(folders: Sequence[Path], path: Path) -> list[str | None]:
 
 def _warnings(runs: Sequence[RunFiles], names: Sequence[str]) -> list[str]:
     return [
-        f"{name}: {text}"
-        for run, name in zip(runs, names, strict=True)
-        for text in unique(notices(run))
+        f"{name}: {text}" for run, name in zip(runs, names, strict=True) for text in notices(run)
     ]
 
 

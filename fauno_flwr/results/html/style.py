@@ -44,7 +44,7 @@ main > section .scroll thead th { color: var(--quiet); }
 main > section .scroll th:first-child { text-align: left; }
 main > section .text td, main > section .text thead th { text-align: left; white-space: normal;
   overflow-wrap: anywhere; }
-main > section .map thead th { white-space: normal; max-width: 7.5em; vertical-align: bottom; }
+main > section .map thead th { white-space: normal; max-width: 11.5em; vertical-align: bottom; }
 td.heat { text-align: center !important; padding: 3px 8px !important; color: #1d2329; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 8px 0; }
 dt { color: var(--quiet); }
@@ -64,6 +64,7 @@ img { max-width: 100%; background: #ffffff; }
 footer { max-width: 1280px; margin: 30px auto; padding: 0 20px; color: var(--quiet);
   font-size: 0.87rem; }
 main .replay p { max-width: none; }
+main .replay .panel :is(th, td) { padding-right: 8px; font-size: 13px; }
 main .replay { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 12px; --paper: var(--card); }
 @media print { nav, fieldset { display: none; } body { background: #ffffff; }
@@ -92,10 +93,20 @@ SCRIPT = r"""
     }
   }
 
+  // A colour of the control that no other line has which is on; without colours, there is none.
+  function freeColour(control, row) {
+    const palette = (control.dataset.palette || "").split(" ");
+    const used = [...control.querySelectorAll("[aria-pressed=true]")].map(button =>
+      button.style.getPropertyValue("--mark"));
+    return palette.find(colour => !used.includes(colour)) || palette[row % palette.length];
+  }
+
   // Switch the looks of the rows of one line.
   function toggle(control, button) {
     const on = button.getAttribute("aria-pressed") !== "true";
     const row = Number(button.dataset.row);
+    const colour = on && freeColour(control, row);
+    if (colour) button.style.setProperty("--mark", colour);
     button.setAttribute("aria-pressed", on);
     for (const source of listed(control.dataset.sources)) {
       const data = {...source.data};
@@ -105,6 +116,7 @@ SCRIPT = r"""
         data[column] = Array.from(data[column], (value, i) =>
           (data.row ? data.row[i] : i) === row ? data[name][i] : value);
       }
+      if (colour) data.colour[row] = colour;
       source.data = data;
     }
   }

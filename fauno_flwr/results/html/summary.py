@@ -1,6 +1,6 @@
 """The first section: the comparison, what was run, and with what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,7 @@ from fauno_flwr.results.html.files import RunFiles, changed_settings
 from fauno_flwr.results.report import LOSSES, is_number, plus_minus, tables, title
 from fauno_flwr.results.status import newest_stage
 
+OVERFLOW = "overflow"
 HATCHES = {"overflow": " ", "deadline": "/", "client": ".", "failure": "x"}  # as in the figures
 UNITS = {"finished_ratio": ("finished, points", 100.0), "response_mean": ("response, s", 1.0)}
 Row = Mapping[str, Any]
@@ -35,7 +36,7 @@ def summary_section(run: RunFiles) -> Section:
         parts.append(_foot(run))
     else:
         parts.append(
-            "<p>There is no evaluation: the run ended in the stage "
+            "<p>There is no evaluation: the newest stage of the run is "
             f"<em>{escape(newest_stage(run.events))}</em>.</p>"
         )
     parts += ["<h3>What was run</h3>", _facts(run), _settings(run)]
@@ -52,6 +53,12 @@ def comparison(rows: Sequence[Row], rho: float | None) -> list[str | Sequence[Ch
         _losses(rows),
     ]
     return [charts, _numbers(rows), _differences(rows)]
+
+
+def lost_kinds(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the kinds of losses that there are, at least one."""
+    known = list(found)
+    return [kind for kind in LOSSES if any(np.any(each[kind]) for each in known)] or [OVERFLOW]
 
 
 def interval_chart(rows: Sequence[Row], key: str, scale: float, label: str) -> Chart:
@@ -99,7 +106,7 @@ def interval_chart(rows: Sequence[Row], key: str, scale: float, label: str) -> C
 
 def _losses(rows: Sequence[Row]) -> Chart:
     names = [title(row["policy"]) for row in rows]
-    kinds = [kind for kind in LOSSES if any(row["lost"][kind] for row in rows)]
+    kinds = lost_kinds([row["lost"] for row in rows])
     source = ColumnDataSource(
         {"name": names, **{k: [100 * row["lost"][k] for row in rows] for k in kinds}}
     )
@@ -127,7 +134,7 @@ def _losses(rows: Sequence[Row]) -> Chart:
 
 
 def _numbers(rows: Sequence[Row]) -> str:
-    kinds = [kind for kind in LOSSES if any(row["lost"][kind] for row in rows)]
+    kinds = lost_kinds([row["lost"] for row in rows])
     head = ("policy", "finished %", "response s", "p95 s", "lost %", *kinds, "fairness")
     lines = [
         (

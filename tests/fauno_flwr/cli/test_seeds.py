@@ -58,6 +58,16 @@ def test_the_table_is_over_seeds_and_worlds(trained: tuple[Path, Result]) -> Non
     assert (out / "table.csv").read_text().count("\n") == 3
 
 
+def test_every_seed_and_all_of_them_have_a_report(
+    trained: tuple[Path, Result], tmp_path: Path
+) -> None:
+    out, _ = trained
+    assert (out / "seed-2" / "report.html").stat().st_size > 1_000_000
+    assert "seed-2/report.html" in (out / "report.html").read_text()
+    assert train(tmp_path / "alone", "--no-report").exit_code == 0
+    assert not (tmp_path / "alone" / "report.html").exists()
+
+
 def test_finished_trainings_are_kept_and_others_repeated(
     trained: tuple[Path, Result], tmp_path: Path
 ) -> None:

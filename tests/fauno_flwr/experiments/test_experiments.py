@@ -295,6 +295,20 @@ def test_verdicts_follow_from_the_numbers(done, shift: float, verdict: str) -> N
     assert set(deciding.values()) == {verdict}
 
 
+def test_a_condition_whose_name_has_a_dot_has_its_curves(done) -> None:
+    cells_found = [
+        {
+            **cell,
+            "key": cell["key"].replace("small.", "rate0.5."),
+            "worlds": {"rate0.5": cell["worlds"]["small"]},
+        }
+        for cell in done[1]
+    ]
+    summary = summarise(TINY, {"rate0.5": "half a task"}, cells_found)
+    curves = summarise(TINY, {"small": "1 cluster"}, done[1]).curves["small"]
+    assert summary.curves == {"rate0.5": curves}
+
+
 def test_a_sampled_method_is_compared_by_its_samples(done) -> None:
     """The same cells: only which of the two evaluations bears the method's name is another."""
     sampled = {

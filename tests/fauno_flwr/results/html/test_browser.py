@@ -32,7 +32,8 @@ COLUMN = """
     const [css, place, column] = arguments;
     const id = document.querySelector(css).dataset.sources.split(" ")[place];
     const found = Bokeh.documents.map(doc => doc.get_model_by_id(id)).find(model => model);
-    return Array.from(found.data[column], value => value.length ? Array.from(value) : value);
+    const plain = value => typeof value === "object" ? Array.from(value) : value;
+    return Array.from(found.data[column], plain);
 """
 PLAYER = "const player = document.querySelector('.replay').player; "
 
@@ -72,10 +73,11 @@ def complaints(browser: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Any, folder: Path) -> Any:
+def page(browser: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return the browser with the report of a run."""
     browser.get_log("browser")
-    opened(browser, write_report([folder]))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    opened(browser, write_report([folder], path))
     wait(browser, "return document.querySelector('.replay').dataset.ready")
     return browser
 
@@ -142,15 +144,20 @@ def test_a_node_under_the_pointer_tells_its_queue(page: Any) -> None:
     assert page.execute_script(f"{PLAYER} return player.network.names[0]") in tip.text
 
 
-def test_a_node_is_switched_on_in_all_charts(page: Any) -> None:
-    button = page.find_element("css selector", ".toggles button")
-    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
-    before = page.execute_script(COLUMN, ".toggles", 0, "alpha")
-    button.click()
-    assert button.get_attribute("aria-pressed") == "true"
-    assert page.execute_script(COLUMN, ".toggles", 0, "alpha") == [1.0, *before[1:]]
-    button.click()
-    assert page.execute_script(COLUMN, ".toggles", 0, "alpha") == before
+def test_nodes_are_switched_on_in_all_charts_in_colours_of_their_own(page: Any) -> None:
+    buttons = page.find_elements("css selector", ".toggles button")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", buttons[0])
+    alpha = page.execute_script(COLUMN, ".toggles", 0, "alpha")
+    colour = page.execute_script(COLUMN, ".toggles", 0, "colour")
+    for button in buttons[:2]:
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+    assert page.execute_script(COLUMN, ".toggles", 0, "alpha") == [1.0, 1.0, *alpha[2:]]
+    assert len(set(page.execute_script(COLUMN, ".toggles", 0, "colour"))) == 3
+    for button in buttons[:2]:
+        button.click()
+    assert page.execute_script(COLUMN, ".toggles", 0, "alpha") == alpha
+    assert page.execute_script(COLUMN, ".toggles", 0, "colour") == colour
 
 
 def test_the_x_axis_becomes_time(page: Any) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from fauno_flwr.results.directory import read_lines
+from fauno_flwr.results.html.files import continuous
 from fauno_flwr.results.html.messages import (
     EVALUATION,
     FAILED,
+    INTERRUPTED,
     MERGED,
     OPEN,
     REJECTED,
@@ -78,6 +80,23 @@ def test_an_update_that_was_replaced_in_the_buffer_is_not_merged() -> None:
         flush(1, ["a"], [1.0]),
     ]
     assert [each.outcome for each in sent_messages(events)] == [UNUSED, MERGED]
+
+
+def test_messages_of_an_interrupted_run_end_where_it_was_resumed() -> None:
+    events = [
+        dispatch("a", "1", 0.0),
+        dispatch("b", "2", 4.0),
+        {"event": "resume", "t": 0.0, "version": 1},
+        dispatch("a", "3", 1.0),
+        answer("reply", "b", "2", 2.0, metrics={}),
+    ]
+    assert [event["t"] for event in continuous(events)] == [0, 4, 4, 5, 6]
+    sent = sent_messages(continuous(events))
+    assert [(each.outcome, each.end, each.detail) for each in sent] == [
+        (OPEN, 4, INTERRUPTED), (UNUSED, 6, ""), (OPEN, 6, ""),
+    ]  # fmt: skip
+    # Virtual time goes on by itself.
+    assert continuous([dispatch("a", "1", 3.0), {"event": "resume", "t": 3.0}])[1]["t"] == 3
 
 
 def test_shares_of_a_version_sum_to_one() -> None:

@@ -16,11 +16,13 @@ from fauno_flwr.cli.report import report_at_end
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.results.directory import read_lines
 from fauno_flwr.results.html import report
-from fauno_flwr.results.html.experiment import experiment_page, mean_curve
-from fauno_flwr.results.html.files import changed_settings, kind_of, read_run
+from fauno_flwr.results.html.experiment import experiment_page, mean_curve, read_curves
+from fauno_flwr.results.html.files import changed_settings, read_run
+from fauno_flwr.results.html.folders import kind_of
 from fauno_flwr.results.html.notices import notices
 from fauno_flwr.results.html.report import run_page, runs_page, seeds_page, write_report
 from fauno_flwr.results.html.several import paired
+from fauno_flwr.results.html.summary import comparison
 from fauno_flwr.results.report import plus_minus
 from tests.paths import ROOT
 
@@ -227,8 +229,30 @@ def test_an_experiment_is_shown_with_its_cells(tmp_path: Path) -> None:
     page = Reader(experiment_page(out))
     assert page.sections == ["map", "differences", "curves", "cells"]
     assert "cells/rate2.half-a0.1.json" in page.links
+    summary = json.loads((out / "summary.json").read_text())
+    summary["titles"] = {"conditions": {"rate2": "two a second"}, "policies": {"half-a0": "Half"}}
+    (out / "summary.json").write_text(json.dumps(summary))
+    for path in (out / "cells").glob("*.json"):
+        path.write_text(path.read_text().replace('"key": "rate2.', '"key": "rate2.5.'))
+    assert list(read_curves(out)) == ["rate2.5"]
+    page = Reader(experiment_page(out))
+    assert {"two a second", "Half", "LeastQueue"} <= set(page.text.split("\n"))
     assert page.loads == []
     assert page.unnamed == []
+
+
+def test_a_table_without_losses_and_intervals_has_its_charts(folder: Path) -> None:
+    rows = json.loads((folder / "summary.json").read_text())["table"]
+    for row in rows:
+        row["lost"] = dict.fromkeys(row["lost"], 0.0)
+        row["response_p95"] = None
+        for key in ("finished_ratio", "response_mean"):
+            row[key] = {"mean": row[key]["mean"], "low": None, "high": None}
+    charts, numbers, differences = comparison(rows, 0.4)
+    assert [chart.plot.renderers != [] for chart in charts] == [True] * 3
+    assert charts[0].note == "a single world, hence no intervals"
+    assert "± -" in numbers
+    assert "minus" not in differences
 
 
 def test_curves_of_seeds_are_averaged_where_all_have_points() -> None:
@@ -262,7 +286,8 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     assert text.count("\n") == 1
     assert "must be given once" in invoke(folder, folder)[1]
     out = tmp_path / "missing" / "report.html"
-    assert "cannot be written (No such file or directory)" in invoke(folder, "--out", out)[1]
+    assert "must be a file in a folder that exists" in invoke(folder, "--out", out)[1]
+    assert "cannot be written (Is a directory)" in invoke(folder, "--out", tmp_path)[1]
     broken = copied(folder, tmp_path / "broken")
     (broken / "summary.json").write_text("{")
     assert "must be JSON" in invoke(broken)[1]
