@@ -179,11 +179,12 @@ class World:
         Parameters
         ----------
         worlds : array of int
-            Which, ascending; numbered from 0 from now on.
+            Which, ascending; numbered from 0 from now on. No world is traced then.
         """
-        fields = self.state._asdict()
-        window = fields.pop("window")
-        self.state = State(**{name: each[worlds] for name, each in fields.items()}, window=window)
+        fields, whole = self.state._asdict(), {"window": self.state.window}
+        nothing = {name: fields[name][:0] for name in TRACED}
+        each = {n: array[worlds] for n, array in fields.items() if n not in whole | nothing}
+        self.state = State(**each, **whole, **nothing)
         self._link_up = self._link_up[worlds]
         self._outages.keep(worlds)
         self._actions, self._rows = self._actions[worlds], None

@@ -43,14 +43,14 @@ def report(
 ) -> None:
     """Write a run as one HTML file: summary, curves, messages, a replay of its network."""
     folders = [run.expanduser().absolute() for run in runs]
-    path = out.expanduser().absolute() if out else None
-    require_kinds(folders)
-    if path is not None and not path.parent.is_dir():
-        raise ConfigError(f"out is {str(out)!r}: must be a file in a folder that exists")
     if follow and len(folders) > 1:
         raise ConfigError(f"--follow takes one run, not {len(folders)}")
     if port and not follow:
         raise ConfigError(f"port is {port}: has no effect without --follow")
+    path = out.expanduser().absolute() if out else None
+    require_kinds(folders)
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"out is {str(out)!r}: must be a file in a folder that exists")
     # After the folders are checked: importing the library of the charts takes seconds.
     if follow:
         from fauno_flwr.results.html.live import serve_report

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.transitions import Decisions
-from sim_env.replay.files import Replay
+
+if TYPE_CHECKING:
+    from sim_env.replay.files import Replay
 
 
 class Experience(Protocol):
@@ -79,7 +81,7 @@ class Task(Protocol):
     def evaluate(self, population: AgentStack | None) -> list[dict[str, Any]]:
         """Return the rows of the table: the agents, if there are any, and their baselines."""
 
-    def record(self, population: AgentStack | None) -> Replay | None:
+    def record(self, population: AgentStack | None) -> "Replay | None":
         """Record one world of the evaluation under each of its policies; None if there is none."""
 
     def validate(self, population: AgentStack) -> dict[str, float]:

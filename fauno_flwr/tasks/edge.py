@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from fauno_flwr.tasks.start import start_agents
 from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.evaluation import interval, run_policies, run_policy
 from sim_env.policies.heuristics import Policy
-from sim_env.replay.files import Replay, record_policies
 from sim_env.scenario import Scenario
+
+if TYPE_CHECKING:
+    from sim_env.replay.files import Replay
 
 
 class EdgeTask:
@@ -88,8 +90,12 @@ class EdgeTask:
         }
         return acting | policies
 
-    def record(self, population: AgentStack | None) -> Replay:
+    def record(self, population: AgentStack | None) -> "Replay":
         """Record the first world of the evaluation under each policy."""
+        from sim_env.replay.files import (
+            record_policies,  # slow to import, and only a server needs it
+        )
+
         scores = None if population is None else population.scores(self.scenario.agent_of_node)
         evaluation = self.config.evaluation
         return record_policies(

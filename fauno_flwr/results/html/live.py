@@ -9,7 +9,7 @@ from typing import Any
 
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.results.bounded_http import BoundedServer
-from fauno_flwr.results.html.files import ONE, kind_of
+from fauno_flwr.results.html.folders import ONE, kind_of
 from fauno_flwr.results.html.report import run_page
 from fauno_flwr.results.state import RUNNING, UNKNOWN, state_of
 from fauno_flwr.results.status import read_events

@@ -319,6 +319,9 @@ OTHERS = [
     ("train evaluation.every=-1", "evaluation.every is -1"),
     ("train workload.sources=none.csv", "none.csv"),
     ("evaluate run --best", "best"),
+    ("replay none", "holds no config.yaml"),
+    ("replay --policies fauno", "fauno needs the folder of a run"),
+    ("replay --out x.pdf", "must end in .html or .gif"),
 ]
 HELP = {"deploy", "topology", "world"}  # a group alone shows its help
 

@@ -89,7 +89,8 @@ def test_a_lost_message_costs_a_node_little_time() -> None:
     sized = Sizer(TrainingConfig(seconds_per_message=5.0), lambda node_id: node_id)
     reports: list[dict] = []
     grid = InMemoryGrid(app, 1, duration=5.0, faults=lambda i, k: "silent" if k == 1 else None)
-    strategy = SizedAsync(sized, 1, weighted_by_key=STEPS, on_event=reports.append)
+    alone = {"min_train_nodes": 1, "min_available_nodes": 1}
+    strategy = SizedAsync(sized, 1, weighted_by_key=STEPS, on_event=reports.append, **alone)
     strategy.start(grid, to_record({"w": np.zeros(2, np.float32)}), num_rounds=4, timeout=2000)
     assert strategy.version == 4
     assert sized.SHORTEST_WAIT < reports[-1]["t"] < 2 * sized.SHORTEST_WAIT
