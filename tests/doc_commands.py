@@ -65,6 +65,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
     "docs/report.md": [
         (SLOW, "fauno train --out results/cosim"),
         (SLOW, "fauno report results/cosim"),
+        (MACHINES, "fauno report results/cosim --follow"),
         (SLOW, "fauno train federation.share=nothing --out results/alone"),
         (SLOW, "fauno report results/cosim results/alone --out runs.html"),
     ],
