@@ -285,7 +285,7 @@ SCRIPT = r"""
       pen.fillRect(0, 0, ...network.paper);
       pen.strokeStyle = colours.line;
       const crowd = Math.min(1, 150 / Math.max(this.player.links.length, 1));
-      pen.globalAlpha = Math.max(0.8 * crowd, 0.12);
+      pen.globalAlpha = Math.max(0.8 * crowd, 0.04);
       pen.lineWidth = 0.8;
       pen.beginPath();
       for (const [a, b] of this.player.links) {
