@@ -45,15 +45,20 @@ def test_it_follows_a_run_to_its_end(run: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "REFRESH", 0.02)
     console = Console(record=True, force_terminal=True, width=120, file=io.StringIO())
 
+    def wait_for(text: str) -> None:
+        deadline = time.monotonic() + 60
+        while text not in console.export_text(clear=False) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def work() -> None:
         for version in (2, 3):
-            append(run, "events.jsonl", flush(version))
             row = {"version": version, "time/wall": 3.0 * version, "train/reward": 0.5}
             append(run, "metrics.jsonl", row)
-            time.sleep(0.1)
+            append(run, "events.jsonl", flush(version))
+            wait_for(f"version {version}/4, {3 * (4 - version)} s left")
         error = {"event": "error", "name": "tx2_0", "node": 1, "reason": "no answer", "code": 1}
         append(run, "events.jsonl", error)
-        time.sleep(0.1)
+        wait_for("tx2_0: 1 x")
         append_end(run, State(FINISHED))
 
     worker = threading.Thread(target=work)

@@ -52,7 +52,7 @@ def test_it_is_served_until_the_run_has_ended(run: Path, monkeypatch: pytest.Mon
     first = json.loads(get(f"{address}/number"))["number"]
     assert "<title>" in get(f"{address}/")
     write(run, 1)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while json.loads(get(f"{address}/number"))["number"] == first:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -60,7 +60,7 @@ def test_it_is_served_until_the_run_has_ended(run: Path, monkeypatch: pytest.Mon
         with pytest.raises(urllib.error.HTTPError, match="404"):
             wrong()
     append_end(run, State(FINISHED))
-    worker.join(30)
+    worker.join(90)
     assert not worker.is_alive()
     with pytest.raises(urllib.error.URLError):
         get(f"{address}/")
