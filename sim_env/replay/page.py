@@ -13,7 +13,8 @@ from sim_env.engine.state import BORN
 from sim_env.policies.heuristics import TITLES
 from sim_env.replay.files import Replay, to_columns
 from sim_env.replay.recording import Recording
-from sim_env.replay.script import SCRIPT, STYLE
+from sim_env.replay.script import SCRIPT
+from sim_env.replay.style import STYLE
 
 SPEEDS = (0.5, 1, 2, 5, 10, 30)
 COLUMNS = ("born", "finished", "overflow", "deadline", "client", "failure", "response s")

@@ -10,13 +10,14 @@ from bokeh.models.annotations import ColorBar
 from bokeh.palettes import Blues256
 from bokeh.plotting import figure
 
-from fauno_flwr.results.report import COLOURS
+from fauno_flwr.results.report import COLOURS, LOSSES
 from sim_env.policies.heuristics import POLICIES
 
 # Of Okabe and Ito, who chose them for the colour-blind; lines and markers differ as well.
 PALETTE = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#D55E00")
 DASHES = ("solid", "dashed", "dotdash", "dotted", "dashdot")
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "cross", "x", "star")
+HATCHES = {"overflow": " ", "deadline": "/", "client": ".", "failure": "x"}  # as in the figures
 GREY = "#8894A0"
 HEAT = tuple(reversed(Blues256))[24:]  # dark is much, and a little is not white
 ROW = 15  # height of a category, pixels
@@ -89,6 +90,37 @@ def add_hover(plot: Any, renderer: Any, tooltips: Tooltips, **options: Any) -> N
     """Show values under the pointer."""
     renderers = renderer if isinstance(renderer, list) else [renderer]
     plot.add_tools(HoverTool(renderers=renderers, tooltips=list(tooltips), **options))
+
+
+def stack_losses(
+    plot: Any, kinds: Sequence[str], source: ColumnDataSource, tooltips: Tooltips
+) -> None:
+    """Stack the lost tasks of each row by reason, in the colours of the figures.
+
+    Parameters
+    ----------
+    plot : figure
+        Whose rows are the column ``name`` of `source`.
+    kinds : sequence of str
+        Reasons, each a column.
+    source : ColumnDataSource
+    tooltips : sequence of (str, str)
+    """
+    bars = plot.hbar_stack(
+        list(kinds),
+        y="name",
+        height=0.7,
+        source=source,
+        color=[LOSSES[kind][0] for kind in kinds],
+        hatch_pattern=[HATCHES[kind] for kind in kinds],
+        hatch_color="white",
+        hatch_alpha=0.7,
+        line_color="white",
+        legend_label=list(kinds),
+    )
+    add_hover(plot, bars, tooltips)
+    place_legend(plot)
+    plot.x_range.start = 0
 
 
 def place_legend(plot: Any, *, hide: bool = True) -> None:

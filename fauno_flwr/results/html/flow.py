@@ -21,9 +21,10 @@ from fauno_flwr.results.html.charts import (
     place_legend,
     policy_colour,
     short,
+    stack_losses,
 )
-from fauno_flwr.results.html.summary import HATCHES, lost_kinds
-from fauno_flwr.results.report import LOSSES, title
+from fauno_flwr.results.html.summary import lost_kinds
+from fauno_flwr.results.report import title
 from sim_env.replay.files import Replay
 from sim_env.replay.page import replay_section
 
@@ -120,21 +121,7 @@ def _losses(
     source = ColumnDataSource(columns)
     plot = make_rows(names, "lost tasks")
     plot.height = _height(names)
-    bars = plot.hbar_stack(
-        kinds,
-        y="name",
-        height=0.7,
-        source=source,
-        color=[LOSSES[kind][0] for kind in kinds],
-        hatch_pattern=[HATCHES[kind] for kind in kinds],
-        hatch_color="white",
-        hatch_alpha=0.7,
-        line_color="white",
-        legend_label=kinds,
-    )
-    add_hover(plot, bars, [("at", "@name"), ("$name", "@$name")])
-    place_legend(plot)
-    plot.x_range.start = 0
+    stack_losses(plot, kinds, source, [("at", "@name"), ("$name", "@$name")])
     totals = ", ".join(
         f"{policy} {sum(int(counts.sum()) for counts in each.values())}"
         for policy, each in zip(policies, found, strict=True)

@@ -10,7 +10,7 @@ from bokeh.resources import Resources
 from fauno_flwr.results.html.charts import Chart, Section
 from fauno_flwr.results.html.style import SCRIPT, STYLE
 from sim_env.replay.script import SCRIPT as PLAYER
-from sim_env.replay.script import STYLE as PLAYER_STYLE
+from sim_env.replay.style import STYLE as PLAYER_STYLE
 
 
 def make_page(title: str, lead: str, warnings: Sequence[str], sections: Sequence[Section]) -> str:

@@ -15,15 +15,14 @@ from fauno_flwr.results.html.charts import (
     capital,
     html_table,
     make_rows,
-    place_legend,
     policy_colour,
+    stack_losses,
 )
 from fauno_flwr.results.html.files import RunFiles, changed_settings
 from fauno_flwr.results.report import LOSSES, is_number, plus_minus, tables, title
 from fauno_flwr.results.status import newest_stage
 
 OVERFLOW = "overflow"
-HATCHES = {"overflow": " ", "deadline": "/", "client": ".", "failure": "x"}  # as in the figures
 UNITS = {"finished_ratio": ("finished, points", 100.0), "response_mean": ("response, s", 1.0)}
 Row = Mapping[str, Any]
 
@@ -111,21 +110,7 @@ def _losses(rows: Sequence[Row]) -> Chart:
         {"name": names, **{k: [100 * row["lost"][k] for row in rows] for k in kinds}}
     )
     plot = make_rows(names, "lost tasks, %", height=110 + 26 * len(names))
-    bars = plot.hbar_stack(
-        kinds,
-        y="name",
-        height=0.62,
-        source=source,
-        color=[LOSSES[kind][0] for kind in kinds],
-        hatch_pattern=[HATCHES[kind] for kind in kinds],
-        hatch_color="white",
-        hatch_alpha=0.7,
-        line_color="white",
-        legend_label=kinds,
-    )
-    add_hover(plot, bars, [("", "@name"), ("$name", "@$name{0.00} %")])
-    place_legend(plot)
-    plot.x_range.start = 0
+    stack_losses(plot, kinds, source, [("", "@name"), ("$name", "@$name{0.00} %")])
     told = ", ".join(
         f"{name} {100 * sum(row['lost'].values()):.2f}"
         for name, row in zip(names, rows, strict=True)
