@@ -54,9 +54,9 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
     def run() -> None:
         buffer = Buffer()
         for m in range(K):
-            delta, _norm = guard.check_arrays(trained[m], base)
+            difference, norm = guard.check_arrays(trained[m], base)
             flight = Flight(str(m), m, m, 0, 0.0, 60.0)
-            buffer.put(Update(reply, flight, 1.0, delta, {"loss": 0.0}, 0.0))
+            buffer.put(Update(reply, flight, 1.0, difference, {"loss": 0.0}, 0.0, norm))
         updates = buffer.in_order()
         weights = merge_weights([u.steps for u in updates], [1.0] * K)
         merged = rule([u.delta for u in updates], weights)

@@ -2,7 +2,8 @@
 
 import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message
@@ -11,6 +12,7 @@ Arrays = dict[str, np.ndarray]
 Schema = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 NPY_HEADER = 4096  # bytes; larger than the header of any .npy payload of these types
+BLOCK = 65_536  # values; in float64 they fit the cache of a core
 
 
 def to_arrays(record: ArrayRecord) -> Arrays:
@@ -74,6 +76,27 @@ def read_header(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> tuple[i
     return stream.tell(), fortran
 
 
+@dataclass(frozen=True)
+class Block:
+    """A part of the vector of a layout.
+
+    Parameters
+    ----------
+    place : slice
+        Its position in the vector.
+    parts : tuple of (str, slice, slice)
+        The arrays in it: name, values of the array, and their position in the block.
+    """
+
+    place: slice
+    parts: tuple[tuple[str, slice, slice], ...]
+
+    @property
+    def size(self) -> int:
+        """Values in the block."""
+        return int(self.place.stop - self.place.start)
+
+
 class Layout:
     """How named arrays are laid out in one vector.
 
@@ -89,7 +112,11 @@ class Layout:
         Position of each array in the vector, in the order of the names: the same for server and
         node.
     size : int
-        Length of the vector.
+        Length of the vector: P.
+    blocks : tuple of Block
+        The vector in parts of at most ``BLOCK`` values, in order.
+    whole : Block
+        All of it.
     dtype : numpy dtype
         Type of the vector; holds every value exactly (integers up to 2^53).
 
@@ -115,6 +142,8 @@ class Layout:
         for name in sorted(arrays):
             self.places[name] = slice(self.size, self.size + arrays[name].size)
             self.size += arrays[name].size
+        self.blocks = tuple(blocks(self.places, self.size, BLOCK))
+        self.whole = next(blocks(self.places, self.size, self.size), Block(slice(0, 0), ()))
         self.dtype = np.result_type(np.float16, *(dtype for _, dtype in self.schema.values()))
 
     def describe(self) -> dict[str, str]:
@@ -127,14 +156,6 @@ class Layout:
         for name, place in self.places.items():
             vector[place] = arrays[name].reshape(-1)
         return vector
-
-    def difference(self, arrays: Mapping[str, np.ndarray], base: np.ndarray) -> np.ndarray:
-        """Return the difference of arrays of this layout to a vector, in float64."""
-        delta = np.empty(self.size)
-        for name, place in self.places.items():
-            values = arrays[name].reshape(-1)
-            np.subtract(values, base[place], out=delta[place], dtype=np.float64)
-        return delta
 
     def unflatten(self, vector: np.ndarray) -> Arrays:
         """Return a vector as arrays; integers are rounded and clipped to their type's range."""
@@ -152,3 +173,20 @@ class Layout:
             with np.errstate(over="ignore"):  # versions that are not finite are discarded
                 arrays[name] = np.asarray(part, dtype)
         return arrays
+
+
+def blocks(places: Mapping[str, slice], size: int, most: int) -> Iterator[Block]:
+    """Divide a vector of `size` values, in which arrays lie at `places`, into blocks of `most`."""
+    arrays = iter(places.items())
+    name, place = "", slice(0, 0)
+    for start in range(0, size, max(most, 1)):
+        stop, at, parts = min(start + most, size), start, []
+        while at < stop:
+            if at == place.stop:
+                name, place = next(arrays)
+                continue  # it may be empty
+            end = min(stop, place.stop)
+            values = slice(at - place.start, end - place.start)
+            parts.append((name, values, slice(at - start, end - start)))
+            at = end
+        yield Block(slice(start, stop), tuple(parts))

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from flwr.app import Message
 
+from strategies.arrays import Block
 from strategies.checks import finite, shown
+from strategies.differences import Difference
 from strategies.flights import Flight
 
 
@@ -66,22 +68,25 @@ class Update:
         The message that was answered: it names the node and the version that was sent.
     steps : float
         Training steps behind the update: its weight.
-    delta : array of float64, shape (P,)
+    difference : Difference
         Difference to the version that was sent.
     metrics : dict of str to number or list of numbers
     arrived_at : float
         Seconds since training began.
     norm : float, default 0.0
         Euclidean norm of the difference as it was sent.
+    scale : float, default 1.0
+        Factor by which the difference is scaled down.
     """
 
     reply: Message
     flight: Flight
     steps: float
-    delta: np.ndarray
+    difference: Difference
     metrics: dict[str, float | list[float]]
     arrived_at: float
     norm: float = 0.0
+    scale: float = 1.0
 
     @property
     def node_id(self) -> int:
@@ -97,6 +102,12 @@ class Update:
     def base_version(self) -> int:
         """Version that the update started from, by the server's own record."""
         return self.flight.base_version
+
+    def write(self, block: Block, out: np.ndarray) -> None:
+        """Write a block of the scaled difference into `out`, of shape ``(block.size,)``."""
+        self.difference.write(block, out)
+        if self.scale != 1:
+            out *= self.scale
 
 
 class Buffer:
@@ -157,7 +168,7 @@ class Buffer:
             if update.steps > most_steps:
                 update = replace(update, steps=most_steps)
             if update.norm > (most := most_norm(update.base_version)):
-                update = replace(update, delta=update.delta * (most / update.norm))
+                update = replace(update, scale=most / update.norm)
                 scaled += 1
             self._updates[member] = update
         return scaled

@@ -72,8 +72,7 @@ class Exchange:
 
     def idle(self, node_ids: Iterable[int]) -> list[int]:
         """Return the nodes among these that may be sent a message now."""
-        now = self.now()
-        return [node_id for node_id in node_ids if self.flights.may_start(node_id, now)]
+        return self.flights.idle(node_ids, self.now())
 
     def send(self, message: Message, version: int, kind: str) -> None:
         """Send a message with the arrays of a version, and record it as in flight."""
@@ -148,8 +147,12 @@ class Exchange:
 
     def is_banned(self, node_id: int) -> bool:
         """Return whether a node is to be sent no more messages."""
-        guard = self.strategy.guard
-        return guard.is_banned(node_id) or self.flights.failures(node_id) >= MOST_FAILURES
+        return bool(self.banned([node_id]))
+
+    def banned(self, node_ids: Iterable[int]) -> list[int]:
+        """Return the nodes among these that are to be sent no more messages."""
+        by_guard, failing = self.strategy.guard.is_banned, self.flights.failing(MOST_FAILURES)
+        return [node_id for node_id in node_ids if node_id in failing or by_guard(node_id)]
 
     def fields(self, flight: Flight) -> dict[str, Any]:
         """Return what an event tells about a message in flight."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, KeysView
+from collections.abc import Callable, Collection, Iterable, KeysView
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,9 +92,10 @@ class Flights:
         self._released.clear()
         return released
 
-    def may_start(self, node_id: int, now: float) -> bool:
-        """Return whether a node has no message in flight and is not in a pause."""
-        return node_id not in self._busy and now >= self._not_before.get(node_id, now)
+    def idle(self, node_ids: Iterable[int], now: float) -> list[int]:
+        """Return the nodes among these that have no message in flight and are not in a pause."""
+        paused = {node_id for node_id, end in self._not_before.items() if now < end}
+        return [i for i in node_ids if i not in self._busy and i not in paused]
 
     def open(self, flight: Flight) -> None:
         """Record a message that has been sent."""
@@ -171,6 +172,10 @@ class Flights:
     def failures(self, node_id: int) -> int:
         """Return how many messages in a row a node has failed."""
         return self._failures.get(node_id, 0)
+
+    def failing(self, least: int) -> set[int]:
+        """Return the nodes that have failed so many messages in a row."""
+        return {node_id for node_id, count in self._failures.items() if count >= least}
 
     def succeeded(self, node_id: int) -> None:
         """Reset the back-off of a node."""

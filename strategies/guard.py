@@ -11,6 +11,7 @@ from strategies.arrays import NPY_HEADER, Arrays, Layout, read_payload
 from strategies.buffer import Update
 from strategies.checks import printable, require_number, shown
 from strategies.compression import Compression
+from strategies.differences import ArraysDifference, Difference, VectorDifference, norm_of
 from strategies.flights import Flight
 from strategies.norms import FEW, UsualNorm
 
@@ -183,8 +184,8 @@ class Guard:
         record = reply.content.array_records.get(self.record_name(reply))
         if record is None:
             raise RejectedError("record", f"no ArrayRecord {self.arrayrecord_key!r}")
-        delta, norm = self.check_arrays(self.decode(record), base)
-        return Update(reply, flight, weight, delta, metrics, now, norm)
+        difference, norm = self.check_arrays(self.decode(record), base)
+        return Update(reply, flight, weight, difference, metrics, now, norm)
 
     def check_norm(self, update: Update) -> None:
         """Compare the norm of an update with the usual one, and learn from it.
@@ -304,26 +305,24 @@ class Guard:
             )
         return held
 
-    def check_arrays(self, arrays: Arrays, base: np.ndarray) -> tuple[np.ndarray, float]:
+    def check_arrays(self, arrays: Arrays, base: np.ndarray) -> tuple[Difference, float]:
         """Return the difference of decoded arrays to their base, and its norm, both bounded."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            delta = self.difference(arrays, base)
-            # Not by BLAS, whose threads wait for each other: several times the CPU time.
-            square = float(np.einsum("i,i->", delta, delta))
-        norm = math.sqrt(square) if square >= 0 else math.nan
+        difference = self.difference(arrays, base)
+        norm = norm_of(difference, self.layout)
         if norm <= self.max_norm:
-            return delta, norm
+            return difference, norm
         for name, array in arrays.items():
             if not np.all(np.isfinite(array)):
                 raise RejectedError("finite", f"array {name!r} is not finite")
         raise RejectedError("norm", f"norm is {norm:.4g}: must be at most {self.max_norm:g}")
 
-    def difference(self, arrays: Arrays, base: np.ndarray) -> np.ndarray:
+    def difference(self, arrays: Arrays, base: np.ndarray) -> Difference:
         """Return the difference to their base that arrays encode, without validation."""
         if self.compression is None:
-            return self.layout.difference(arrays, base)
+            return ArraysDifference(self.layout, arrays, base)
         try:
-            return self.compression.decode(arrays, self.layout)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return VectorDifference(self.compression.decode(arrays, self.layout))
         except ValueError as error:
             raise RejectedError("payload", str(error)) from error
 

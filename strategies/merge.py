@@ -107,6 +107,11 @@ class Median:
         return (updates - 1) // 2
 
 
+# Rules that treat every parameter by itself, so that a version can be merged in parts. Not their
+# subclasses, which may do something else.
+ELEMENTWISE = (Mean, TrimmedMean, Median)
+
+
 @dataclass(frozen=True)
 class NormFiltered:
     """Discard the updates whose norm is above `factor` times the median norm, then merge.

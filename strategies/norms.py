@@ -52,7 +52,9 @@ class UsualNorm:
             return 0.0
         if base_version not in self._usual:
             self._usual[base_version] = median_low(
-                norms[nearest(bases, base_version)] for bases, norms in self._newest.values()
+                # Of thousands of members, most have reported once.
+                norms[nearest(bases, base_version) if len(bases) > 1 else 0]
+                for bases, norms in self._newest.values()
             )
             if len(self._newest) >= FEW:
                 self.highest = max(self.highest, self._usual[base_version])

@@ -47,7 +47,7 @@ class SessionEvaluation(SessionState):
     def look(self) -> None:
         """Find out which nodes take part now, which of them are banned, and which are idle."""
         online = sorted(self.strategy.nodes(self.exchange.grid))
-        self.banned = [node_id for node_id in online if self.exchange.is_banned(node_id)]
+        self.banned = self.exchange.banned(online)
         banned = set(self.banned)
         self.present = [node_id for node_id in online if node_id not in banned]
         self.taking_part = set(self.present)

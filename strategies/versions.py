@@ -9,7 +9,7 @@ from flwr.common.logger import log
 
 from strategies.arrays import Layout, to_arrays, to_record
 from strategies.buffer import Update
-from strategies.merge import MergeRule
+from strategies.merge import ELEMENTWISE, MergeRule
 from strategies.optimizers import ServerOptimizer
 
 
@@ -75,18 +75,38 @@ class Versions:
             None if the arrays would not be finite; the optimiser is then left as it was.
         """
         theta = self.bases[self.newest].astype(np.float64)
-        deltas = [update.delta for update in updates]
-        if relative_to_newest:
-            deltas = [u.delta + (self.bases[u.base_version] - theta) for u in updates]
+        origin = theta if relative_to_newest else None
         before = {name: array.copy() for name, array in optimizer.state.items()}
         with np.errstate(over="ignore", invalid="ignore"):
-            arrays = self.layout.unflatten(optimizer.step(theta, rule(deltas, weights)))
+            delta = self._merged(updates, weights, rule, origin)
+            arrays = self.layout.unflatten(optimizer.step(theta, delta))
         if not all(np.all(np.isfinite(array)) for array in arrays.values()):
             log(ERROR, "version %s would not be finite: its updates are discarded", self.newest + 1)
             optimizer.state.clear()
             optimizer.state.update(before)
             return None
         return to_record(arrays)
+
+    def _merged(
+        self,
+        updates: Sequence[Update],
+        weights: np.ndarray,
+        rule: MergeRule,
+        origin: np.ndarray | None,
+    ) -> np.ndarray:
+        """Merge the differences to `origin`, or to the base of each update."""
+        layout = self.layout
+        blocks = layout.blocks if type(rule) in ELEMENTWISE else (layout.whole,)
+        merged = np.empty(layout.size)
+        deltas = [np.empty(blocks[0].size) for _ in updates]
+        for block in blocks:
+            parts = [delta[: block.size] for delta in deltas]
+            for update, part in zip(updates, parts, strict=True):
+                update.write(block, part)
+                if origin is not None:
+                    part += self.bases[update.base_version][block.place] - origin[block.place]
+            merged[block.place] = rule(parts, weights)
+        return merged
 
     def add(self, arrays: ArrayRecord) -> None:
         """Make these arrays the newest version."""

@@ -59,7 +59,10 @@ class Fuzzer:
         self.buffer.bound(3.0, self.guard.most_norm)
         updates = self.buffer.in_order()
         weights = merge_weights([update.steps for update in updates], [1.0] * K)
-        delta = Mean()([update.delta for update in updates], weights)
+        deltas = [np.empty(self.layout.size) for _ in updates]
+        for update, delta in zip(updates, deltas, strict=True):
+            update.write(self.layout.whole, delta)
+        delta = Mean()(deltas, weights)
         assert np.isfinite(delta).all(), "a poisoned version"
         assert math.isfinite(float(np.linalg.norm(delta)))
         assert np.linalg.norm(delta) <= 1e6

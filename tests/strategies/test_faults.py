@@ -31,6 +31,7 @@ from strategies import (
 from strategies import arrays as arrays_module
 from strategies.arrays import to_arrays, to_record
 from strategies.buffer import Buffer, Update
+from strategies.differences import Difference
 from strategies.flights import Flight, Flights
 from strategies.grids import InMemoryGrid
 from strategies.session import Session
@@ -177,9 +178,9 @@ def a_client_claims_a_version(_: Path) -> None:
     np.testing.assert_array_equal(theta, expected)
 
 
-def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> tuple[np.ndarray, float]:
+def unchecked(self: Guard, arrays: dict, base: np.ndarray) -> tuple[Difference, float]:
     """Return the difference without validation (mutation)."""
-    return self.layout.flatten(arrays).astype(np.float64) - base, 0.0
+    return self.difference(arrays, base), 0.0
 
 
 @fault(name="6", mutation=patch(Guard, "check_arrays", unchecked))
