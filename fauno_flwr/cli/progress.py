@@ -13,10 +13,11 @@ from fauno_flwr.federation.failures import kind
 from fauno_flwr.results.state import FAILED
 
 CLEAR = "\r\033[K"  # the line of a terminal
+BAR = 24  # columns
 
 
 class Progress:
-    """One line about a run: rewritten in place on a terminal, else a new one now and then.
+    """One line about a run: on a terminal a bar, rewritten in place, else a line now and then.
 
     Parameters
     ----------
@@ -94,8 +95,22 @@ class Progress:
         text, now = self.text(), time.monotonic()
         due = self.live or self.stage != self._shown_stage or now - self._shown_at > self.INTERVAL
         if text != self._shown and due:
-            typer.echo(f"{CLEAR if self.live else ''}{text}", err=True, nl=not self.live)
+            line = f"{CLEAR}{self._with_bar(text)}" if self.live else text
+            typer.echo(line, err=True, nl=not self.live)
             self._shown, self._shown_stage, self._shown_at = text, self.stage, now
+
+    def _with_bar(self, text: str) -> str:
+        """Put a bar of the versions made before the text, in one line of the terminal."""
+        from rich.console import Console  # 40 ms, and only where there is a terminal
+        from rich.progress_bar import ProgressBar
+
+        console = Console(stderr=True)
+        room = console.width - 1  # a full line would wrap
+        if self.stage != "training" or room < 2 * BAR:
+            return text[:room]
+        with console.capture() as bar:
+            console.print(ProgressBar(max(self.versions, 1), self.version, width=BAR), end="")
+        return f"{bar.get()} {text[: room - BAR - 1]}"
 
     def clear(self) -> None:
         """Remove the line from a terminal."""

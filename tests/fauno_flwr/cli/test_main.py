@@ -175,6 +175,27 @@ def test_progress_prints_each_stage_at_once_and_versions_now_and_then(
     assert "version 2/40, 114 s left" in lines[2]
 
 
+@pytest.mark.parametrize("columns", [120, 60, 30])
+def test_progress_on_a_terminal_is_a_bar_in_one_line(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    progress = Progress(6, 40)
+    progress.live = True
+    progress({"event": "stage", "stage": "training"})
+    bars = []
+    for made in (10, 40):
+        progress({"event": "flush", "version": made})
+        written = capsys.readouterr().err
+        shown = written.rpartition("\r")[2]  # typer removes the escape code
+        assert "\n" not in written
+        assert len(shown) < columns
+        bars.append(shown.count("━"))
+        assert "training: 0/6" in shown
+    assert bars == ([6, 24] if columns > 48 else [0, 0])
+
+
 def test_the_log_of_a_run_that_failed_before_its_results_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
