@@ -13,6 +13,7 @@ STYLE = """
   border: 1px solid var(--line); border-radius: 4px; padding: 2px 10px; cursor: pointer; }
 .replay .clock { font-variant-numeric: tabular-nums; min-width: 9em; }
 .replay table { border-collapse: collapse; margin-top: 4px; font-variant-numeric: tabular-nums; }
+.replay .panel > table { display: block; max-width: 100%; overflow-x: auto; }
 .replay th, .replay td { padding: 1px 10px 1px 0; text-align: right; font-weight: normal; }
 .replay th:first-child { text-align: left; }
 .replay thead th { color: var(--mark); }

@@ -7,7 +7,7 @@ from itertools import chain
 from bokeh.embed import components
 from bokeh.resources import Resources
 
-from fauno_flwr.results.html.charts import Chart, Section
+from fauno_flwr.results.html.charts import MOST_ENTRIES, Chart, Section
 from fauno_flwr.results.html.style import SCRIPT, STYLE
 from sim_env.replay.script import SCRIPT as PLAYER
 from sim_env.replay.style import STYLE as PLAYER_STYLE
@@ -83,8 +83,11 @@ def _section(section: Section) -> tuple[str, str]:
 
 def _chart(chart: Chart, place: str) -> str:
     note = f"<small>{escape(chart.note)}</small>" if chart.note else ""
+    entries = sum(len(legend.items) for legend in chart.plot.legend)
+    looks = {"wide": chart.wide, "long-legend": entries > MOST_ENTRIES}
+    names = " ".join(name for name, given in looks.items() if given)
     return (
-        f"<figure{' class=' + chr(34) + 'wide' + chr(34) if chart.wide else ''} "
+        f'<figure class="{names}" '
         f'aria-label="{escape(chart.text)}"><figcaption>{escape(chart.title)}{note}</figcaption>'
         f'<div class="plot">{place}</div></figure>'
     )

@@ -35,6 +35,8 @@ figure.wide { grid-column: 1 / -1; }
 figcaption { font-weight: 600; font-size: 0.93rem; }
 figcaption small { display: block; font-weight: normal; }
 .plot { background: #ffffff; border-radius: 4px; }
+@media (max-width: 560px) { .long-legend { overflow-x: auto; }
+  .long-legend .plot { width: 540px; } }
 .scroll { overflow-x: auto; margin: 8px 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.93rem; }
 main > section .scroll th, main > section .scroll td { padding: 3px 12px 3px 0; text-align: right;
