@@ -8,11 +8,14 @@ from strategies.buffered_async import BufferedAsync
 from strategies.checkpoint import CheckpointError, Checkpoints
 from strategies.compression import Int8, TopK, compress_update, compression_mod
 from strategies.failures import TrainingFailedError
+from strategies.gossip import gossip_mod
+from strategies.gossip_strategy import Gossip
 from strategies.grids import InMemoryGrid
 from strategies.guard import Guard
 from strategies.latency import Latency, Trace
 from strategies.merge import Mean, Median, NormFiltered, TrimmedMean
 from strategies.optimizers import SGD, Adam
+from strategies.post_office import GossipResult
 from strategies.presets import FAuNO, FedAsync, FedBuff, SyncBuffered
 from strategies.result import TrainingResult
 from strategies.staleness import Constant, CutOff, Hinge, Polynomial
@@ -29,6 +32,8 @@ __all__ = [
     "FAuNO",
     "FedAsync",
     "FedBuff",
+    "Gossip",
+    "GossipResult",
     "Guard",
     "Hinge",
     "InMemoryGrid",
@@ -47,4 +52,5 @@ __all__ = [
     "VirtualTimeGrid",
     "compress_update",
     "compression_mod",
+    "gossip_mod",
 ]

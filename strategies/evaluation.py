@@ -57,7 +57,7 @@ class Evaluation:
 
 
 def mean_metrics(
-    metrics: Iterable[Mapping[str, float | list[float]]],
+    metrics: Iterable[Mapping[str, Any]],
     weights: np.ndarray,
     weighted_by_key: str | None = None,
 ) -> MetricRecord:

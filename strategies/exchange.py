@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from logging import ERROR, WARNING
-from typing import Any
+from typing import Any, Protocol
 
 from flwr.app import Message
 from flwr.common.logger import log
@@ -16,8 +16,7 @@ from strategies.failures import LONGEST, readable
 from strategies.flights import TRAIN, Flight, Flights
 from strategies.grid_protocols import clock_of
 from strategies.guard import STALE
-from strategies.hooks import SessionStrategy
-from strategies.versions import Versions
+from strategies.hooks import ExchangeStrategy
 
 # Seconds after its time-to-live at which a message is given up: usually the engine has reported
 # the failure by then, but not always.
@@ -25,14 +24,20 @@ GRACE = 5.0
 MOST_FAILURES = 50  # messages in a row, after which a node is banned: hours, with the longest pause
 
 
+class Numbered(Protocol):
+    """What is trained: the versions of a model, or the rounds of several."""
+
+    newest: int
+
+
 class Exchange:
     """Send messages, match replies to them, and report every event to the strategy.
 
     Parameters
     ----------
-    strategy : SessionStrategy
+    strategy : ExchangeStrategy
     grid : Grid
-    versions : Versions
+    versions : Numbered
         Source of the staleness in the events.
 
     Attributes
@@ -48,7 +53,7 @@ class Exchange:
         The last failure of each node.
     """
 
-    def __init__(self, strategy: SessionStrategy, grid: Grid, versions: Versions) -> None:
+    def __init__(self, strategy: ExchangeStrategy, grid: Grid, versions: Numbered) -> None:
         self.strategy, self.grid, self.versions = strategy, grid, versions
         self.clock = strategy.clock or clock_of(grid)
         self.zero = self.clock.monotonic()

@@ -22,7 +22,21 @@ MetricsAggregation = Callable[[list[RecordDict], str], MetricRecord]
 ON_REPLY, ON_VERSION = "reply", "version"  # when a node gets its next message
 
 
-class SessionStrategy(Protocol):
+class ExchangeStrategy(Protocol):
+    """Settings of a strategy, as :class:`strategies.exchange.Exchange` uses them."""
+
+    guard: Guard
+    ttl: float | Callable[[int], float] | None
+    poll_interval: float
+    backoff: float
+    max_backoff: float
+    nodes: Callable[[Grid], Iterable[int]]
+    member_of: Callable[[int], int]
+    on_event: Callable[[Event], None]
+    clock: Clock | None
+
+
+class SessionStrategy(ExchangeStrategy, Protocol):
     """Settings and hooks of a strategy, as :class:`strategies.session.Session` uses them.
 
     The attributes are described in :class:`strategies.BufferedAsync`, the hooks that begin with
@@ -31,12 +45,10 @@ class SessionStrategy(Protocol):
 
     arrayrecord_key: str
     weighted_by_key: str | None
-    guard: Guard
     merge: MergeRule
     weight_factor: float
     compression: Compression | None
     server_optimizer: ServerOptimizer
-    ttl: float | Callable[[int], float] | None
     time_limit: float
     concurrency: int | None
     refill: str
@@ -45,19 +57,12 @@ class SessionStrategy(Protocol):
     fraction_train: float
     fraction_evaluate: float
     min_evaluate_nodes: int
-    poll_interval: float
     refresh_interval: float
-    backoff: float
-    max_backoff: float
     max_failures: int
     patience: float
-    nodes: Callable[[Grid], Iterable[int]]
-    member_of: Callable[[int], int]
-    on_event: Callable[[Event], None]
     on_version: Callable[[int, ArrayRecord, MetricRecord | None], bool | None]
     on_evaluation: Callable[[int, MetricRecord], None]
     checkpoint: Checkpoints | None
-    clock: Clock | None
     seed: int
 
     @property
