@@ -1,7 +1,7 @@
 """The hooks of Flower's ``Strategy``, as a running training or a wrapper calls them."""
 
 from collections.abc import Callable, Iterable
-from logging import ERROR, INFO, WARNING
+from logging import ERROR, WARNING
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -126,12 +126,14 @@ class FlowerHooks(Strategy):
 
         No weight counts more than ``weight_factor`` times the median one, as in training.
         """
+        if self.running is None:
+            self.guard.weighted_by_key = self.weighted_by_key  # no training may have begun
         ordered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
         valid = [(reply, *checked) for reply in ordered if (checked := self._evaluation(reply))]
+        if self.running is None:
+            self.rounds.report("evaluate", ordered, len(valid))
         if not valid:
             return None
-        if self.running is None:
-            log(INFO, "aggregate_evaluate: Received %s results", len(valid))
         if self.evaluate_metrics_aggr_fn is not None:
             contents = [reply.content for reply, _, _ in valid]
             return self._aggregate(self.evaluate_metrics_aggr_fn, contents, server_round)

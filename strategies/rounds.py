@@ -87,7 +87,7 @@ class Rounds:
 
         Replies that are errors or do not pass the guard are left out.
         """
-        strategy, buffer, failures = self.strategy, Buffer(), 0
+        strategy, buffer, replies, used = self.strategy, Buffer(), list(replies), 0
         if not self._begun:
             raise RuntimeError(
                 "no round has begun: call configure_train() before aggregate_train()"
@@ -96,20 +96,28 @@ class Rounds:
         for reply in replies:
             source = reply.metadata.src_node_id
             if reply.has_error():
-                failures += 1
-                reason = readable(reply.error.reason)
-                log(INFO, "\t> Received error in reply from node %d: %s", source, reason)
                 continue
             message_id, member = reply.metadata.reply_to_message_id, strategy.member_of(source)
             flight = Flight(message_id, source, member, server_round - 1, 0.0, 0.0)
             try:
                 buffer.put(strategy.guard.check(reply, flight, base, 0.0))
             except RejectedError as error:
-                failures += 1
                 strategy.guard.reject(error.check, source)
                 log(WARNING, "node %s: reject (%s)", source, error)
             else:
                 strategy.guard.accepted[source] += 1
+                used += 1
         buffer.bound(strategy.weight_factor, strategy.guard.most_norm)
-        log(INFO, "aggregate_train: Received %s results and %s failures", len(buffer), failures)
+        self.report("train", replies, used)
         return buffer.in_order()
+
+    def report(self, kind: str, replies: list[Message], used: int) -> None:
+        """Log how many replies of a round are used, and the errors, in the words of FedAvg."""
+        if not replies:
+            return
+        failures = len(replies) - used
+        log(INFO, "aggregate_%s: Received %s results and %s failures", kind, used, failures)
+        for reply in replies:
+            if reply.has_error():
+                source, reason = reply.metadata.src_node_id, readable(reply.error.reason)
+                log(INFO, "\t> Received error in reply from node %d: %s", source, reason)

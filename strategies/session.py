@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from strategies.arrays import size_of_arrays
 from strategies.buffer import Update
+from strategies.configs import VersionConfig
 from strategies.exchange import Exchange
 from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
@@ -56,7 +57,8 @@ class Session(SessionEvaluation):
         versions = Versions(initial_arrays)
         exchange = Exchange(strategy, grid, versions)
         super().__init__(strategy, exchange, versions, TrainingResult(arrays=initial_arrays))
-        self.train_config, self.evaluate_config = train_config, evaluate_config
+        self.train_config = VersionConfig(train_config)
+        self.evaluate_config = VersionConfig(evaluate_config)
         self.evaluate_fn = evaluate_fn
         self.share, self.ended = 1.0, False
         self.short, self.too_few = (0, 0), -1
@@ -270,18 +272,20 @@ class Session(SessionEvaluation):
         self.add_idle(self.flights.freed)
         self.flights.freed.clear()
         if self.evaluation is not None:
+            version, arrays = self.evaluation.version, self.evaluation.arrays
             messages = self.strategy.configure_evaluate(
-                self.evaluation.version, self.evaluation.arrays, self.evaluate_config, grid
+                version, arrays, self.evaluate_config.of(version), grid
             )
             for message in messages:
                 self.evaluation.waiting.discard(message.metadata.dst_node_id)
-                self._send(message, self.evaluation.version, EVALUATE)
+                self._send(message, version, EVALUATE)
             self.close_evaluation()
         if not self._may_begin(len(self.present)):
             self._wait_for_nodes(len(self.present))
-        elif training:
+        elif training and self.idle:
+            version = self.version + 1
             for message in self.strategy.configure_train(
-                self.version + 1, self.result.arrays, self.train_config, grid
+                version, self.result.arrays, self.train_config.of(version), grid
             ):
                 self._send(message, self.version, TRAIN)
 

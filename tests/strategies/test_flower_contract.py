@@ -7,7 +7,7 @@ something else than a round, the test says what holds instead; docs/strategies.m
 import inspect
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ import pytest
 from flwr.app import (
     ArrayRecord,
     ConfigRecord,
+    Message,
     MetricRecord,
     RecordDict,
 )
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     FedAvg,
     Result,
@@ -86,6 +88,55 @@ def test_the_config_of_the_caller_is_not_changed(zeros: ArrayRecord) -> None:
     BufferedAsync(2).start(InMemoryGrid(seen.app, 2), zeros, num_rounds=2, train_config=config)
     assert dict(config) == {"lr": 0.1}
     assert all(c["lr"] == 0.1 for kind, _, c in seen.sent if kind == "train")
+
+
+@pytest.mark.parametrize("make", [FedAvg, SyncBuffered, BufferedAsync])
+def test_a_subclass_may_change_the_config_once_in_a_round(
+    make: type[Strategy], zeros: ArrayRecord
+) -> None:
+    """As Flower's guide to the configuration of clients does, for a learning rate that decays."""
+
+    class Decay(make):  # type: ignore[misc, valid-type]
+        def configure_train(
+            self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+        ) -> Iterable[Message]:
+            if server_round % 2 == 0:
+                config["rates"] = [0.5 * rate for rate in config["rates"]]
+            return super().configure_train(server_round, arrays, config, grid)
+
+        def configure_evaluate(
+            self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+        ) -> Iterable[Message]:
+            config["times"] += 1
+            return super().configure_evaluate(server_round, arrays, config, grid)
+
+    seen = Recorder()
+    grid = InMemoryGrid(seen.app, 3, duration=lambda i, k: (0.4, 1.0, 5.3)[i])
+    configs = ConfigRecord({"rates": [0.1]}), ConfigRecord({"times": 0})
+    Decay().start(grid, zeros, 7, train_config=configs[0], evaluate_config=configs[1])
+    times = {}
+    for kind, _, config in seen.sent:
+        number = config["server-round"]
+        if kind == "train":
+            assert config["rates"] == [0.1 * 0.5 ** (number // 2)]
+        else:
+            times.setdefault(number, set()).add(config["times"])
+    assert list(times.values()) == [{count} for count in range(1, len(times) + 1)]
+
+
+def test_a_hook_is_called_when_nodes_are_to_start(zeros: ArrayRecord) -> None:
+    """And not with every poll: it may count or log what it sends."""
+    sent: list[int] = []
+
+    class Counting(SyncBuffered):
+        def configure_train(self, *arguments: Any) -> Iterable[Message]:
+            messages = list(super().configure_train(*arguments))
+            sent.append(len(messages))
+            return messages
+
+    grid = InMemoryGrid(make_linear_app(), 3, duration=lambda i, k: 1.0 + 3.0 * i)
+    Counting(fraction_evaluate=0.0).start(grid, zeros, num_rounds=4)
+    assert sent == [3] * 4
 
 
 # ---- arguments ---------------------------------------------------------------------------------

@@ -111,6 +111,27 @@ def test_a_round_that_has_not_begun_is_named() -> None:
         BufferedAsync().aggregate_train(1, [])
 
 
+@pytest.mark.parametrize("make", [FedAvg, BufferedAsync])
+def test_a_round_may_evaluate_without_training(
+    make: type[Strategy], zeros: ArrayRecord, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells who failed, as that of FedAvg; without replies there is nothing to tell."""
+    caplog.set_level("INFO", logger="flwr")
+    grid = InMemoryGrid(Recorder().app, 3, faults=lambda i, k: "raise" if i == 2 else None)
+    strategy = make()
+    messages = strategy.configure_evaluate(1, zeros, ConfigRecord(), grid)
+    metrics = strategy.aggregate_evaluate(1, grid.send_and_receive(messages))
+    weights, errors = zip(*((steps(i), (target(i) ** 2).sum()) for i in (0, 1)), strict=True)
+    assert metrics == {"error": pytest.approx(np.average(errors, weights=weights))}
+    assert caplog.messages[-2:] == [
+        "aggregate_evaluate: Received 2 results and 1 failures",
+        "\t> Received error in reply from node 1002: scripted fault",
+    ]
+    caplog.clear()
+    assert strategy.aggregate_evaluate(2, []) is None
+    assert not caplog.messages
+
+
 def test_after_start_the_hooks_are_rounds_again(zeros: ArrayRecord) -> None:
     strategy = BufferedAsync(2, fraction_evaluate=0.0)
     strategy.start(InMemoryGrid(make_linear_app(), 3), zeros, num_rounds=2)
