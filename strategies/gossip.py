@@ -92,7 +92,7 @@ def merge_models(
 def gossip_mod(
     *, arrayrecord_key: str = "arrays"
 ) -> Callable[[Message, Context, Handler], Message]:
-    """Return a mod for Flower's ClientApp that merges the neighbours' models before the training.
+    """Return a mod for Flower's ClientApp that merges the neighbours' models, before the app.
 
     ``ClientApp(mods=[gossip_mod()])`` with :class:`strategies.Gossip` on the server. The app finds
     the merged model where it finds that of any other strategy. Other messages pass unchanged.

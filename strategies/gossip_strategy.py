@@ -43,7 +43,8 @@ class Gossip:
         ``member_of(node_id)`` returns the member of the graph that a node is. Default: its id if
         `graph` is callable; else nodes take the places of the graph in the order of their ids.
     fraction_evaluate : float, default 1.0
-        Fraction of the nodes that evaluates its own model after each round; 0: none.
+        Fraction of the nodes that evaluates after each round, each its own model merged with the
+        news of its neighbours; 0: none.
     min_available_nodes : int, default 2
         Nodes that must be online before the first message is sent.
     weighted_by_key : str or None, default "num-examples"
@@ -161,7 +162,7 @@ class Gossip:
             the round that is evaluated.
         evaluate_fn : callable, optional
             ``evaluate_fn(round, arrays)`` is called for the initial model, and after each round
-            for the model of each member; the result holds the means.
+            for the mean of the models, which is computed for it and has no part in the training.
         should_stop : callable, optional
             ``should_stop(round, result)`` is called after each round; training ends if it returns
             True.

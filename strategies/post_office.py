@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from strategies.arrays import Layout, to_arrays
+from strategies.arrays import Layout, to_arrays, to_record
 from strategies.buffer import updates_needed
 from strategies.evaluation import mean_metrics
 from strategies.exchange import Exchange
@@ -23,6 +23,7 @@ from strategies.gossip import (
     Neighbours,
     add_letters,
     mean_distance,
+    merge_models,
     metropolis_weights,
     places,
 )
@@ -59,7 +60,8 @@ class GossipStrategy(ExchangeStrategy, Protocol):
 class GossipResult(TrainingResult):
     """The result of a training without a global model.
 
-    ``versions`` are rounds, and ``arrays`` is the model of the first member.
+    ``versions`` are rounds, and ``arrays`` is the mean of the models, weighted by steps. It is
+    computed when training is over, and has no part in it.
 
     Attributes
     ----------
@@ -178,6 +180,7 @@ class PostOffice:
         while self.to_evaluate & self.online.keys() or self.exchange.flights.evaluating:
             self.step(training=False)
         self.close_evaluation()
+        result.arrays = self.mean_model()
         log_end(result, self.exchange.now())
         return result
 
@@ -288,12 +291,15 @@ class PostOffice:
             member = self.member_at[node_id]
             if member in self.to_evaluate:
                 self.to_evaluate.discard(member)
-                content = self.content(member, self.evaluate_config, self.newest)
+                content = self.letters(member, self.evaluate_config, self.newest)
                 self.send(node_id, MessageType.EVALUATE, content, EVALUATE)
             elif training and self.may_train(member):
-                self.send(node_id, MessageType.TRAIN, self.letters(member), TRAIN)
+                content = self.letters(
+                    member, self.train_config, self.members[member].trainings + 1
+                )
+                self.send(node_id, MessageType.TRAIN, content, TRAIN)
 
-    def letters(self, member: int) -> RecordDict:
+    def letters(self, member: int, config: ConfigRecord, number: int) -> RecordDict:
         """Return a message with a member's own model and the news of its neighbours."""
         state, news = self.members[member], self.news(member)
         if state.trainings:
@@ -302,15 +308,10 @@ class PostOffice:
         else:  # it starts where the others are, if they have trained
             weights = [1.0 / len(news) for _ in news]
         state.sent = {other: self.members[other].trainings for other in news}
-        content = self.content(member, self.train_config, state.trainings + 1)
-        return add_letters(content, [self.members[j].model for j in news], weights)
-
-    def content(self, member: int, config: ConfigRecord, number: int) -> RecordDict:
-        """Return the records that every message has: the member's own model, and the config."""
         sent = ConfigRecord({**config, "server-round": number})
-        model = self.members[member].model
         keys = self.strategy.arrayrecord_key, self.strategy.configrecord_key
-        return RecordDict(dict(zip(keys, (model, sent), strict=True)))
+        content = RecordDict(dict(zip(keys, (state.model, sent), strict=True)))
+        return add_letters(content, [self.members[j].model for j in news], weights)
 
     def send(self, node_id: int, message_type: str, content: RecordDict, kind: str) -> None:
         """Send a message to a node."""
@@ -365,7 +366,6 @@ class PostOffice:
         self.trained = []
         result.versions = self.newest
         result.models = {member: self.members[member].model for member in sorted(self.members)}
-        result.arrays = next(iter(result.models.values()))
         result.train_metrics_clientapp[self.newest] = metrics
         vectors = {m: self.layout.flatten(to_arrays(each)) for m, each in result.models.items()}
         apart = mean_distance(vectors, self.neighbours)
@@ -373,12 +373,10 @@ class PostOffice:
         log_version(self.newest, num_rounds, count, self.exchange.now())
         log_metrics("Aggregated MetricRecord", metrics)
         if self.evaluate_fn is not None:
-            found = [self.evaluate_fn(self.newest, model) for model in result.models.values()]
-            given = [each for each in found if each is not None]
-            if given:
-                mean = mean_metrics(given, np.full(len(given), 1.0 / len(given)))
-                result.evaluate_metrics_serverapp[self.newest] = mean
-                log_metrics("Evaluation of the members' models, mean", mean)
+            found = self.evaluate_fn(self.newest, self.mean_model())
+            log_metrics("Global evaluation, MetricRecord", found)
+            if found is not None:
+                result.evaluate_metrics_serverapp[self.newest] = found
         members = sorted(self.online)
         drawn = sample_size(self.strategy.fraction_evaluate, 1, len(members))
         self.to_evaluate = {members[i] for i in self.rng.permutation(len(members))[:drawn]}
@@ -390,6 +388,16 @@ class PostOffice:
             self.result.evaluate_metrics_clientapp[self.newest] = metrics
             log_metrics("Aggregated MetricRecord of the evaluation", metrics)
         self.evaluated, self.to_evaluate = [], set()
+
+    def mean_model(self) -> ArrayRecord:
+        """Compute the mean of the members' models, weighted by steps; nobody trains from it."""
+        trained = [state for state in self.members.values() if state.trainings]
+        if not trained:
+            return self.initial
+        models = [to_arrays(state.model) for state in trained]
+        steps = np.array([state.steps for state in trained])
+        shares = steps / steps.sum() if steps.sum() > 0 else np.full(len(steps), 1 / len(steps))
+        return to_record(merge_models(models[0], models[1:], shares[1:].tolist()))
 
     def mean(self, found: Collection[tuple[float, Metrics]]) -> MetricRecord:
         """Return the mean of each metric, weighted by steps."""

@@ -1,4 +1,4 @@
-"""Run a Flower app in a deployment of one SuperLink and two SuperNodes, as processes here."""
+"""Run a Flower app in a deployment of one SuperLink and some SuperNodes, as processes here."""
 
 import json
 import os
@@ -32,7 +32,9 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
             process.wait()
 
 
-def run_deployed(app: Path, settings: Mapping[str, Any], folder: Path) -> list[dict[str, float]]:
+def run_deployed(
+    app: Path, settings: Mapping[str, Any], folder: Path, nodes: int = 2
+) -> list[dict[str, float]]:
     """Return what an app has written to the file that its setting ``out`` names, as JSON.
 
     Parameters
@@ -43,9 +45,11 @@ def run_deployed(app: Path, settings: Mapping[str, Any], folder: Path) -> list[d
         Its run config, without ``out``.
     folder : Path
         Empty; for logs and the file.
+    nodes : int, default 2
+        SuperNodes.
     """
     out, home = folder / "out.json", folder / "home"
-    link, *own = free_addresses(3)
+    link, *own = free_addresses(1 + nodes)
     home.mkdir()
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "site"\n[superlink.site]\naddress = "{link}"\ninsecure = true\n'

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -123,6 +124,49 @@ def test_the_app_runs_in_a_deployment(name: str, strategy: str, tmp_path: Path) 
     assert [each["version"] for each in history][-4:] == [1, 2, 3, 4]
     first, last = history[0]["accuracy"], history[-1]["accuracy"]
     assert last > (0.9 if name == "logistic" else first)
+
+
+@pytest.fixture
+def gossiping(tmp_path: Path) -> Path:
+    """Return the quickstart app with one line changed at either end."""
+    folder = shutil.copytree(EXAMPLES / "quickstart", tmp_path / "app")
+    changes = {
+        "server_app.py": ("BufferedAsync as Strategy", "Gossip as Strategy"),
+        "client_app.py": (
+            "app = ClientApp()",
+            "app = ClientApp(mods=[__import__('strategies').gossip_mod()])",
+        ),
+    }
+    for name, (old, new) in changes.items():
+        path = folder / "quickstart" / name
+        code = path.read_text()
+        assert code.count(old) == 1
+        path.write_text(code.replace(old, new))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_app_learns_without_a_global_model(
+    gossiping: Path, engine: Engine, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    settings = {"strategy": "async", "num-rounds": 20, "out": str(out)}
+    run_id = engine.submit(gossiping, settings, nodes=10, workers=2)
+    end = time.monotonic() + 600
+    while not engine.status(run_id)[0].startswith("finished"):
+        assert time.monotonic() < end, engine.tail(40)
+        time.sleep(1)
+    assert engine.status(run_id)[0] == "finished:completed", engine.run_log(run_id)[-3000:]
+    final = [each["accuracy"] for each in json.loads(out.read_text())[-5:]]
+    assert sum(final) / len(final) > LEAST["quickstart"]
+
+
+@pytest.mark.slow
+def test_the_app_is_deployed_without_a_global_model(gossiping: Path, tmp_path: Path) -> None:
+    settings = {"strategy": "async", "num-rounds": 4}
+    history = run_deployed(gossiping, settings, tmp_path, nodes=4)
+    assert [each["version"] for each in history] == [0, 1, 2, 3, 4]
+    assert history[-1]["accuracy"] > history[0]["accuracy"]
 
 
 def test_the_comparison_runs_in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
