@@ -12,6 +12,7 @@ from strategies.merge import Mean, MergeRule, NoisyMean
 
 # In the metrics of a reply, by which a node tells what it did to its update.
 CLIP, NOISE_MULTIPLIER = "privacy-clip", "privacy-noise-multiplier"
+EPSILON = "privacy-epsilon"  # in the metrics of a version; "epsilon" is also what explores
 
 # The norm of an update is computed in the precision of its arrays, of float32 at least.
 ROUNDING = 1 - 2.0**-20
@@ -93,8 +94,8 @@ class CentralPrivacy:
 
     def rule(self, release: int) -> NoisyMean:
         """Return the merge rule of a release, with noise that no other release has."""
-        rng = np.random.default_rng(None if self.seed is None else [self.seed, release])
-        return NoisyMean(self.noise_multiplier * self.clip, rng)
+        entropy = np.random.SeedSequence(self.seed, spawn_key=(release,))
+        return NoisyMean(self.noise_multiplier * self.clip, np.random.default_rng(entropy))
 
 
 @dataclass(frozen=True)

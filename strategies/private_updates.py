@@ -57,6 +57,11 @@ def privatize(
     return to_record(layout.unflatten(origin + delta + noise))
 
 
+def describe(clip: float, noise_multiplier: float) -> dict[str, float]:
+    """Return the metrics by which a node tells what it did to its update."""
+    return {CLIP: float(clip), NOISE_MULTIPLIER: float(noise_multiplier)}
+
+
 def private_mod(
     clip: float,
     noise_multiplier: float,
@@ -126,7 +131,7 @@ def private_mod(
         reply.content[arrayrecord_key] = privatize(
             trained, received, clip, noise_multiplier, generator(context)
         )
-        told = {CLIP: float(clip), NOISE_MULTIPLIER: float(noise_multiplier)}
+        told = describe(clip, noise_multiplier)
         # In the record of metrics that is there: Flower's strategies take one only.
         name = next(iter(reply.content.metric_records), "metrics")
         held = reply.content.metric_records.get(name, MetricRecord())

@@ -17,7 +17,7 @@ from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.guard import RejectedError
 from strategies.hooks import ON_VERSION, EvaluateFn, SessionStrategy, ShouldStop
 from strategies.merge import Robust
-from strategies.privacy import CentralPrivacy, LocalPrivacy
+from strategies.privacy import EPSILON, CentralPrivacy, LocalPrivacy
 from strategies.reports import log_end, log_metrics, log_version
 from strategies.result import NUM_ROUNDS, TIME_LIMIT, TrainingResult
 from strategies.result import ON_VERSION as ON_VERSION_STOP
@@ -375,7 +375,7 @@ class Session(SessionPrivacy):
         self.versions.forget({before, *self.flights.released()} - self.flights.base_versions)
         self.result.arrays = arrays
         if self.ledger is not None:
-            metrics = MetricRecord({**(metrics or {}), "epsilon": self.ledger.epsilon})
+            metrics = MetricRecord({**(metrics or {}), EPSILON: self.ledger.epsilon})
         if metrics is not None:
             self.result.train_metrics_clientapp[self.version] = metrics
         self.exchange.emit("flush", version=self.version, **fields)

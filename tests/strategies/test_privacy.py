@@ -230,7 +230,7 @@ def test_epsilon_is_that_of_the_node_that_took_part_most_often() -> None:
     assert min(counts.values()) < max(counts.values()) < 12
     assert result.privacy is not None
     assert result.privacy.epsilon == flushes[-1]["epsilon"]
-    assert [metrics["epsilon"] for metrics in result.train_metrics_clientapp.values()] == [
+    assert [metrics["privacy-epsilon"] for metrics in result.train_metrics_clientapp.values()] == [
         event["epsilon"] for event in flushes
     ]
     assert "all updates of a node" in repr(result)
