@@ -17,6 +17,8 @@ from strategies.merge import Mean, Median, NormFiltered, TrimmedMean
 from strategies.optimizers import SGD, Adam
 from strategies.post_office import GossipResult
 from strategies.presets import FAuNO, FedAsync, FedBuff, SyncBuffered
+from strategies.privacy import CentralPrivacy, LocalPrivacy
+from strategies.private_updates import private_mod
 from strategies.result import TrainingResult
 from strategies.staleness import Constant, CutOff, Hinge, Polynomial
 from strategies.virtual_time import VirtualTimeGrid
@@ -25,6 +27,7 @@ __all__ = [
     "SGD",
     "Adam",
     "BufferedAsync",
+    "CentralPrivacy",
     "CheckpointError",
     "Checkpoints",
     "Constant",
@@ -39,6 +42,7 @@ __all__ = [
     "InMemoryGrid",
     "Int8",
     "Latency",
+    "LocalPrivacy",
     "Mean",
     "Median",
     "NormFiltered",
@@ -53,4 +57,5 @@ __all__ = [
     "compress_update",
     "compression_mod",
     "gossip_mod",
+    "private_mod",
 ]

@@ -26,6 +26,7 @@ from strategies.hooks import (
 )
 from strategies.merge import BY_COUNT, BY_WEIGHT, Mean, MergeRule, merge_weights
 from strategies.optimizers import SGD, ServerOptimizer
+from strategies.privacy import CentralPrivacy, Privacy
 from strategies.reports import log_start
 from strategies.result import TrainingResult
 from strategies.rounds import Rounds
@@ -102,6 +103,9 @@ class BufferedAsync(FlowerHooks):
         Validation of replies.
     compression : Compression, optional
         Encoding of updates; the nodes must use the same: see :mod:`strategies.compression`.
+    privacy : CentralPrivacy or LocalPrivacy, optional
+        Differential privacy of the versions, or of the updates that leave the nodes, and its
+        accounting: see :mod:`strategies.privacy`. Needs ``pip install 'flwr[dp]'``.
     ttl : float or callable, optional
         Time-to-live in seconds: an unanswered message fails after it; ``ttl(node_id)`` if nodes
         differ. Default: learned, from an hour to 12; see :class:`strategies.deadlines.Deadlines`.
@@ -173,6 +177,7 @@ class BufferedAsync(FlowerHooks):
         server_optimizer: ServerOptimizer | None = None,
         guard: Guard | None = None,
         compression: Compression | None = None,
+        privacy: Privacy | None = None,
         ttl: float | Callable[[int], float] | None = None,
         time_limit: float = math.inf,
         concurrency: int | None = None,
@@ -234,6 +239,9 @@ class BufferedAsync(FlowerHooks):
         self.weight_factor, self.merge = weight_factor, merge or Mean()
         self.server_optimizer = server_optimizer or SGD()
         self.guard, self.compression = guard or Guard(), compression
+        self.privacy = privacy
+        if isinstance(privacy, CentralPrivacy):
+            privacy.check_rules(weighted_by_key, self.merge)
         self.ttl, self.time_limit = ttl, time_limit
         self.concurrency, self.refill = concurrency, refill
         self.flush_after, self.flush_at_end = flush_after, flush_at_end
@@ -300,6 +308,7 @@ class BufferedAsync(FlowerHooks):
         log(INFO, "\t│\t├── Staleness: %s, at most %s", self.staleness, self.max_staleness)
         log(INFO, "\t│\t├── Merge: %s, then %s", self.merge, self.server_optimizer)
         log(INFO, "\t│\t├── Guard: %s, compression: %s", self.guard, self.compression)
+        log(INFO, "\t│\t├── Privacy: %s", self.privacy)
         ttl = "learned" if self.ttl is None else "one per node" if callable(self.ttl) else self.ttl
         log(INFO, "\t│\t└── Time-to-live of a message: %s", ttl)
         log(INFO, "\t├──> Sampling:")
@@ -363,7 +372,8 @@ class BufferedAsync(FlowerHooks):
             If `num_rounds` or `timeout` is impossible; if the initial arrays are empty, not finite,
             or not of real numbers; if the folder holds checkpoints of another run.
         CheckpointError
-            If training is to resume, but no checkpoint can be used.
+            If training is to resume, but no checkpoint can be used; if the privacy that is spent
+            cannot be written.
         TrainingFailedError
             If every node keeps failing, see `max_failures`; or no update has been accepted in
             `timeout`.

@@ -19,7 +19,7 @@ from strategies.flower_internals import message_from_bytes, message_to_bytes
 
 FORMAT, SCHEMA_VERSION = "strategies.BufferedAsync", 6
 STATE = "state"  # the tensor that holds the state as JSON; the header of a file is limited
-ABOUT = "about.json"
+ABOUT, NOTE = "about.json", "spent.json"
 MOST_DIFFERENCES = 5  # that an error names
 
 State = dict[str, Any]
@@ -167,24 +167,55 @@ class Checkpoints:
             "schema": described,
             "checksum": checksum(described, held),
         }
-        path = self.folder / f"version-{version:09d}.safetensors"
-        partial = path.with_suffix(".partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(save(held, metadata))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)  # on a full disk, half a file takes what others need
-            raise
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # so that the new name survives a power cut, too
-        finally:
-            os.close(folder)
+        write(self.folder / f"version-{version:09d}.safetensors", save(held, metadata))
         for old in self.files()[: -self.keep]:
             old.unlink()
+
+    def note(self, state: State) -> None:
+        """Write what must be known before the next checkpoint; ``OSError`` if it cannot."""
+        write(self.folder / NOTE, json.dumps(state).encode())
+
+    def noted(self) -> State | None:
+        """Return the last :meth:`note` of the run to resume; None if there is none.
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged.
+        ValueError
+            If there is one, but ``resume`` is off.
+        """
+        path = self.folder / NOTE
+        if not path.exists():
+            return None
+        if not self.resume:
+            raise ValueError(
+                f"the folder {str(self.folder)!r} holds {NOTE} of another run: must be empty, or "
+                f"resume=True"
+            )
+        try:
+            return dict(json.loads(path.read_text()))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{NOTE} is damaged: {shown(str(error))}") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file that is complete, or as before, and survives a power cut."""
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk, half a file takes what others need
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # so that the new name survives a power cut, too
+    finally:
+        os.close(folder)
 
 
 def read_checkpoint(path: Path, schema: Mapping[str, str]) -> tuple[State, Tensors]:

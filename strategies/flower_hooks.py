@@ -100,7 +100,7 @@ class FlowerHooks(Strategy):
         updates = [update for update in updates if update.steps > 0] or updates
         weights = self.weights(updates, server_round - 1) * source.share
         arrays = source.versions.merge(
-            updates, weights, self.merge, self.server_optimizer, self.relative_to_newest
+            updates, weights, source.rule, self.server_optimizer, self.relative_to_newest
         )
         if arrays is None:
             return None, None

@@ -13,6 +13,7 @@ from strategies.compression import Compression
 from strategies.guard import Guard
 from strategies.merge import MergeRule
 from strategies.optimizers import ServerOptimizer
+from strategies.privacy import Privacy
 
 Event = dict[str, Any]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -48,6 +49,7 @@ class SessionStrategy(ExchangeStrategy, Protocol):
     merge: MergeRule
     weight_factor: float
     compression: Compression | None
+    privacy: Privacy | None
     server_optimizer: ServerOptimizer
     time_limit: float
     concurrency: int | None

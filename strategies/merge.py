@@ -107,9 +107,30 @@ class Median:
         return (updates - 1) // 2
 
 
+@dataclass(frozen=True)
+class NoisyMean:
+    """Weighted mean with Gaussian noise for the largest weight: see ``CentralPrivacy``.
+
+    Parameters
+    ----------
+    noise : float
+        Standard deviation for a weight of 1.
+    rng : numpy Generator
+        Of one version only.
+    """
+
+    noise: float
+    rng: np.random.Generator
+
+    def __call__(self, deltas: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+        """Merge `deltas`."""
+        merged = Mean()(deltas, weights)
+        return merged + self.rng.normal(0.0, self.noise * weights.max(), merged.shape)
+
+
 # Rules that treat every parameter by itself, so that a version can be merged in parts. Not their
 # subclasses, which may do something else.
-ELEMENTWISE = (Mean, TrimmedMean, Median)
+ELEMENTWISE = (Mean, TrimmedMean, Median, NoisyMean)
 
 
 @dataclass(frozen=True)

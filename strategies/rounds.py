@@ -18,6 +18,7 @@ from strategies.flights import Flight
 from strategies.grid_protocols import clock_of
 from strategies.guard import RejectedError
 from strategies.hooks import SessionStrategy
+from strategies.merge import MergeRule
 from strategies.sampling import sample_size
 from strategies.versions import Versions
 
@@ -45,9 +46,16 @@ class Rounds:
         self._rng = np.random.default_rng(strategy.seed)
         self._begun = False
 
+    @property
+    def rule(self) -> MergeRule:
+        """Rule that merges the updates."""
+        return self.strategy.merge
+
     def to_train(self, server_round: int, arrays: ArrayRecord, grid: Grid) -> list[int]:
         """Begin a round with these arrays; return the nodes that are to train."""
         strategy = self.strategy
+        if strategy.privacy is not None:
+            raise RuntimeError("privacy is accounted for by start() alone, not in single rounds")
         self.versions = Versions(arrays, server_round - 1)
         settings = (strategy.arrayrecord_key, strategy.weighted_by_key, strategy.compression)
         if server_round <= 1 or not self._begun:

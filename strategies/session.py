@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from logging import INFO, WARNING
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -17,15 +17,16 @@ from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.guard import RejectedError
 from strategies.hooks import ON_VERSION, EvaluateFn, SessionStrategy, ShouldStop
 from strategies.merge import Robust
+from strategies.privacy import EPSILON, CentralPrivacy, LocalPrivacy
 from strategies.reports import log_end, log_metrics, log_version
 from strategies.result import NUM_ROUNDS, TIME_LIMIT, TrainingResult
 from strategies.result import ON_VERSION as ON_VERSION_STOP
 from strategies.sampling import discard
-from strategies.session_evaluation import SessionEvaluation
+from strategies.session_privacy import SessionPrivacy
 from strategies.versions import Versions
 
 
-class Session(SessionEvaluation):
+class Session(SessionPrivacy):
     """A training: the steps that change its state.
 
     Parameters
@@ -67,6 +68,8 @@ class Session(SessionEvaluation):
             strategy.arrayrecord_key,
             strategy.weighted_by_key,
             strategy.compression,
+            # With noise for what one member can change, it must not change what others count.
+            compares=not isinstance(strategy.privacy, CentralPrivacy),
         )
         strategy.server_optimizer.state.clear()
 
@@ -284,10 +287,13 @@ class Session(SessionEvaluation):
             self._wait_for_nodes(len(self.present))
         elif training and self.idle:
             version = self.version + 1
-            for message in self.strategy.configure_train(
-                version, self.result.arrays, self.train_config.of(version), grid
-            ):
-                self._send(message, self.version, TRAIN)
+            config = self.train_config.of(version)
+            messages = list(
+                self.strategy.configure_train(version, self.result.arrays, config, grid)
+            )
+            if self.charge_messages(messages):
+                for message in messages:
+                    self._send(message, self.version, TRAIN)
 
     def _send(self, message: Message, version: int, kind: str) -> None:
         discard(self.idle, message.metadata.dst_node_id)
@@ -327,6 +333,8 @@ class Session(SessionEvaluation):
         # A buffered update is merged into the next version: its staleness will not change.
         self.strategy.check_staleness(fields["staleness"])
         base = self.versions.bases[flight.base_version]
+        if isinstance(self.strategy.privacy, LocalPrivacy):
+            self.strategy.privacy.check(reply)
         update = self.strategy.guard.check(reply, flight, base, self.exchange.now())
         # Not after an evaluation: a node that can evaluate may still fail in training.
         self.flights.succeeded(flight.node_id)
@@ -338,9 +346,11 @@ class Session(SessionEvaluation):
     # ---- versions ----------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Make the next version from the buffer, and empty it."""
+        """Make the next version from the buffer, and empty it, if privacy allows one more."""
+        if not self.charge_version(update.member for update in self.buffer):
+            return
         strategy = self.strategy
-        scaled = self.buffer.bound(strategy.weight_factor, strategy.guard.most_norm)
+        scaled = self.buffer.bound(strategy.weight_factor, self.most_norm)
         updates = self.buffer.in_order()
         fields = {
             "nodes": [update.node_id for update in updates],
@@ -349,6 +359,7 @@ class Session(SessionEvaluation):
             "staleness": [self.version - update.base_version for update in updates],
             "norms": [float(f"{update.norm:.4g}") for update in updates],
             "scaled_down": scaled,
+            **self.privacy,
         }
         replies = [update.reply for update in updates]
         arrays, metrics = self.strategy.aggregate_train(self.version + 1, replies)
@@ -363,6 +374,8 @@ class Session(SessionEvaluation):
         self.versions.add(arrays)
         self.versions.forget({before, *self.flights.released()} - self.flights.base_versions)
         self.result.arrays = arrays
+        if self.ledger is not None:
+            metrics = MetricRecord({**(metrics or {}), EPSILON: self.ledger.epsilon})
         if metrics is not None:
             self.result.train_metrics_clientapp[self.version] = metrics
         self.exchange.emit("flush", version=self.version, **fields)

@@ -45,6 +45,8 @@ class SessionState:
         look.
     idle : list of int
         Nodes that take part and may be sent a message, in rising order.
+    ledger : Ledger or None
+        Privacy spent so far; None in a training without.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SessionState:
         self.last_success = -math.inf
         self.waiting_since = 0.0  # when the version before was made, or nodes were there at last
         self._unsaved = False
+        self.ledger = None if strategy.privacy is None else strategy.privacy.ledger()
 
     @property
     def version(self) -> int:

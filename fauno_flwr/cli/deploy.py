@@ -79,6 +79,7 @@ def local(
     if nodes is not None and agents != nodes:
         raise ConfigError(f"nodes is {nodes}: must be {agents}, the nodes that learn here")
     require_own_checkpoints(config)
+    config.federation.privacy.build(None)  # fails here, not on the server, if it cannot be counted
     first_version(config, task.make_population(1))
     saved = agents_folder(config) if config.federation.checkpoints else None
     submitted, joint = run_config(conf, settings, path), path / "world.json"

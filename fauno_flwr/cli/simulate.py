@@ -44,6 +44,7 @@ def simulate(
     task = task_in(config, scenario)
     require_training(config, scenario, 1)
     require_own_checkpoints(config)
+    config.federation.privacy.build(None)  # fails here, not on the server, if it cannot be counted
     first_version(config, task.make_population(1))
     agents, cores = len(task.names), len(os.sched_getaffinity(0))
     typer.echo(f"{agents} nodes learn, {task.describe()}; results in {path}")

@@ -9,14 +9,15 @@ from typing import Any, Self
 
 from fauno_flwr.config.agent import MODEL
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.privacy import LOCAL, PrivacyConfig
 from fauno_flwr.config.settings import SHARED, RunConfig, is_loopback
-from sim_env.errors import require_path, shown
+from sim_env.errors import require_number, require_path, shown
 from strategies.flower_internals import in_simulation
 
 SHARE_ACTOR, ALLOW_WORLDS = "share-actor", "allow-worlds"
 ALLOW_FILES, ALLOW_MODULES = "allow-files", "allow-modules"
-ALLOW_PLAIN_TOKEN = "allow-plain-token"
-KEYS = (SHARE_ACTOR, ALLOW_WORLDS, ALLOW_FILES, ALLOW_MODULES, ALLOW_PLAIN_TOKEN)
+ALLOW_PLAIN_TOKEN, LEAST_NOISE = "allow-plain-token", "least-noise"
+KEYS = (SHARE_ACTOR, ALLOW_WORLDS, ALLOW_FILES, ALLOW_MODULES, ALLOW_PLAIN_TOKEN, LEAST_NOISE)
 FILES = ("topology.path", "workload.path", "workload.sources")  # settings of which a node reads
 ANY, LOOPBACK = "*", "loopback"
 LARGEST_FILE = 2**28  # bytes
@@ -39,6 +40,8 @@ class Consent:
         Modules that the settings of a run may name; None: any.
     plain_token : bool, default True
         Whether the token of a shared world may leave this machine without TLS.
+    least_noise : float, default 0.0
+        Smallest noise of an update, as of ``federation.privacy.noise_multiplier``; 0: none.
     """
 
     share_actor: bool = True
@@ -46,6 +49,7 @@ class Consent:
     folders: tuple[Path, ...] | None = None
     modules: tuple[str, ...] | None = None
     plain_token: bool = True
+    least_noise: float = 0.0
 
     @classmethod
     def read(cls, node_config: Mapping[str, Any]) -> Self:
@@ -59,7 +63,7 @@ class Consent:
         node_config : mapping
             ``share-actor`` and ``allow-plain-token`` are true or false; ``allow-worlds``,
             ``allow-files`` (absolute folders) and ``allow-modules`` are lists, with commas; ``*``
-            allows any.
+            allows any; ``least-noise`` is a number.
 
         Raises
         ------
@@ -83,6 +87,7 @@ class Consent:
             None if folders is None else tuple(Path(os.path.realpath(f)) for f in folders),
             _listed(node_config, ALLOW_MODULES, trusted),
             _flag(node_config, ALLOW_PLAIN_TOKEN, default=trusted),
+            _number(node_config, LEAST_NOISE),
         )
 
     def require(self, config: RunConfig) -> None:
@@ -98,11 +103,22 @@ class Consent:
                 f"federation.share is {MODEL!r}: must be another one, the actor stays here "
                 f"({SHARE_ACTOR}=false in the node config)"
             )
+        self.require_noise(config.federation.privacy)
         if config.world.kind == SHARED:
             self.require_world(config.world.address)
         for key in FILES:
             if written := value_of(config, key):
                 self.require_file(key, written)
+
+    def require_noise(self, privacy: PrivacyConfig) -> None:
+        """Raise :class:`ConfigError` if updates would leave with less noise than is asked for."""
+        noise = privacy.noise_multiplier if privacy.kind == LOCAL else 0.0
+        if noise < self.least_noise:
+            raise ConfigError(
+                f"federation.privacy has kind {privacy.kind!r} and noise_multiplier "
+                f"{privacy.noise_multiplier:g}: must be {LOCAL!r} and at least "
+                f"{self.least_noise:g} ({LEAST_NOISE} in the node config)"
+            )
 
     def require_world(self, address: str) -> None:
         """Raise :class:`ConfigError` unless the actor may act in the shared world at an address."""
@@ -167,6 +183,15 @@ def _flag(node_config: Mapping[str, Any], key: str, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{key} in the node config is {shown(value)}: must be true or false")
     return value
+
+
+def _number(node_config: Mapping[str, Any], key: str) -> float:
+    value = node_config.get(key, 0.0)
+    try:
+        require_number(f"{key} in the node config", value, at_least=0)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return float(value)
 
 
 def _listed(

@@ -11,11 +11,13 @@ from omegaconf import OmegaConf
 from fauno_flwr.config import rules
 from fauno_flwr.config.agent import CRITIC, NOTHING, SHARES, AgentConfig, PPOConfig
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.privacy import CENTRAL, PrivacyConfig
 from sim_env.engine.features import require_observation
 from sim_env.engine.reward import RewardSpec
 from sim_env.envs.vector import SELF
 from sim_env.errors import (
     Use,
+    no_effect,
     require_choice,
     require_effect,
     require_number,
@@ -164,6 +166,8 @@ class FederationConfig:
     compression : str or mapping
         How the nodes' updates travel: ``none``, ``top-k`` or ``8-bit``. What an update leaves out
         is added to the next one; see :mod:`strategies.compression`.
+    privacy : PrivacyConfig
+        Differential privacy of the shared parameters.
     max_norm : float
         Largest Euclidean norm of an update; the guard rejects a larger one.
     norm_factor : float
@@ -211,6 +215,7 @@ class FederationConfig:
     merge: Any = "mean"
     server_optimizer: Any = "sgd"
     compression: Any = "none"
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     max_norm: float = 1e6
     norm_factor: float = 5.0
     weight_factor: float = 3.0
@@ -232,6 +237,7 @@ class FederationConfig:
         rules.validate(rules.MERGE, self.merge)
         rules.validate(rules.SERVER_OPTIMIZER, self.server_optimizer)
         rules.validate(rules.COMPRESSION, self.compression)
+        self._require_mean()
         for name in ("max_norm", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
         for name in ("norm_factor", "weight_factor"):
@@ -240,6 +246,22 @@ class FederationConfig:
             path = getattr(self, name)
             if path and not Path(path).is_absolute():
                 raise ConfigError(f"federation.{name} is {path!r}: must be an absolute path")
+
+    def _require_mean(self) -> None:
+        """Check that a private version is the plain mean: its noise is for what one can change."""
+        if self.privacy.kind != CENTRAL:
+            return
+        if rules.split(rules.MERGE, self.merge) != ("mean", {}):
+            raise ConfigError(
+                f"federation.merge is {self.merge!r}: must be mean with "
+                f"federation.privacy.kind={CENTRAL}"
+            )
+        for name in ("norm_factor", "weight_factor"):
+            value = getattr(self, name)
+            if value != getattr(FederationConfig, name):
+                raise ConfigError(
+                    no_effect(f"federation.{name}", value, "federation.privacy.kind", CENTRAL)
+                )
 
 
 @dataclass

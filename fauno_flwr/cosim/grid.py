@@ -361,7 +361,11 @@ class CosimGrid(LocalGrid):
         self._transport.send(str(agent.index), self._server, agent.node, size)
 
     def _training(self, agent: Agent, content: RecordDict) -> LocalTraining:
-        return LocalTraining(self.config, self.population, agent.index, agent.progress, content)
+        # No data of anyone: under virtual time, the noise too is the same in each run.
+        seed = [self.config.seed, agent.index]
+        return LocalTraining(
+            self.config, self.population, agent.index, agent.progress, content, seed
+        )
 
     def get_actors(self) -> dict[int, Arrays]:
         """Return the present actors by agent; no time passes."""

@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "federation.bind_keys",
     "federation.checkpoints",
     "federation.collect_actors",
+    "federation.privacy.max_epsilon",
     "federation.replace_lost_agents",
     "federation.timeout",
     "federation.ttl",

@@ -4,7 +4,7 @@ The Flower client does it in one go; in co-simulation the same steps are spread 
 and the updates of several agents are computed at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,14 +12,16 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 
 from fauno_flwr.config import rules
 from fauno_flwr.config.agent import NOTHING
+from fauno_flwr.config.privacy import LOCAL
 from fauno_flwr.config.settings import MOST_ROLLOUTS, RunConfig
 from fauno_flwr.federation.protocol import ARRAYS, BASE_VERSION, CONFIG, ROLLOUTS, read
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import train_metrics
 from fauno_flwr.learning.transitions import Decisions
 from sim_env.errors import require_whole
-from strategies.arrays import to_arrays, to_record
+from strategies.arrays import Arrays, to_arrays, to_record
 from strategies.compression import compress_update
+from strategies.private_updates import describe, privatize
 
 
 @dataclass
@@ -59,6 +61,9 @@ class LocalTraining:
         Updated in place.
     content : RecordDict
         Content of the train message.
+    noise_seed : sequence of int, optional
+        Seed of the noise of ``federation.privacy.kind=local``; the number of the message is added.
+        None: that of the operating system.
     """
 
     config: RunConfig
@@ -66,6 +71,7 @@ class LocalTraining:
     agent: int
     progress: Progress
     content: RecordDict
+    noise_seed: Sequence[int] | None = None
     version: int = field(init=False)
     rollouts: int = field(init=False)
     updates: list[dict[str, float]] = field(init=False, default_factory=list)
@@ -113,7 +119,7 @@ class LocalTraining:
 
     def update_record(self) -> ArrayRecord:
         """Return what travels to the server, and count the message as answered."""
-        shared = self.agents.get_shared(self.config.federation.share, self.agent)
+        shared = self._noisy(self.agents.get_shared(self.config.federation.share, self.agent))
         compression = rules.build(rules.COMPRESSION, self.config.federation.compression)
         self.progress.messages += 1
         if compression is None:
@@ -123,8 +129,32 @@ class LocalTraining:
         )
         return arrays
 
+    def _noisy(self, shared: Arrays) -> Arrays:
+        """Return shared parameters as they may leave the node."""
+        privacy, seed = self.config.federation.privacy, self.noise_seed
+        if privacy.kind != LOCAL:
+            return shared
+        entropy = (
+            None
+            if seed is None
+            else np.random.SeedSequence(seed, spawn_key=(self.progress.messages,))
+        )
+        return to_arrays(
+            privatize(
+                to_record(shared),
+                self.content.array_records[ARRAYS],
+                privacy.clip,
+                privacy.noise_multiplier,
+                np.random.default_rng(entropy),
+            )
+        )
+
     def metrics(self, environment: Mapping[str, float], seconds: float) -> MetricRecord:
         """Return the metrics of the reply; parameters as of :func:`train_metrics`."""
-        return train_metrics(
+        metrics = train_metrics(
             self.updates, self.rewards, self.progress.messages, environment, seconds
         )
+        privacy = self.config.federation.privacy
+        if privacy.kind == LOCAL:
+            metrics.update(describe(privacy.clip, privacy.noise_multiplier))
+        return metrics

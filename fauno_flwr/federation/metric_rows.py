@@ -9,11 +9,13 @@ from flwr.app import MetricRecord
 
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.learning.metrics import STEPS as NODE_STEPS
+from strategies.privacy import EPSILON as PRIVACY_EPSILON
 
 FILE = "metrics.jsonl"
 WALL, VIRTUAL, STEPS = "time/wall", "time/virtual", "time/total_timesteps"
 UPDATES, STALENESS = "federation/updates", "federation/staleness"
 NORM, SCALED = "federation/norm", "federation/scaled_down"
+EPSILON = "privacy/epsilon"
 
 
 class MetricRows:
@@ -23,7 +25,8 @@ class MetricRows:
     training; ``time/total_timesteps``, the decisions behind all merged updates so far;
     ``federation/updates`` and ``federation/staleness``, the number of merged updates and their mean
     staleness in versions; ``federation/norm``, their median norm, and ``federation/scaled_down``,
-    how many of them were scaled down to the largest norm that is allowed; ``train/num_steps``, the
+    how many of them were scaled down to the largest norm that is allowed; with
+    ``federation.privacy``, ``privacy/epsilon`` so far; ``train/num_steps``, the
     mean number of decisions behind an update; other ``train/...``, the means of the nodes' metrics
     as the strategy has merged them; and ``eval/...`` if the version was evaluated.
 
@@ -66,8 +69,14 @@ class MetricRows:
         metrics[WALL] = round(time.perf_counter() - self._started, 3)
         if self._virtual:
             metrics[VIRTUAL] = flush["t"]
-        metrics[STEPS] = int(self._last(STEPS)) + int(sum(flush["steps"]))
-        metrics[NODE_STEPS] = sum(flush["steps"]) / len(flush["steps"])
+        if NODE_STEPS in metrics:  # no weights, as in a private merge
+            steps = round(float(metrics[NODE_STEPS]) * len(flush["steps"]))  # type: ignore[arg-type]
+        else:
+            steps = int(sum(flush["steps"]))
+            metrics[NODE_STEPS] = sum(flush["steps"]) / len(flush["steps"])
+        metrics[STEPS] = int(self._last(STEPS)) + steps
+        if PRIVACY_EPSILON in metrics:
+            metrics[EPSILON] = metrics.pop(PRIVACY_EPSILON)
         metrics[UPDATES] = len(flush["staleness"])
         metrics[NORM] = float(median(flush["norms"]))
         metrics[SCALED] = flush["scaled_down"]

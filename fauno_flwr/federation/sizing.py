@@ -16,7 +16,7 @@ from strategies.buffered_async import Event
 from strategies.flights import Flight
 from strategies.guard import RejectedError
 
-OWN_COLUMNS = ("eval/", "federation/", "time/", "version")
+OWN_COLUMNS = ("eval/", "federation/", "privacy/", "time/", "version")
 
 
 class Sizer:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fauno_flwr.config import rules
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.config.privacy import CENTRAL
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.checkpoints import make_checkpoints
 from fauno_flwr.federation.periodic import EvaluatedAsync, MemberGuard
@@ -15,19 +16,27 @@ from strategies.checkpoint import Part
 
 
 def build_strategy(
-    config: RunConfig, sizer: Sizer, parts: Mapping[str, Part] | None = None, **wiring: Any
+    config: RunConfig,
+    sizer: Sizer,
+    parts: Mapping[str, Part] | None = None,
+    *,
+    noise_seed: int | None = None,
+    **wiring: Any,
 ) -> EvaluatedAsync:
     """Build the strategy of a run.
 
     Parameters
     ----------
     config : RunConfig
-        Its group ``federation``: buffer, staleness, merge, server optimiser, compression, guard
-        and checkpoints.
+        Its group ``federation``: buffer, staleness, merge, server optimiser, compression, privacy,
+        guard and checkpoints.
     sizer : Sizer
         Number of rollouts and time-to-live of each message.
     parts : mapping of str to Part, optional
         What checkpoints hold beside the states of strategy and sizer.
+    noise_seed : int, optional
+        Seed of the noise of ``federation.privacy.kind=central``; None: that of the operating
+        system.
     **wiring
         What connects the strategy to a run; further parameters of
         :class:`strategies.BufferedAsync`.
@@ -35,7 +44,7 @@ def build_strategy(
     Raises
     ------
     ConfigError
-        If a rule cannot be built.
+        If a rule cannot be built, or epsilon cannot be counted.
     """
     federation = config.federation
     try:
@@ -50,7 +59,8 @@ def build_strategy(
     return EvaluatedAsync(
         sizer,
         federation.buffer_size,
-        weighted_by_key=STEPS,
+        # What a node reports of its data is not private.
+        weighted_by_key=None if federation.privacy.kind == CENTRAL else STEPS,
         arrayrecord_key=ARRAYS,
         configrecord_key=CONFIG,
         guard=MemberGuard(sizer, max_norm=federation.max_norm, norm_factor=federation.norm_factor),
@@ -61,6 +71,7 @@ def build_strategy(
         fraction_evaluate=0.0,  # set when an evaluation is due
         min_train_nodes=1,
         min_available_nodes=1,  # the run has waited for its nodes
+        privacy=federation.privacy.build(noise_seed),
         **chosen,
         **wiring,
     )

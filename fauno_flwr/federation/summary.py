@@ -52,6 +52,7 @@ def write_summary(run: RunContext, rows: list[dict[str, Any]], trained: Trained)
         "versions": trained.versions,
         "versions_wanted": config.federation.versions,
         "buffer_size": config.federation.buffer_size,
+        **({"privacy": trained.privacy} if trained.privacy else {}),
         "seconds": {"clock": WALL if run.clock is time else VIRTUAL, "since_start": run.stages},
         **best,
         "nodes": attempt("statistics of the nodes", lambda: node_statistics(events)),

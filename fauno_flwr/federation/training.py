@@ -23,6 +23,7 @@ from fauno_flwr.federation.strategy import build_strategy
 from strategies import TrainingFailedError
 from strategies.arrays import Arrays, to_arrays, to_record
 from strategies.grid_protocols import poll_interval_of
+from strategies.result import MAX_EPSILON
 
 POLL_INTERVAL = 0.02
 
@@ -39,11 +40,14 @@ class Trained:
         Versions made.
     best : dict, optional
         The best evaluation during training: :attr:`PeriodicEvaluation.best`.
+    privacy : dict, optional
+        Privacy spent: ``epsilon``, ``delta`` and what they protect; None without.
     """
 
     shared: Arrays
     versions: int
     best: dict[str, Any] | None
+    privacy: dict[str, Any] | None = None
 
 
 class Training:
@@ -81,6 +85,8 @@ class Training:
             run.config,
             sizer,
             {} if run.journal is None else {"journal": run.journal},
+            # Virtual time is of a simulation, whose data is nobody's: the same noise in each run.
+            noise_seed=None if run.clock is time else run.config.seed,
             poll_interval=poll_interval_of(run.grid, self._poll_interval),
             nodes=self.members,
             member_of=run.agent_of.__getitem__,
@@ -101,6 +107,11 @@ class Training:
             )
         except TrainingFailedError as error:
             raise RunFailedError(self._describe(error)) from error
+        if strategy.version == 0 and result.ended_by == MAX_EPSILON:
+            raise RunFailedError(
+                f"no version was made: one would pass federation.privacy.max_epsilon = "
+                f"{federation.privacy.max_epsilon:g}"
+            )
         if strategy.version == 0:
             raise RunFailedError(
                 f"no version was made in federation.timeout = {federation.timeout:g} s; "
@@ -109,7 +120,8 @@ class Training:
         unanswered = strategy.drain(run.grid, timeout=federation.ttl)
         if unanswered:
             log(WARNING, "%s nodes have not answered their last message", unanswered)
-        return Trained(to_arrays(result.arrays), strategy.version, self._periodic.best)
+        privacy = None if result.privacy is None else result.privacy.fields()
+        return Trained(to_arrays(result.arrays), strategy.version, self._periodic.best, privacy)
 
     @property
     def newest(self) -> Trained:

@@ -99,6 +99,12 @@ def newest_version(events: Events) -> int:
     return versions[-1] if versions else 0
 
 
+def privacy(events: Events) -> dict[str, Any] | None:
+    """Return the privacy that a run has spent: epsilon, delta and whom they protect; or None."""
+    spent = [event for event in events if "epsilon" in event]
+    return {name: spent[-1][name] for name in ("epsilon", "delta", "protects")} if spent else None
+
+
 def newest_stage(events: Events) -> str:
     """Return the stage that a run has entered last."""
     stages = [event["stage"] for event in events if event["event"] == "stage"]
@@ -113,6 +119,7 @@ def summarise_status(events: Events, versions: int, state: State) -> dict[str, A
         "stage": newest_stage(events),
         "version": newest_version(events),
         "versions": versions,
+        "privacy": privacy(events),
         "nodes": node_statistics(events),
         "failures": failures(events),
         "refused": [event for event in events if event["event"] == "refused"],
@@ -131,6 +138,10 @@ def format_status(events: Events, versions: int, state: State) -> str:
     state : State
     """
     lines = [str(state), f"{newest_stage(events)}, version {newest_version(events)}/{versions}"]
+    if spent := privacy(events):
+        text = "privacy: epsilon {epsilon:.4g} at delta {delta:g} ({protects})".format(**spent)
+        over = any(event["event"] == "budget" for event in events)
+        lines.append(text + (", the budget is over" if over else ""))
     statistics = node_statistics(events)
     ids: dict[str, set[int]] = defaultdict(set)
     last: dict[str, str] = {}

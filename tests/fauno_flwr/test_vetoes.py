@@ -42,7 +42,7 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
-def ask(settings: str, **owner: str | bool) -> str:
+def ask(settings: str, **owner: str | bool | float) -> str:
     """Query a node with these settings; return its reason, empty if it takes part."""
     set_identity(run_id=1, node_id=1, task_id=1)
     record = ConfigRecord(settings_record(settings))
@@ -129,6 +129,19 @@ def no_file_is_read_but_what_is_allowed(tmp_path: Path) -> None:
     network = load_config("ether2", [f"topology={other / 'net.json'}"]).to_yaml()
     assert "allow-files" in ask(network)
     assert ask(jobs(allowed / "jobs.csv"), allow_files=f"/nowhere, {allowed}") == ""
+
+
+@veto(patch(Consent, "require_noise", lambda *_: None))
+def no_update_leaves_without_the_noise_that_the_owner_asks_for(_: Path) -> None:
+    local = "federation.privacy.kind=local"
+    for settings in (
+        ordinary(),
+        ordinary("federation.privacy.kind=central", "federation.privacy.noise_multiplier=9"),
+        ordinary(local, "federation.privacy.noise_multiplier=1.9"),
+    ):
+        assert "(least-noise in the node config)" in ask(settings, least_noise=2.0)
+    assert ask(ordinary(local, "federation.privacy.noise_multiplier=2"), least_noise=2.0) == ""
+    assert "least-noise in the node config is 'much'" in ask(ordinary(), least_noise="much")
 
 
 @veto(patch(consent.stat, "S_ISREG", lambda mode: True))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from fauno_flwr.config.privacy import CENTRAL
 from fauno_flwr.results.html.files import RunFiles
 from fauno_flwr.results.html.messages import OPEN, sent_messages
 from fauno_flwr.results.state import FINISHED
@@ -22,6 +23,11 @@ def notices(run: RunFiles) -> list[str]:
     wanted, made = run.settings.get("federation.versions", 0), newest_version(events)
     if made < wanted:
         found.append(f"{made} of {wanted} versions were made.")
+    found += [
+        f"Training ended before an epsilon above {event['max_epsilon']:g}."
+        for event in events
+        if event["event"] == "budget"
+    ]
     found += _about_the_buffer(run)
     found += _about_nodes(run)
     rejected = Counter[str]()
@@ -38,7 +44,8 @@ def notices(run: RunFiles) -> list[str]:
                 f"{event['name']} was banned after {event['offences']} offences: {event['reason']}"
             )
     scaled = sum(event.get("scaled_down", 0) for event in events if event["event"] == "flush")
-    if scaled:
+    # A private version clips most of its updates, as it should.
+    if scaled and run.settings.get("federation.privacy.kind") != CENTRAL:
         found.append(f"{_times(scaled, 'update')} scaled down to the largest norm allowed.")
     return list(dict.fromkeys(found + _about_the_table(run)))
 

@@ -30,12 +30,18 @@ SMALL = [
     "evaluation.policies=[sed]",
 ]
 GROUPS = ("seed", "agent", "training", "federation", "cosim", "evaluation", "world")
+BASES: list[tuple[list[str], tuple[str, ...]]] = [
+    ([], GROUPS),
+    (["agent=ddqn", "federation.share=model"], ("agent",)),
+    (["federation.privacy.kind=central"], ("federation.privacy",)),
+    (["federation.privacy.kind=local"], ("federation.privacy",)),
+]
 SETTINGS = [
     # Double DQN has no critic to share.
     (("federation.share=model",) if key == "agent.algorithm" else tuple(base), key)
-    for base in ([], ["agent=ddqn", "federation.share=model"])
+    for base, groups in BASES
     for key, _ in leaves(load_config("ether2", base))
-    if key.partition(".")[0] in (GROUPS if not base else ("agent",))
+    if any(key == group or key.startswith(f"{group}.") for group in groups)
 ]
 
 
@@ -60,7 +66,8 @@ class Runs:
         parts = [path.read_bytes() for path in files]
         text = (directory.path / "events.jsonl").read_text()
         events = [json.loads(line) for line in text.splitlines()]
-        kinds = [(event["event"], event.get("version"), event.get("t")) for event in events]
+        told = ("event", "version", "t", "epsilon")
+        kinds = [[event.get(name) for name in told] for event in events]
         return b"|".join([*parts, json.dumps([kinds, rows, bool(saved)]).encode()])
 
     def base(self, settings: tuple[str, ...]) -> bytes:

@@ -1,0 +1,558 @@
+"""Versions are private: what one node can change, the noise, epsilon, and the budget."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+
+from strategies import (
+    CentralPrivacy,
+    CheckpointError,
+    Checkpoints,
+    FedBuff,
+    LocalPrivacy,
+    Median,
+    Polynomial,
+    TrainingResult,
+    compression_mod,
+    private_mod,
+)
+from strategies.arrays import BLOCK, to_record
+from strategies.compression import Int8
+from strategies.grids import InMemoryGrid
+from strategies.ledger import Ledger
+from strategies.merge import NoisyMean
+from strategies.result import MAX_EPSILON, NUM_ROUNDS, TIME_LIMIT
+from tests.strategies.conftest import TrainOnly, make_linear_app
+
+dp_accounting = pytest.importorskip("dp_accounting")
+rdp = pytest.importorskip("dp_accounting.rdp")
+
+NODES, SIZE, MESSAGES = 4, 3, 6
+DELTA = 1e-5
+
+
+def composed(counts: dict[float, int], delta: float = DELTA) -> float:
+    """Return epsilon as dp-accounting itself computes it."""
+    accountant = rdp.RdpAccountant()
+    for noise_multiplier, count in counts.items():
+        for _ in range(count):
+            accountant.compose(dp_accounting.GaussianDpEvent(noise_multiplier))
+    return accountant.get_epsilon(delta)
+
+
+def moving_app(updates: np.ndarray, mods: Any = None) -> ClientApp:
+    """Return an app in which the k-th update of node i is ``updates[i, k]``."""
+    app = ClientApp(mods=mods)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        i = int(context.node_config["partition-id"])
+        k = int(context.state.metric_records.get("seen", {"k": 0})["k"])
+        context.state["seen"] = MetricRecord({"k": k + 1})
+        theta = message.content["arrays"]["w"].numpy()
+        arrays = to_record({"w": theta + updates[i, k % updates.shape[1]]})
+        content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"loss": float(i)})})
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def train(
+    app: ClientApp,
+    privacy: CentralPrivacy | LocalPrivacy | None,
+    buffer_size: float = 1.0,
+    *,
+    versions: int = 5,
+    size: int = SIZE,
+    dtype: type = np.float64,
+    duration: Callable[[int, int], float] | float = 1.0,
+    **others: Any,
+) -> TrainingResult:
+    """Train without weights on :data:`NODES` nodes."""
+    strategy = TrainOnly(buffer_size, weighted_by_key=None, privacy=privacy, **others)
+    grid = InMemoryGrid(app, NODES, duration=duration)
+    return strategy.start(grid, to_record({"w": np.zeros(size, dtype)}), num_rounds=versions)
+
+
+def steps_of(updates: np.ndarray, clip: float, buffer_size: float, **others: Any) -> np.ndarray:
+    """Return what each version adds to the one before, without noise."""
+    made = [np.zeros(SIZE)]
+
+    class Noiseless(CentralPrivacy):
+        def rule(self, release: int) -> NoisyMean:
+            return NoisyMean(0.0, np.random.default_rng())
+
+    train(
+        moving_app(updates),
+        Noiseless(clip, 1.0),
+        buffer_size,
+        duration=lambda partition_id, _: 1.0 + partition_id / 3,
+        on_version=lambda version, arrays, metrics: made.append(arrays["w"].numpy()),
+        **others,
+    )
+    return np.diff(made, axis=0)
+
+
+# Compared with the others, updates of the last node would be rejected for those of the third.
+UNEQUAL = np.array([1.0, 500.0, 0.5, -20_000.0])[:, None, None] * np.ones((1, MESSAGES, SIZE))
+
+amounts = st.floats(-1e5, 1e5).map(lambda x: np.sign(x) * abs(x) ** 2 / 1e5)  # many small ones
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    updates=hnp.arrays(float, (NODES, MESSAGES, SIZE), elements=amounts),
+    others=hnp.arrays(float, (MESSAGES, SIZE), elements=amounts),
+    node=st.integers(0, NODES - 1),
+    clip=st.floats(0.01, 100.0),
+    buffer_size=st.integers(1, NODES),
+)
+@example(updates=UNEQUAL, others=np.zeros((MESSAGES, SIZE)), node=2, clip=1.0, buffer_size=4)
+def test_a_node_changes_a_version_by_its_clipped_share(
+    updates: np.ndarray, others: np.ndarray, node: int, clip: float, buffer_size: int
+) -> None:
+    """Mutation: with the guard's comparison of norms, one node decides about those of others."""
+    whole = steps_of(updates, clip, buffer_size)
+    without, replaced = updates.copy(), updates.copy()
+    without[node], replaced[node] = 0.0, others
+    rounding = 1e-9 * np.abs(updates).max(initial=1.0)
+    most = clip / buffer_size + rounding
+    gone = steps_of(without, clip, buffer_size)
+    assert len(gone) == len(whole) == 5
+    assert np.linalg.norm(whole - gone, axis=1).max() <= most
+    other = steps_of(replaced, clip, buffer_size)
+    assert np.linalg.norm(whole - other, axis=1).max() <= 2 * most
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_noise_is_normal_with_the_standard_deviation_for_k(dtype: type) -> None:
+    size = BLOCK + 5000  # in two blocks, each with its own noise
+    made: list[np.ndarray] = [np.zeros(size, dtype)]
+    train(
+        moving_app(np.zeros((NODES, 1, 1))),
+        CentralPrivacy(clip=0.5, noise_multiplier=2.0, seed=3),
+        3,
+        size=size,
+        dtype=dtype,
+        versions=3,
+        on_version=lambda version, arrays, metrics: made.append(arrays["w"].numpy()),
+    )
+    noise = np.diff(np.array(made, float), axis=0)
+    for of_version in noise:
+        assert stats.kstest(of_version, "norm", args=(0.0, 2.0 * 0.5 / 3)).pvalue > 0.01
+    assert np.abs(np.corrcoef(noise) - np.eye(3)).max() < 0.02
+    assert abs(np.corrcoef(noise[0, :5000], noise[0, BLOCK:])[0, 1]) < 0.06
+
+
+def test_the_noise_is_for_the_largest_weight() -> None:
+    weights, deltas = np.array([0.6, 0.3, 0.1]), [np.zeros(20_000)] * 3
+    merged = NoisyMean(2.0, np.random.default_rng(0))(deltas, weights)
+    assert merged.std() == pytest.approx(2.0 * 0.6, rel=0.02)
+
+
+def test_no_two_trainings_have_the_same_noise_unless_it_is_seeded() -> None:
+    def final(seed: int | None) -> np.ndarray:
+        privacy = CentralPrivacy(1.0, 1.0, seed=seed)
+        return train(make_linear_app(), privacy, size=2).arrays["w"].numpy()
+
+    assert np.all(final(None) != final(None))
+    assert np.array_equal(final(7), final(7))
+    assert np.all(final(7) != final(8))
+
+
+def test_with_next_to_no_noise_and_a_wide_clip_it_is_the_plain_mean() -> None:
+    app = make_linear_app()
+    plain = train(app, None, size=2).arrays["w"].numpy()
+    private = train(app, CentralPrivacy(1e3, 1e-12), size=2).arrays["w"].numpy()
+    assert np.allclose(private, plain, atol=1e-6)
+    clipped = train(app, CentralPrivacy(0.1, 1e-12), size=2, versions=1).arrays["w"].numpy()
+    assert np.linalg.norm(clipped) <= 0.1 < np.linalg.norm(plain)
+
+
+# ---- accounting ------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.7, 1.0, 2.5]), st.sets(st.integers(0, 3), min_size=1)),
+        max_size=12,
+    )
+)
+def test_epsilon_composes_as_dp_accounting_says(releases: list[tuple[float, set[int]]]) -> None:
+    """Also over a training that has resumed with other noise."""
+    counts: dict[int, Counter[float]] = {member: Counter() for member in range(4)}
+    state: dict[str, Any] = {"releases": 0, "spent": []}
+    for noise_multiplier, members in releases:
+        ledger = Ledger(noise_multiplier, DELTA, None)
+        ledger.load(state)
+        ledger.charge(members)
+        state = ledger.state()
+        for member in members:
+            counts[member][noise_multiplier] += 1
+        assert ledger.epsilon == pytest.approx(max(composed(c) for c in counts.values()))
+        for member, held in counts.items():
+            assert ledger.of(member) == pytest.approx(composed(held) if held else 0.0)
+
+
+def test_epsilon_is_that_of_the_node_that_took_part_most_often() -> None:
+    events: list[dict] = []
+    result = train(
+        make_linear_app(),
+        CentralPrivacy(1.0, 1.5),
+        2,
+        size=2,
+        versions=12,
+        duration=lambda partition_id, _: 1.0 + partition_id,
+        on_event=events.append,
+    )
+    counts: Counter[int] = Counter()
+    flushes = [event for event in events if event["event"] == "flush"]
+    for event in flushes:
+        counts.update(event["members"])
+        assert event["epsilon"] == pytest.approx(composed({1.5: max(counts.values())}))
+        assert event["delta"] == DELTA
+        assert event["protects"] == "all updates of a node, in the versions"
+    assert min(counts.values()) < max(counts.values()) < 12
+    assert result.privacy is not None
+    assert result.privacy.epsilon == flushes[-1]["epsilon"]
+    assert [metrics["privacy-epsilon"] for metrics in result.train_metrics_clientapp.values()] == [
+        event["epsilon"] for event in flushes
+    ]
+    assert "all updates of a node" in repr(result)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_the_version_that_would_pass_the_budget_is_not_made(most: int) -> None:
+    """Mutation: without the check, all 20 versions are made."""
+    events: list[dict] = []
+    budget = composed({1.0: most}) + 1e-6
+    privacy = CentralPrivacy(1.0, 1.0, max_epsilon=budget)
+    result = train(make_linear_app(), privacy, size=2, versions=20, on_event=events.append)
+    assert (result.versions, result.ended_by) == (most, MAX_EPSILON)
+    assert result.privacy is not None
+    assert result.privacy.epsilon == pytest.approx(composed({1.0: most}))
+    (event,) = [event for event in events if event["event"] == "budget"]
+    assert event["max_epsilon"] == budget >= event["epsilon"]
+
+
+@settings(deadline=None, max_examples=20)
+@given(budget=st.floats(0.5, 30.0), slowest=st.floats(1.0, 9.0), buffer_size=st.integers(1, NODES))
+def test_the_budget_is_never_passed(budget: float, slowest: float, buffer_size: int) -> None:
+    counts: Counter[int] = Counter()
+    result = train(
+        make_linear_app(),
+        CentralPrivacy(1.0, 2.0, max_epsilon=budget),
+        buffer_size,
+        size=2,
+        versions=25,
+        duration=lambda partition_id, _: slowest if partition_id == 0 else 1.0,
+        on_event=lambda event: counts.update(event.get("members", ())),
+    )
+    assert result.privacy is not None
+    assert result.privacy.epsilon <= budget
+    if counts:
+        assert composed({2.0: max(counts.values())}) <= budget
+    assert result.ended_by in (MAX_EPSILON, NUM_ROUNDS)
+    if result.ended_by == MAX_EPSILON:
+        assert composed({2.0: max(counts.values(), default=0) + 1}) > budget
+
+
+def test_the_budget_holds_for_the_version_at_the_time_limit() -> None:
+    budget = composed({1.0: 1})
+    duration = {0: 1.0, 1: 1.0, 2: 100.0, 3: 100.0}
+    made = train(
+        make_linear_app(),
+        CentralPrivacy(1.0, 1.0, max_epsilon=budget + 1e-6),
+        2,
+        size=2,
+        duration=lambda partition_id, _: duration[partition_id],
+        refill="reply",
+        time_limit=1.5,
+        versions=9,
+    )
+    assert (made.versions, made.ended_by) == (1, TIME_LIMIT)
+
+
+# ---- checkpoints -----------------------------------------------------------------------------
+
+
+class CutError(Exception):
+    """The server dies here."""
+
+
+def walk(folder: Path, versions: int, *, cut: int = 0, kill: bool = False, **others: Any) -> Any:
+    """Train with checkpoints, and die as soon as version `cut` is made, before its checkpoint."""
+
+    def on_version(version: int, *_: Any) -> None:
+        if version == cut and kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if version == cut:
+            raise CutError
+
+    others = {"privacy": CentralPrivacy(1.0, 1.0, seed=1), **others}
+    return train(
+        make_linear_app(),
+        size=2,
+        versions=versions,
+        on_version=on_version,
+        checkpoint=Checkpoints(folder, every=others.pop("every", 1), resume=True),
+        **others,
+    )
+
+
+def test_a_resumed_training_goes_on_from_its_epsilon(tmp_path: Path) -> None:
+    first = walk(tmp_path, 4)
+    assert first.privacy.epsilon == pytest.approx(composed({1.0: 4}))
+    events: list[dict] = []
+    second = walk(tmp_path, 7, on_event=events.append)
+    assert second.privacy.epsilon == pytest.approx(composed({1.0: 7}))
+    assert [e["version"] for e in events if e["event"] == "resume"] == [4]
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_versions_that_were_made_after_the_last_checkpoint_count(
+    tmp_path: Path, every: int
+) -> None:
+    """Mutation: with the checkpoints alone, what they do not hold would be free."""
+    epsilons: list[float] = []
+
+    def on_event(event: dict) -> None:
+        if event["event"] == "flush":
+            epsilons.append(event["epsilon"])
+
+    with pytest.raises(CutError):
+        walk(tmp_path, 9, cut=5, every=every, on_event=on_event)
+    assert epsilons == pytest.approx([composed({1.0: n}) for n in range(1, 6)])
+    epsilons.clear()
+    result = walk(tmp_path, 9, every=every, on_event=on_event)
+    again = 9 - 4 // every * every
+    assert epsilons == pytest.approx([composed({1.0: 5 + n}) for n in range(1, again + 1)])
+    assert result.privacy.epsilon == epsilons[-1]
+
+
+def test_a_version_that_is_made_again_has_other_noise(tmp_path: Path) -> None:
+    """With the same noise, the difference of the two would have none."""
+    made: list[np.ndarray] = []
+
+    def on_version(version: int, arrays: ArrayRecord, *_: Any) -> None:
+        if version == 3:
+            made.append(arrays["w"].numpy())
+            raise CutError
+
+    for _ in range(3):
+        with pytest.raises(CutError):
+            train(
+                make_linear_app(),
+                CentralPrivacy(1.0, 1.0, seed=1),
+                size=2,
+                on_version=on_version,
+                checkpoint=Checkpoints(tmp_path, resume=True),
+            )
+    assert len(np.unique(np.array(made), axis=0)) == 3
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.strategies.test_privacy import walk
+walk(Path(sys.argv[1]), 9, cut=int(sys.argv[2]), kill=True, every=2)
+"""
+
+
+def test_after_kill_9_the_budget_holds(tmp_path: Path) -> None:
+    """Two servers are killed; the third stops where one that had lived would have stopped."""
+    for cut in (3, 4):
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(cut)]
+        killed = subprocess.run(command, cwd=Path.cwd(), capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    # 3 versions, then 2 again (from the checkpoint of version 2): 5 of 8 are spent.
+    privacy = CentralPrivacy(1.0, 1.0, max_epsilon=composed({1.0: 8}) + 1e-6)
+    result = walk(tmp_path, 20, privacy=privacy)
+    assert result.ended_by == MAX_EPSILON
+    assert result.privacy.epsilon == pytest.approx(composed({1.0: 8}))
+    assert result.versions == 5
+
+
+def test_without_room_to_write_what_is_spent_nothing_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(CheckpointError, match="cannot be written: no space left on device"):
+        train(
+            make_linear_app(),
+            CentralPrivacy(1.0, 1.0),
+            size=2,
+            checkpoint=Checkpoints(tmp_path),
+            on_version=lambda version, *_: made.append(version),
+        )
+    assert made == []
+
+
+def test_versions_without_privacy_have_no_epsilon(tmp_path: Path) -> None:
+    walk(tmp_path, 3, privacy=None)
+    with pytest.raises(CheckpointError, match="made without privacy"):
+        walk(tmp_path, 5)
+
+
+def test_what_another_run_has_spent_is_not_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(CutError):
+        walk(tmp_path, 3, cut=1)
+    assert Checkpoints(tmp_path).files() == []
+    with pytest.raises(ValueError, match=r"holds spent.json of another run"):
+        train(make_linear_app(), CentralPrivacy(1.0, 1.0), size=2, checkpoint=Checkpoints(tmp_path))
+    (tmp_path / "spent.json").write_text("[1")
+    with pytest.raises(CheckpointError, match=r"spent.json is damaged"):
+        walk(tmp_path, 3)
+
+
+# ---- what is refused -------------------------------------------------------------------------
+
+
+def test_what_is_not_private_is_refused() -> None:
+    privacy = CentralPrivacy(1.0, 1.0)
+    with pytest.raises(ValueError, match="weighted_by_key is 'num-examples': must be None"):
+        TrainOnly(privacy=privacy)
+    with pytest.raises(ValueError, match=r"merge is Median\(\): must be Mean\(\)"):
+        TrainOnly(privacy=privacy, weighted_by_key=None, merge=Median())
+    strategy = TrainOnly(privacy=privacy, weighted_by_key=None)
+    grid, start = InMemoryGrid(make_linear_app(), 2), to_record({"w": np.zeros(2)})
+    with pytest.raises(RuntimeError, match=r"by start\(\) alone"):
+        list(strategy.configure_train(1, start, ConfigRecord(), grid))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("clip", 0.0),
+        ("clip", np.inf),
+        ("noise_multiplier", 0.0),
+        ("max_epsilon", 0.0),
+        ("delta", 1.0),
+        ("seed", -1),
+    ],
+)
+def test_impossible_settings(setting: str, value: float) -> None:
+    good = {"clip": 1.0, "noise_multiplier": 1.0}
+    with pytest.raises(ValueError, match=setting):
+        CentralPrivacy(**{**good, setting: value})
+    if setting != "seed":
+        with pytest.raises(ValueError, match=setting):
+            LocalPrivacy(**{**good, setting: value})
+
+
+def test_fedbuff_may_discount_stale_updates() -> None:
+    """Its weights are at most 1/K and depend on no data."""
+    strategy = FedBuff(2, privacy=CentralPrivacy(1.0, 1.0), fraction_evaluate=0.0)
+    assert isinstance(strategy.staleness, Polynomial)
+    grid = InMemoryGrid(make_linear_app(), NODES, duration=lambda i, _: 1.0 + i)
+    result = strategy.start(grid, to_record({"w": np.zeros(2)}), num_rounds=6)
+    assert result.versions == 6
+
+
+# ---- local -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_local_privacy_counts_each_message(compressed: bool) -> None:
+    events: list[dict] = []
+    mods = [private_mod(1.0, 4.0, seed=0)]
+    compression = Int8() if compressed else None
+    if compression is not None:
+        mods.insert(0, compression_mod(compression))
+    result = train(
+        moving_app(np.ones((NODES, 1, SIZE)), mods),
+        LocalPrivacy(1.0, 4.0),
+        2,
+        versions=8,
+        duration=lambda partition_id, _: 1.0 + partition_id,
+        compression=compression,
+        on_event=events.append,
+    )
+    sent = Counter(e["node"] for e in events if e["event"] == "dispatch")
+    assert result.privacy is not None
+    assert result.privacy.protects == "all updates of a node, as they leave it"
+    # Two updates are at most twice the clip apart.
+    assert result.privacy.epsilon == pytest.approx(composed({2.0: max(sent.values())}))
+    last = [event for event in events if event["event"] == "flush"][-1]
+    assert last["message_epsilon"] == pytest.approx(composed({2.0: 1}))
+
+
+def test_no_message_is_sent_that_would_pass_the_budget() -> None:
+    events: list[dict] = []
+    result = train(
+        moving_app(np.ones((NODES, 1, SIZE)), [private_mod(1.0, 4.0)]),
+        LocalPrivacy(1.0, 4.0, max_epsilon=composed({2.0: 3}) + 1e-6),
+        2,
+        versions=50,
+        duration=lambda partition_id, _: 1.0 + partition_id,
+        on_event=events.append,
+    )
+    sent = Counter(e["node"] for e in events if e["event"] == "dispatch")
+    assert max(sent.values()) == 3
+    assert result.ended_by == MAX_EPSILON
+
+
+def test_a_lost_message_counts_too(tmp_path: Path) -> None:
+    """Also one that a server has sent before it was killed."""
+    settings = {"privacy": LocalPrivacy(1.0, 4.0)}
+    app = moving_app(np.ones((NODES, 1, SIZE)), [private_mod(1.0, 4.0)])
+
+    class Forgetful(InMemoryGrid):
+        save_state = None
+
+    for versions in (3, 6):
+        strategy = TrainOnly(
+            1.0,
+            weighted_by_key=None,
+            checkpoint=Checkpoints(tmp_path, resume=True, every=2),
+            **settings,
+        )
+        result = strategy.start(
+            Forgetful(app, NODES), to_record({"w": np.zeros(SIZE)}), num_rounds=versions
+        )
+    # Version 3 is in no checkpoint and is made again.
+    assert result.privacy is not None
+    assert result.privacy.epsilon == pytest.approx(composed({2.0: 3 + 4}))
+
+
+@pytest.mark.parametrize(
+    ("mods", "reason"),
+    [
+        ([], "are None and None: must be 1 and at least 4"),
+        ([private_mod(2.0, 4.0)], "are 2.0 and 4.0: must be 1 and at least 4"),
+        ([private_mod(1.0, 3.0)], "are 1.0 and 3.0: must be 1 and at least 4"),
+    ],
+)
+def test_replies_without_the_noise_are_rejected(mods: list, reason: str) -> None:
+    events: list[dict] = []
+    result = train(
+        moving_app(np.ones((NODES, 1, SIZE)), mods),
+        LocalPrivacy(1.0, 4.0),
+        time_limit=5.0,
+        on_event=events.append,
+    )
+    assert result.versions == 0
+    rejected = [event for event in events if event["event"] == "reject"]
+    assert rejected
+    assert {event["check"] for event in rejected} == {"privacy"}
+    assert all(reason in event["reason"] for event in rejected)
