@@ -51,7 +51,7 @@ def test_a_scenario_is_played(name: str, least: dict[str, int], monkeypatch) -> 
     played = []
     monkeypatch.setattr(command, "play", lambda *given: played.append(fuzz.play(*given)) or {})
     assert command.main([name, "--seconds", "4", "--seed", "1"]) == 0
-    (counts,) = played
+    _warm_up, counts = played
     assert all(counts[kind] >= number for kind, number in least.items())
     assert not any(counts.get(kind) for kind in fuzz.DEFECTS)
 
@@ -63,3 +63,18 @@ def test_a_defect_of_a_scenario_is_counted(
     monkeypatch.setattr(command, "play", lambda name, seed, seconds: dict(counts))
     assert command.main(["handshake", "--seconds", "1"]) == 1
     assert "handshake: 3 inputs, 1 defects" in capsys.readouterr().out
+
+
+def test_a_scenario_must_not_grow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept: list[np.ndarray] = []
+
+    def play(name: str, seed: int, seconds: float) -> dict[str, int]:
+        if seconds > 5:  # not in the warm-up
+            kept.append(np.ones(16_000_000))
+        return {"inputs": 3}
+
+    monkeypatch.setattr(command, "play", play)
+    assert command.main(["handshake", "--seconds", "10"]) == 1
+    assert "memory has grown by more than 64 MB" in capsys.readouterr().out

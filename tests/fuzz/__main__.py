@@ -19,6 +19,7 @@ from tests.fuzz import DEFECTS, MODULES, SCENARIOS, Target, load, mutate, play
 NAMES = [*MODULES, *SCENARIOS]
 CORPUS = Path(__file__).parent / "corpus"
 WARM_UP, LOOK = 2000, 500  # inputs before memory is measured, and between two measurements
+WARM_UP_SHARE = 0.1  # of the time of a scenario
 MOST_GROWTH = 64.0  # megabytes
 LONGEST = 1000  # characters of a traceback
 MOST_CRASHES = 5  # after which a target is given up
@@ -71,10 +72,11 @@ def fuzz_target(name: str, target: Target, seconds: float, most: int, seed: int,
 
 def fuzz_scenario(name: str, seconds: float, seed: int) -> bool:
     """Play a scenario; print its counts, and return whether it passed."""
-    process, counts, crashes = psutil.Process(), dict[str, int](), 0
-    first = process.memory_info().rss / 1e6
+    process, counts, crashes, first = psutil.Process(), dict[str, int](), 0, 0.0
     try:
-        counts = play(name, seed, seconds)
+        play(name, seed, WARM_UP_SHARE * seconds)  # loads all that it needs
+        first = process.memory_info().rss / 1e6
+        counts = play(name, seed, (1 - WARM_UP_SHARE) * seconds)
     except Exception:
         crashes = 1
         print(f"{name}: defect with seed {seed}\n{traceback.format_exc(chain=False)[-LONGEST:]}")
@@ -83,7 +85,9 @@ def fuzz_scenario(name: str, seconds: float, seed: int) -> bool:
     print(f"{name}: {counts.pop('inputs', 0)} inputs, {crashes} defects, memory {growth:+.0f} MB")
     for outcome, count in counts.items():
         print(f"  {count:>8} {outcome}")
-    return crashes == 0
+    if growth > MOST_GROWTH:
+        print(f"{name}: memory has grown by more than {MOST_GROWTH:g} MB")
+    return crashes == 0 and growth <= MOST_GROWTH
 
 
 def main(arguments: list[str]) -> int:
