@@ -161,18 +161,22 @@ class Layout:
         """Return a vector as arrays; integers are rounded and clipped to their type's range."""
         arrays = {}
         for name, (shape, dtype) in self.schema.items():
-            part = vector[self.places[name]].reshape(shape)
-            if dtype.kind == "b":
-                part = part >= 0.5
-            elif dtype.kind in "iu":
-                limits = np.iinfo(dtype)
-                highest = float(limits.max)
-                if int(highest) > limits.max:  # 2^63 - 1 and 2^64 - 1 are not floats
-                    highest = float(np.nextafter(highest, 0.0))
-                part = np.clip(np.rint(part), float(limits.min), highest)
-            with np.errstate(over="ignore"):  # versions that are not finite are discarded
-                arrays[name] = np.asarray(part, dtype)
+            arrays[name] = as_type(vector[self.places[name]].reshape(shape), dtype)
         return arrays
+
+
+def as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return values in another type; integers are rounded and clipped to its range."""
+    if dtype.kind == "b":
+        values = values >= 0.5
+    elif dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        highest = float(limits.max)
+        if int(highest) > limits.max:  # 2^63 - 1 and 2^64 - 1 are not floats
+            highest = float(np.nextafter(highest, 0.0))
+        values = np.clip(np.rint(values), float(limits.min), highest)
+    with np.errstate(over="ignore"):  # versions that are not finite are discarded
+        return np.asarray(values, dtype)
 
 
 def blocks(places: Mapping[str, slice], size: int, most: int) -> Iterator[Block]:

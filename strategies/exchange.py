@@ -159,6 +159,15 @@ class Exchange:
         by_guard, failing = self.strategy.guard.is_banned, self.flights.failing(MOST_FAILURES)
         return [node_id for node_id in node_ids if node_id in failing or by_guard(node_id)]
 
+    def reasons_of(self, node_ids: Iterable[int]) -> dict[int, str]:
+        """Return what is wrong with each node: its last failure, or its silence."""
+        silent = {
+            i: f"no reply for {seconds:.0f} s"
+            for i, seconds in self.flights.waiting(self.now()).items()
+        }
+        known = {**silent, **self.reasons}
+        return {i: known.get(i, "unknown") for i in node_ids}
+
     def fields(self, flight: Flight) -> dict[str, Any]:
         """Return what an event tells about a message in flight."""
         return {

@@ -1,12 +1,15 @@
 """Gossip: each node merges the models of its neighbours, and nobody holds the model of all."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-from strategies.arrays import to_arrays, to_record
+from strategies.arrays import as_type, to_arrays, to_record
+from strategies.checks import shown
 
 Neighbours = Mapping[int, Collection[int]]
 Handler = Callable[[Message, Context], Message]
@@ -28,9 +31,34 @@ def ring(members: Iterable[int]) -> dict[int, set[int]]:
     return found
 
 
-def places(graph: Neighbours) -> list[int]:
-    """Return the members of a graph, also those that are only neighbours of others."""
-    return sorted({*graph, *(other for member in graph for other in graph[member])})
+def both_ways(graph: Neighbours) -> dict[int, set[int]]:
+    """Return the neighbours of each member of a graph, in both directions and without itself.
+
+    Also of those that are only neighbours of others.
+
+    Raises
+    ------
+    ValueError
+        If it is no graph, or its members are no numbers.
+    """
+    try:
+        edges = [(member, other) for member in graph for other in graph[member]]
+        found: dict[int, set[int]] = {m: set() for m in (*graph, *(other for _, other in edges))}
+    except (TypeError, LookupError) as error:
+        raise ValueError(
+            f"graph is {shown(graph)}: must be a mapping from members to their neighbours"
+        ) from error
+    for member in found:
+        if not isinstance(member, Integral):
+            raise ValueError(
+                f"graph has the member {shown(member)}: must be numbers, as "
+                f"networkx.convert_node_labels_to_integers makes them"
+            )
+    for member, other in edges:
+        if member != other:
+            found[member].add(other)
+            found[other].add(member)
+    return found
 
 
 def metropolis_weights(
@@ -83,9 +111,7 @@ def merge_models(
         total = array.astype(np.float64)
         for other, weight in zip(others, weights, strict=True):
             total += weight * (np.subtract(other[name], array, dtype=np.float64))
-        if array.dtype.kind in "iu":
-            total = np.rint(total)
-        merged[name] = total >= 0.5 if array.dtype.kind == "b" else total.astype(array.dtype)
+        merged[name] = as_type(total, array.dtype)
     return merged
 
 
@@ -133,12 +159,22 @@ def add_letters(
     return content
 
 
-def mean_distance(vectors: Mapping[int, np.ndarray], neighbours: Neighbours) -> float:
+def mean_distance(models: Mapping[int, ArrayRecord], neighbours: Neighbours) -> float:
     """Compute the mean Euclidean distance between two neighbours' models; 0 without any."""
     distances = [
-        float(np.linalg.norm(np.subtract(vectors[one], vectors[other], dtype=np.float64)))
+        distance(to_arrays(models[one]), to_arrays(models[other]))
         for one, others in neighbours.items()
         for other in others
         if one < other
     ]
     return float(np.mean(distances)) if distances else 0.0
+
+
+def distance(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
+    """Compute the Euclidean distance between two models."""
+    # Array by array: of two models, not of all of them, a copy in float64 may be in memory.
+    norms = (
+        float(np.linalg.norm(np.subtract(one[name], other[name], dtype=np.float64).reshape(-1)))
+        for name in one
+    )
+    return math.hypot(*norms)

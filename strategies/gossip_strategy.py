@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterable
 from logging import INFO
 
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import DEFAULT_TTL, ArrayRecord, ConfigRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from strategies.buffer import require_buffer_size
 from strategies.checks import require_number, require_whole
 from strategies.clock import Clock
-from strategies.gossip import Neighbours, places, ring
+from strategies.gossip import Neighbours, both_ways, ring
 from strategies.guard import Guard
 from strategies.hooks import EvaluateFn, Event, ShouldStop
 from strategies.post_office import GossipResult, PostOffice
@@ -24,7 +24,7 @@ class Gossip:
     The server is a post office. It keeps the newest model of each node for the neighbours and
     merges nothing: the nodes do, by :func:`strategies.gossip_mod`. A node trains again as soon as K
     of its neighbours that are online have a newer model than it has merged, so nobody waits for a
-    node that is slow or gone. Models are weighted by
+    node that is slow or gone, or that keeps failing (`max_failures`). Models are weighted by
     :func:`strategies.gossip.metropolis_weights`.
 
     A node that joins starts from the mean of its neighbours, one that takes the place of another in
@@ -43,8 +43,10 @@ class Gossip:
         ``member_of(node_id)`` returns the member of the graph that a node is. Default: its id if
         `graph` is callable; else nodes take the places of the graph in the order of their ids.
     fraction_evaluate : float, default 1.0
-        Fraction of the nodes that evaluates after each round, each its own model merged with the
-        news of its neighbours; 0: none.
+        Fraction of the nodes that evaluates a round, rounded down but at least one, each before it
+        trains again: its own model merged with the news of its neighbours; 0: none. Training
+        continues meanwhile; rounds that end before the evaluation is complete are skipped, except
+        the last one.
     min_available_nodes : int, default 2
         Nodes that must be online before the first message is sent.
     weighted_by_key : str or None, default "num-examples"
@@ -63,7 +65,7 @@ class Gossip:
     nodes : callable, optional
         ``nodes(grid)`` returns the ids of the nodes that take part; default: all that are online.
     on_event : callable, optional
-        Called with a dict for every dispatch, reply, error, rejection and round.
+        Called with a dict for every dispatch, reply, evaluation, error, rejection and round.
     clock : Clock, optional
         Default: that of the grid.
     seed : int, default 0
@@ -103,9 +105,10 @@ class Gossip:
         require_number("backoff", backoff, at_least=0)
         require_number("max_backoff", max_backoff, at_least=backoff)
         require_number("patience", patience, at_least=0)
-        if not callable(graph) and len(places(graph)) < min_available_nodes:
+        members = math.inf if callable(graph) else len(both_ways(graph))
+        if members < min_available_nodes:
             raise ValueError(
-                f"graph has {len(places(graph))} members: must have min_available_nodes = "
+                f"graph has {members} members: must have min_available_nodes = "
                 f"{min_available_nodes} or more"
             )
         if ttl is not None and not callable(ttl):
@@ -126,13 +129,13 @@ class Gossip:
 
     def _member_of(self, node_id: int) -> int:
         """Return the member that a node is now."""
-        return node_id if self.office is None else self.office.member_at[node_id]
+        return node_id if self.office is None else self.office.places.member_at[node_id]
 
     def time_to_live(self, node_id: int) -> float:
         """Return the time-to-live of messages to a node, in seconds."""
-        if self.ttl is None and self.office is not None:
-            return self.office.exchange.deadlines.of(node_id)
-        return self.ttl(node_id) if callable(self.ttl) else float(self.ttl or math.inf)
+        if self.ttl is None:
+            return self.office.exchange.deadlines.of(node_id) if self.office else DEFAULT_TTL
+        return self.ttl(node_id) if callable(self.ttl) else self.ttl
 
     def start(
         self,
@@ -156,7 +159,9 @@ class Gossip:
             The model from which every node starts.
         num_rounds : int, default 3
         timeout : float or None, default 3600
-            Seconds without an accepted model after which training fails; ``None``: no limit.
+            Seconds without an accepted model after which nodes that wait for others train with what
+            news there is, with a warning; if there are none, training fails. Also the longest wait
+            for an evaluation. ``None``: no limit.
         train_config, evaluate_config : ConfigRecord, optional
             Sent with every message, with ``server-round``: which training of the node it is, or
             the round that is evaluated.
@@ -164,8 +169,9 @@ class Gossip:
             ``evaluate_fn(round, arrays)`` is called for the initial model, and after each round
             for the mean of the models, which is computed for it and has no part in the training.
         should_stop : callable, optional
-            ``should_stop(round, result)`` is called after each round; training ends if it returns
-            True.
+            ``should_stop(round, result)`` is called for each round that is complete; training ends
+            if it returns True. With `fraction_evaluate` these are the rounds that the nodes have
+            evaluated.
 
         Returns
         -------
@@ -174,7 +180,8 @@ class Gossip:
         Raises
         ------
         ValueError
-            If `num_rounds` or `timeout` is impossible, or the initial arrays cannot be trained.
+            If `num_rounds` or `timeout` is impossible; if the initial arrays are empty, not finite,
+            or not of real numbers; if a callable `graph` returns no graph.
         TrainingFailedError
             If every node keeps failing, or no model has been accepted in `timeout`.
         """

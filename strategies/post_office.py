@@ -1,18 +1,18 @@
 """One training without a global model: the server carries each node's model to its neighbours."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from strategies.arrays import Layout, to_arrays, to_record
-from strategies.buffer import updates_needed
+from strategies.arrays import size_of_arrays, to_arrays, to_record
+from strategies.buffer import most_weight
 from strategies.evaluation import mean_metrics
 from strategies.exchange import Exchange
 from strategies.failures import TrainingFailedError
@@ -25,15 +25,16 @@ from strategies.gossip import (
     mean_distance,
     merge_models,
     metropolis_weights,
-    places,
 )
-from strategies.guard import Metrics, RejectedError
+from strategies.guard import STALE, Metrics, RejectedError
 from strategies.hooks import EvaluateFn, ExchangeStrategy, ShouldStop
+from strategies.neighbourhood import Neighbourhood
 from strategies.reports import log_end, log_metrics, log_version
 from strategies.result import NUM_ROUNDS, SHOULD_STOP, TrainingResult
 from strategies.sampling import sample_size
+from strategies.versions import read_initial
 
-MOST_GONE = 10  # members that have left and whose models are kept, beside as many as are online
+MOST_STEPS = 10.0  # times the median that count in a mean, as by default in BufferedAsync
 
 
 class GossipStrategy(ExchangeStrategy, Protocol):
@@ -73,34 +74,24 @@ class GossipResult(TrainingResult):
 
 
 @dataclass
-class Member:
-    """What the server knows of a place in the graph.
+class Evaluation:
+    """A round that nodes evaluate, each with its own model.
 
     Parameters
     ----------
-    model : ArrayRecord
-        Its newest model.
-
-    Attributes
-    ----------
-    node_id : int
-        The node that had the place last.
-    trainings : int
-        Trainings so far: the number of its model.
-    steps : float
-        Steps of its last training.
-    merged : dict of int to int
-        Number of the model of each neighbour that it has merged last.
-    sent : dict of int to int
-        Those in the message that it was sent last.
+    round : int
+    opened_at : float
+        Seconds since training began.
+    waiting : set of int
+        Members to whose nodes no message has been sent yet, since they are busy.
+    found : list of (float, dict)
+        Weight and metrics of each valid reply.
     """
 
-    model: ArrayRecord
-    node_id: int = -1
-    trainings: int = 0
-    steps: float = 0.0
-    merged: dict[int, int] = field(default_factory=dict)
-    sent: dict[int, int] = field(default_factory=dict)
+    round: int
+    opened_at: float
+    waiting: set[int]
+    found: list[tuple[float, Metrics]] = field(default_factory=list)
 
 
 class PostOffice:
@@ -116,12 +107,8 @@ class PostOffice:
 
     Attributes
     ----------
-    members : dict of int to Member
-    online : dict of int to int
-        The node of each member that is online.
-    member_at : dict of int to int
-        The member that each of these nodes is.
-    banned : set of int
+    places : Neighbourhood
+    banned : list of int
         Nodes that are online but sent no more messages.
     newest : int
         Rounds that are complete.
@@ -136,33 +123,30 @@ class PostOffice:
         evaluate_config: ConfigRecord,
         evaluate_fn: EvaluateFn | None,
     ) -> None:
-        start = to_arrays(initial_arrays)
-        self.layout = Layout(start)
-        if not all(np.all(np.isfinite(array)) for array in start.values()):
-            raise ValueError("initial_arrays holds a value that is not finite")
+        self.layout, _ = read_initial(initial_arrays)
         self.strategy, self.initial, self.newest = strategy, initial_arrays, 0
         self.train_config, self.evaluate_config = train_config, evaluate_config
         self.evaluate_fn = evaluate_fn
         strategy.guard.begin(self.layout, strategy.arrayrecord_key, strategy.weighted_by_key)
         self.exchange = Exchange(strategy, grid, self)
         self.result = GossipResult(arrays=initial_arrays)
-        self.members: dict[int, Member] = {}
-        self.online: dict[int, int] = {}
-        self.member_at: dict[int, int] = {}
-        self.banned: set[int] = set()
-        self.neighbours: dict[int, set[int]] = {}
+        self.places = Neighbourhood(strategy.graph, strategy.identify, initial_arrays)
+        self.banned: list[int] = []
         self.trained: list[tuple[float, Metrics]] = []  # steps and metrics in this round
-        self.to_evaluate: set[int] = set()
-        self.evaluated: list[tuple[float, Metrics]] = []
+        self.evaluation: Evaluation | None = None
+        self.evaluated = 0
         self.rng = np.random.default_rng(strategy.seed)
         self.last_refresh = self.last_success = -math.inf
         self.waiting_since = 0.0
-        self.homeless = 0
+        self.too_few = -1
+        self.goal, self.timeout = 0, math.inf
+        self.should_stop: ShouldStop | None = None
 
     # ---- the loop ----------------------------------------------------------------------------
 
     def run(self, num_rounds: int, timeout: float, should_stop: ShouldStop | None) -> GossipResult:
         """Carry models until the rounds are over, or `should_stop` ends them."""
+        self.goal, self.timeout, self.should_stop = num_rounds, timeout, should_stop
         result = self.result
         if self.evaluate_fn is not None:
             metrics = self.evaluate_fn(0, self.initial)
@@ -171,16 +155,16 @@ class PostOffice:
                 result.evaluate_metrics_serverapp[0] = metrics
         while self.newest < num_rounds and not result.ended_by:
             self.step(training=True)
-            if self.online and len(self.trained) >= len(self.online):
-                self.end_round(num_rounds)
-                if should_stop is not None and should_stop(self.newest, result):
-                    result.ended_by = SHOULD_STOP
-            self.require_success(timeout)
+            if not result.ended_by and 0 < len(self.places.online) <= len(self.trained):
+                self.end_round()
+            self.require_success()
         result.ended_by = result.ended_by or NUM_ROUNDS
-        while self.to_evaluate & self.online.keys() or self.exchange.flights.evaluating:
+        # Now: a node that is still training may reply while others evaluate.
+        result.models, result.arrays = self.models(), self.mean_model()
+        due = self.strategy.fraction_evaluate > 0
+        while self.evaluation or (due and self.evaluated < self.newest):
+            self.open_evaluation()
             self.step(training=False)
-        self.close_evaluation()
-        result.arrays = self.mean_model()
         log_end(result, self.exchange.now())
         return result
 
@@ -195,212 +179,243 @@ class PostOffice:
         if not replies:
             self.exchange.sleep()
 
-    def require_success(self, timeout: float) -> None:
+    def require_success(self) -> None:
         """Raise ``TrainingFailedError`` if every node fails, or all are silent for too long."""
-        now, nodes = self.exchange.now(), [*self.online.values(), *self.banned]
+        now, nodes = self.exchange.now(), [*self.places.online.values(), *self.banned]
         if not nodes:
             self.waiting_since = now
             return
-        failures, reasons = self.exchange.flights.failures, self.exchange.reasons
-        known = {i: reasons.get(i, "no reply") for i in nodes}
-        most = self.strategy.max_failures
-        failing = all(i in self.banned or failures(i) >= most for i in nodes)
-        if failing and now - self.last_success >= self.strategy.patience:
+        impatient = now - self.last_success >= self.strategy.patience
+        if impatient and all(i in self.banned or self.is_failing(i) for i in nodes):
+            most = self.strategy.max_failures
             text = f"all {len(nodes)} nodes are banned or have failed {most} messages"
-            raise TrainingFailedError(f"{text} in a row", known)
-        if now - max(self.last_success, self.waiting_since) >= timeout:
-            text = f"no model has been accepted in timeout = {timeout:g} s"
-            raise TrainingFailedError(f"{text}; {len(nodes)} nodes are online", known)
+            raise TrainingFailedError(f"{text} in a row", self.exchange.reasons_of(nodes))
+        if now - max(self.last_success, self.waiting_since) >= self.timeout:
+            waiting = self.idle()
+            if not waiting:
+                text = f"no model has been accepted in timeout = {self.timeout:g} s"
+                summary = f"{text}; {len(nodes)} nodes are online"
+                raise TrainingFailedError(summary, self.exchange.reasons_of(nodes))
+            text = "%s nodes train without news of K neighbours: timeout = %g s is over"
+            log(WARNING, text, len(waiting), self.timeout)
+            self.waiting_since = now
+            for node_id in waiting:
+                self.send(node_id, TRAIN)
 
-    # ---- nodes and places --------------------------------------------------------------------
+    def is_failing(self, node_id: int) -> bool:
+        """Return whether a node has failed too many messages in a row to be waited for."""
+        return self.exchange.flights.failures(node_id) >= self.strategy.max_failures
 
     def refresh(self) -> None:
         """Find out which nodes take part now, and who is whose neighbour."""
-        exchange, strategy = self.exchange, self.strategy
+        exchange = self.exchange
         exchange.give_up()
         self.last_refresh = exchange.now()
-        found = sorted(strategy.nodes(exchange.grid))
-        self.banned = {*exchange.banned(found)}
+        found = sorted(self.strategy.nodes(exchange.grid))
+        self.banned = exchange.banned(found)
         exchange.flights.forget_all_but(found, exchange.now())
-        self.online = self.assign([node_id for node_id in found if node_id not in self.banned])
-        self.member_at = {node_id: member for member, node_id in self.online.items()}
-        for member, node_id in self.online.items():
-            self.members.setdefault(member, Member(self.initial)).node_id = node_id
-        if len(self.members) > 2 * len(self.online) + MOST_GONE:
-            self.members = {m: self.members[m] for m in self.online}
-        self.neighbours = self.both_ways()
-
-    def assign(self, present: list[int]) -> dict[int, int]:
-        """Return the node of each member, for the nodes that are present."""
-        graph, identify = self.strategy.graph, self.strategy.identify
-        if identify is not None:
-            return {identify(node_id): node_id for node_id in present}
-        if callable(graph):
-            return {node_id: node_id for node_id in present}
-        before = {state.node_id: member for member, state in self.members.items()}
-        online = {before[node_id]: node_id for node_id in present if node_id in before}
-        # First the places that nobody has had: who is offline may return.
-        free = [m for m in places(graph) if m not in online]
-        free.sort(key=lambda m: m in self.members)
-        newcomers = [node_id for node_id in present if node_id not in before]
-        online.update(zip(free, newcomers, strict=False))
-        homeless = max(len(newcomers) - len(free), 0)
-        if homeless > self.homeless:
-            log(WARNING, "%s nodes have no place in the graph and do not take part", homeless)
-        self.homeless = homeless
-        return online
-
-    def both_ways(self) -> dict[int, set[int]]:
-        """Return the neighbours of each member, in both directions."""
-        graph = self.strategy.graph
-        given = graph(sorted(self.online)) if callable(graph) else graph
-        found: dict[int, set[int]] = {member: set() for member in self.members}
-        for member in given:
-            for other in given[member]:
-                if member != other and member in found and other in found:
-                    found[member].add(other)
-                    found[other].add(member)
-        return found
+        exchange.deadlines.forget_all_but(found)
+        self.places.update([node_id for node_id in found if node_id not in self.banned])
+        if self.evaluation is not None:
+            self.evaluation.waiting &= self.places.online.keys()
 
     # ---- sending -----------------------------------------------------------------------------
 
-    def news(self, member: int) -> list[int]:
-        """Return the neighbours whose newest model a member has not merged."""
-        merged = self.members[member].merged
-        return sorted(
-            other
-            for other in self.neighbours[member]
-            if self.members[other].trainings > merged.get(other, 0)
-        )
-
-    def may_train(self, member: int) -> bool:
-        """Return whether a member has news of K neighbours; for its first training of none."""
-        online = len(self.neighbours[member] & self.online.keys())
-        if self.members[member].trainings == 0 or not online:
-            return True
-        needed = updates_needed(self.strategy.buffer_size, online)
-        return len(self.news(member)) >= min(needed, online)
+    def idle(self) -> list[int]:
+        """Return the nodes that take part and may be sent a message now."""
+        idle = self.exchange.idle(sorted(self.places.member_at))
+        banned = self.exchange.banned(idle)  # perhaps since the last look
+        return [node_id for node_id in idle if node_id not in banned]
 
     def dispatch(self, training: bool) -> None:
-        """Send a message to each idle member that is to evaluate or may train."""
-        begun = any(state.trainings for state in self.members.values())
-        if not begun and len(self.online) < self.strategy.min_available_nodes:
-            self.waiting_since = self.exchange.now()
+        """Send a message to each idle node that is to evaluate or may train."""
+        places, size = self.places, self.strategy.buffer_size
+        # Messages that ended, and rounds that no message is from any more: asked by nobody here.
+        self.exchange.flights.freed.clear()
+        self.exchange.flights.released()
+        if not self._may_begin(len(places.online)):
             return
-        for node_id in self.exchange.idle(sorted(self.member_at)):
-            member = self.member_at[node_id]
-            if member in self.to_evaluate:
-                self.to_evaluate.discard(member)
-                content = self.letters(member, self.evaluate_config, self.newest)
-                self.send(node_id, MessageType.EVALUATE, content, EVALUATE)
-            elif training and self.may_train(member):
-                content = self.letters(
-                    member, self.train_config, self.members[member].trainings + 1
-                )
-                self.send(node_id, MessageType.TRAIN, content, TRAIN)
+        for node_id in self.idle():
+            member = places.member_at[node_id]
+            if self.evaluation is not None and member in self.evaluation.waiting:
+                self.evaluation.waiting.discard(member)
+                self.send(node_id, EVALUATE)
+            elif training and places.may_train(member, size, self.is_failing):
+                self.send(node_id, TRAIN)
+        self.close_evaluation()
+
+    def _may_begin(self, nodes: int) -> bool:
+        least = self.strategy.min_available_nodes
+        if nodes >= least or self.last_success > -math.inf or len(self.exchange.flights):
+            return True
+        self.waiting_since = self.exchange.now()
+        if nodes != self.too_few:
+            text = "Waiting for nodes to connect: %d connected (minimum required: %d)."
+            log(INFO, text, nodes, least)
+        self.too_few = nodes
+        return False
+
+    def send(self, node_id: int, kind: str) -> None:
+        """Send a node its own model and the news of its neighbours."""
+        member = self.places.member_at[node_id]
+        if kind == TRAIN:
+            version, number = self.newest, self.places.members[member].trainings + 1
+            content = self.letters(member, self.train_config, number)
+        else:
+            version = self.newest if self.evaluation is None else self.evaluation.round
+            content = self.letters(member, self.evaluate_config, version)
+        ttl = self.strategy.time_to_live(node_id)
+        message_type = MessageType.TRAIN if kind == TRAIN else MessageType.EVALUATE
+        self.exchange.send(Message(content, node_id, message_type, ttl=ttl), version, kind)
 
     def letters(self, member: int, config: ConfigRecord, number: int) -> RecordDict:
         """Return a message with a member's own model and the news of its neighbours."""
-        state, news = self.members[member], self.news(member)
+        members, neighbours = self.places.members, self.places.neighbours
+        state, news = members[member], self.places.news(member)
         if state.trainings:
-            known = [(len(self.neighbours[j]), self.members[j].steps) for j in news]
-            weights = metropolis_weights(len(self.neighbours[member]), state.steps, known)
-        else:  # it starts where the others are, if they have trained
+            known = [(len(neighbours[j]), members[j].steps) for j in news]
+            weights = metropolis_weights(len(neighbours[member]), state.steps, known)
+        elif news:  # it starts where the others are: in their mean, as none of its own counts
+            state.model = members[news[0]].model  # with which its first model is compared
             weights = [1.0 / len(news) for _ in news]
-        state.sent = {other: self.members[other].trainings for other in news}
+        else:
+            weights = []
+        state.sent = {other: members[other].number for other in news}
         sent = ConfigRecord({**config, "server-round": number})
         keys = self.strategy.arrayrecord_key, self.strategy.configrecord_key
         content = RecordDict(dict(zip(keys, (state.model, sent), strict=True)))
-        return add_letters(content, [self.members[j].model for j in news], weights)
-
-    def send(self, node_id: int, message_type: str, content: RecordDict, kind: str) -> None:
-        """Send a message to a node."""
-        ttl = self.strategy.time_to_live(node_id)
-        self.exchange.send(Message(content, node_id, message_type, ttl=ttl), self.newest, kind)
+        return add_letters(content, [members[j].model for j in news], weights)
 
     # ---- receiving ---------------------------------------------------------------------------
 
     def receive(self, reply: Message) -> None:
         """Validate a reply, and keep its model for the neighbours."""
         flight = self.exchange.match(reply)
-        if flight is None or flight.member not in self.members:
+        if flight is None:
             return
         guard, fields = self.strategy.guard, self.exchange.fields(flight)
         try:
             if flight.kind == EVALUATE:
-                guard.check_size(reply)
-                self.evaluated.append(guard.check_metrics(reply))
+                self.receive_evaluation(reply, flight)
             else:
-                self.receive_model(reply, flight)
+                self.receive_model(reply, flight, fields)
         except RejectedError as error:
             guard.reject(error.check, flight.node_id)
             self.exchange.fail(flight.node_id, "reject", str(error), check=error.check, **fields)
             return
         guard.accepted[flight.node_id] += 1
-        self.exchange.emit("reply", node=flight.node_id, **fields)
 
-    def receive_model(self, reply: Message, flight: Flight) -> None:
+    def receive_evaluation(self, reply: Message, flight: Flight) -> None:
+        """Validate and keep metrics, if they are of the round that is being evaluated."""
+        self.strategy.guard.check_size(reply)
+        found = self.strategy.guard.check_metrics(reply)
+        if self.evaluation is not None and self.evaluation.round == flight.base_version:
+            self.evaluation.found.append(found)
+        self.exchange.emit("evaluation", node=flight.node_id, **self.exchange.fields(flight))
+
+    def receive_model(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
         """Replace the model of a member by the one in a reply."""
+        state = self.places.members.get(flight.member)
+        if state is None or state.node_id != flight.node_id:
+            raise RejectedError(STALE, "the node has left, and has no place in the graph any more")
         if MERGED not in reply.content.config_records.get(GOSSIP, {}):
             raise RejectedError(
                 GOSSIP, "the app merges no neighbours: must be ClientApp(mods=[gossip_mod()])"
             )
-        state, guard, now = self.members[flight.member], self.strategy.guard, self.exchange.now()
+        guard, now = self.strategy.guard, self.exchange.now()
         base = self.layout.flatten(to_arrays(state.model))
         update = guard.check(reply, flight, base, now)
-        state.model = reply.content.array_records[guard.record_name(reply)]
-        state.trainings, state.steps = state.trainings + 1, update.steps
-        state.merged.update(state.sent)  # not before: a training that fails has merged nothing
+        # As decoded: neighbours get the types of the initial arrays, and no bytes of its own.
+        record = reply.content.array_records[guard.record_name(reply)]
+        self.places.receive(flight.member, to_record(guard.decode(record)), update.steps)
         self.trained.append((update.steps, update.metrics))
         self.last_success = now
         self.exchange.flights.succeeded(flight.node_id)
         self.exchange.deadlines.answered(flight.node_id, now - flight.sent_at)
+        fields = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply), **fields}
+        self.exchange.emit("reply", node=flight.node_id, **fields)
 
     # ---- rounds ------------------------------------------------------------------------------
 
-    def end_round(self, num_rounds: int) -> None:
-        """Report on as many trainings as members are online, and draw who evaluates."""
-        self.close_evaluation()
+    def end_round(self) -> None:
+        """Report on as many trainings as members are online, and have them evaluated."""
         self.newest += 1
         result, count, metrics = self.result, len(self.trained), self.mean(self.trained)
         self.trained = []
         result.versions = self.newest
-        result.models = {member: self.members[member].model for member in sorted(self.members)}
+        result.models = self.models()
         result.train_metrics_clientapp[self.newest] = metrics
-        vectors = {m: self.layout.flatten(to_arrays(each)) for m, each in result.models.items()}
-        apart = mean_distance(vectors, self.neighbours)
+        apart = mean_distance(result.models, self.places.neighbours)
         self.exchange.emit("round", version=self.newest, trainings=count, distance=apart)
-        log_version(self.newest, num_rounds, count, self.exchange.now())
+        log_version(self.newest, self.goal, count, self.exchange.now())
         log_metrics("Aggregated MetricRecord", metrics)
         if self.evaluate_fn is not None:
             found = self.evaluate_fn(self.newest, self.mean_model())
             log_metrics("Global evaluation, MetricRecord", found)
             if found is not None:
                 result.evaluate_metrics_serverapp[self.newest] = found
-        members = sorted(self.online)
-        drawn = sample_size(self.strategy.fraction_evaluate, 1, len(members))
-        self.to_evaluate = {members[i] for i in self.rng.permutation(len(members))[:drawn]}
+        self.open_evaluation()
+        if self.strategy.fraction_evaluate == 0:
+            self.ask_to_stop(self.newest)
+
+    def open_evaluation(self) -> None:
+        """Draw nodes for the newest round, unless another one is being evaluated."""
+        fraction = self.strategy.fraction_evaluate
+        if fraction == 0 or self.evaluation is not None:
+            return
+        members = sorted(self.places.online)
+        drawn = self.rng.permutation(len(members))[: sample_size(fraction, 1, len(members))]
+        waiting = {members[i] for i in drawn}
+        self.evaluation = Evaluation(self.newest, self.exchange.now(), waiting)
+        self.evaluated = self.newest
 
     def close_evaluation(self) -> None:
-        """Average what nodes have sent about their models; the others are not waited for."""
-        if self.evaluated:
-            metrics = self.mean(self.evaluated)
-            self.result.evaluate_metrics_clientapp[self.newest] = metrics
+        """Average the metrics of the open evaluation once all have answered, or time is over."""
+        evaluation = self.evaluation
+        if evaluation is None:
+            return
+        over = self.exchange.now() - evaluation.opened_at >= self.timeout
+        if (evaluation.waiting or self.exchange.flights.evaluating) and not over:
+            return
+        self.evaluation = None
+        if evaluation.found:
+            metrics = self.mean(evaluation.found)
+            self.result.evaluate_metrics_clientapp[evaluation.round] = metrics
             log_metrics("Aggregated MetricRecord of the evaluation", metrics)
-        self.evaluated, self.to_evaluate = [], set()
+        nodes = len(evaluation.found)
+        self.exchange.emit("evaluated", version=evaluation.round, nodes=nodes)
+        self.ask_to_stop(evaluation.round)
+
+    def ask_to_stop(self, number: int) -> None:
+        """Ask ``should_stop``, about a round that is complete with all its metrics."""
+        if self.should_stop is not None and self.should_stop(number, self.result):
+            self.result.ended_by = SHOULD_STOP
+
+    def models(self) -> dict[int, ArrayRecord]:
+        """Return the newest model of each member."""
+        return {member: state.model for member, state in sorted(self.places.members.items())}
 
     def mean_model(self) -> ArrayRecord:
         """Compute the mean of the members' models, weighted by steps; nobody trains from it."""
-        trained = [state for state in self.members.values() if state.trainings]
+        trained = self.places.trained()
         if not trained:
             return self.initial
         models = [to_arrays(state.model) for state in trained]
-        steps = np.array([state.steps for state in trained])
-        shares = steps / steps.sum() if steps.sum() > 0 else np.full(len(steps), 1 / len(steps))
-        return to_record(merge_models(models[0], models[1:], shares[1:].tolist()))
+        weights = shares([state.steps for state in trained])
+        if not weights.any():
+            weights = np.full(len(trained), 1 / len(trained))
+        return to_record(merge_models(models[0], models[1:], weights[1:].tolist()))
 
     def mean(self, found: Collection[tuple[float, Metrics]]) -> MetricRecord:
         """Return the mean of each metric, weighted by steps."""
-        weights = np.array([weight for weight, _ in found])
-        shares = weights / (weights.sum() or 1.0)
-        return mean_metrics([each for _, each in found], shares, self.strategy.weighted_by_key)
+        weights = shares([weight for weight, _ in found])
+        return mean_metrics([each for _, each in found], weights, self.strategy.weighted_by_key)
+
+
+def shares(steps: Sequence[float]) -> np.ndarray:
+    """Return the weights of a mean; nobody's steps count more than ten times the median.
+
+    A node reports them itself.
+    """
+    counted = np.minimum(steps, most_weight(steps, MOST_STEPS))
+    return np.asarray(counted / (counted.sum() or 1.0))

@@ -149,21 +149,14 @@ class Session(SessionPrivacy):
             failing = (i in self.banned or self.flights.failures(i) >= most for i in online)
             if online and all(failing):
                 summary = f"all {len(online)} nodes have failed {most} messages in a row"
-                raise TrainingFailedError(summary, self._reasons(online))
+                raise TrainingFailedError(summary, self.exchange.reasons_of(online))
         if now - self.waiting_since >= self.timeout and not len(self.buffer):
             online = [*self.present, *self.banned]
             raise TrainingFailedError(
                 f"no update has been accepted in timeout = {self.timeout:g} s, which must be more "
                 f"than the longest training; {len(online)} nodes are online",
-                self._reasons(online),
+                self.exchange.reasons_of(online),
             )
-
-    def _reasons(self, node_ids: list[int]) -> dict[int, str]:
-        """Return what is wrong with each node: its last failure, or its silence."""
-        waiting = self.flights.waiting(self.exchange.now())
-        silent = {i: f"no reply for {seconds:.0f} s" for i, seconds in waiting.items()}
-        known = {**silent, **self.exchange.reasons}
-        return {i: known.get(i, "unknown") for i in node_ids}
 
     def _flush_if_due(self) -> bool:
         due = self.version < self.goal and 0 < self.needed <= len(self.buffer)

@@ -13,6 +13,28 @@ from strategies.merge import ELEMENTWISE, MergeRule
 from strategies.optimizers import ServerOptimizer
 
 
+def read_initial(initial_arrays: ArrayRecord) -> tuple[Layout, np.ndarray]:
+    """Return the layout of the initial arrays, and their vector.
+
+    Raises
+    ------
+    ValueError
+        If they are empty, not finite, or not of real numbers.
+    """
+    arrays = to_arrays(initial_arrays)
+    layout = Layout(arrays)
+    if layout.size == 0:
+        raise ValueError(
+            "initial_arrays holds no value, as for a model that grows: versions are made of "
+            "differences, so all arrays must have their final shapes; for trees of xgboost "
+            "there is flwr.serverapp.strategy.FedXgbBagging"
+        )
+    vector = layout.flatten(arrays)
+    if not np.all(np.isfinite(vector)):
+        raise ValueError("initial_arrays holds a value that is not finite")
+    return layout, vector
+
+
 class Versions:
     """Versions as vectors; the first one is the initial arrays.
 
@@ -32,22 +54,13 @@ class Versions:
     Raises
     ------
     ValueError
-        If the initial arrays are empty, not finite, or not of real numbers.
+        As :func:`read_initial`.
     """
 
     def __init__(self, initial_arrays: ArrayRecord, first: int = 0) -> None:
-        arrays = to_arrays(initial_arrays)
-        self.layout = Layout(arrays)
-        if self.layout.size == 0:
-            raise ValueError(
-                "initial_arrays holds no value, as for a model that grows: versions are made of "
-                "differences, so all arrays must have their final shapes; for trees of xgboost "
-                "there is flwr.serverapp.strategy.FedXgbBagging"
-            )
+        self.layout, vector = read_initial(initial_arrays)
         self.newest = first
-        self.bases = {first: self.layout.flatten(arrays)}
-        if not np.all(np.isfinite(self.bases[first])):
-            raise ValueError("initial_arrays holds a value that is not finite")
+        self.bases = {first: vector}
 
     def merge(
         self,

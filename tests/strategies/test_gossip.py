@@ -197,7 +197,7 @@ def test_the_server_holds_no_merged_model() -> None:
     def train(message: Message, context: Context) -> Message:
         merged.add(message.content["arrays"]["w"].numpy().tobytes())
         assert strategy.office is not None
-        records = [member.model for member in strategy.office.members.values()]
+        records = [member.model for member in strategy.office.places.members.values()]
         records += [*strategy.office.result.models.values(), strategy.office.result.arrays]
         assert {record["w"].numpy().tobytes() for record in records} <= sent
         reply = trained(message, context)
@@ -318,6 +318,8 @@ def test_each_node_has_its_own_round() -> None:
         ({"min_available_nodes": 0}, "min_available_nodes"),
         ({"ttl": -1.0}, "ttl"),
         ({"graph": {}}, "graph has 0 members"),
+        ({"graph": nx.path_graph("abc")}, "graph has the member 'a': must be numbers"),
+        ({"graph": [[1], [0]]}, "must be a mapping from members to their neighbours"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], named: str) -> None:
