@@ -51,6 +51,7 @@ def test_it_follows_a_run_to_its_end(run: Path, monkeypatch: pytest.MonkeyPatch)
             time.sleep(0.01)
 
     def work() -> None:
+        wait_for("version 1/4")
         for version in (2, 3):
             row = {"version": version, "time/wall": 3.0 * version, "train/reward": 0.5}
             append(run, "metrics.jsonl", row)
