@@ -46,9 +46,9 @@ def trained() -> list[dict[str, np.ndarray]]:
 @pytest.mark.parametrize("rule", [Mean(), TrimmedMean(), Median(), NormFiltered()], ids=repr)
 def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
     """Updates per second after decoding: K updates, then a version."""
-    layout, guard, optimizer = Layout(trained[0]), Guard(), SGD()
-    guard.begin(layout, "arrays", "num-examples")
-    base = layout.flatten(trained[0])
+    versions, guard, optimizer = Versions(to_record(trained[0])), Guard(), SGD()
+    guard.begin(versions.layout, "arrays", "num-examples")
+    base = versions.bases[0]
     reply = Message.__new__(Message)
 
     def run() -> None:
@@ -59,8 +59,7 @@ def test_guard_buffer_and_merge(benchmark, trained: list, rule: object) -> None:
             buffer.put(Update(reply, flight, 1.0, difference, {"loss": 0.0}, 0.0, norm))
         updates = buffer.in_order()
         weights = merge_weights([u.steps for u in updates], [1.0] * K)
-        merged = rule([u.delta for u in updates], weights)
-        layout.unflatten(optimizer.step(base.astype(np.float64), merged))
+        versions.merge(updates, weights, rule, optimizer, False)
 
     benchmark(run)
     benchmark.extra_info["updates_per_second"] = round(K / benchmark.stats["median"])
@@ -75,20 +74,19 @@ def test_replies_to_versions(benchmark, trained: list, nodes: int) -> None:
         Message(RecordDict({"arrays": to_record(each), "metrics": metrics}), 1, "train")
         for each in trained
     ]
-    layout, guard, optimizer = Layout(trained[0]), Guard(), SGD()
-    guard.begin(layout, "arrays", "num-examples")
-    base, versions = layout.flatten(trained[0]), itertools.count()
+    versions, guard, optimizer = Versions(to_record(trained[0])), Guard(), SGD()
+    guard.begin(versions.layout, "arrays", "num-examples")
+    base, numbers = versions.bases[0], itertools.count()
 
     def run() -> None:
-        buffer, version = Buffer(), next(versions)
+        buffer, version = Buffer(), next(numbers)
         for m in range(version * K, version * K + K):
             flight = Flight(str(m), m % nodes, m % nodes, version, 0.0, 60.0)
             buffer.put(guard.check(replies[m % NODES], flight, base, 0.0))
         buffer.bound(10.0, guard.most_norm)
         updates = buffer.in_order()
         weights = merge_weights([u.steps for u in updates], [1.0] * K)
-        merged = Mean()([u.delta for u in updates], weights)
-        layout.unflatten(optimizer.step(base.astype(np.float64), merged))
+        versions.merge(updates, weights, Mean(), optimizer, False)
 
     benchmark(run)
     benchmark.extra_info["updates_per_second"] = round(K / benchmark.stats["median"])
