@@ -129,6 +129,7 @@ def test_the_app_runs_in_a_deployment(name: str, strategy: str, tmp_path: Path) 
 @pytest.fixture
 def gossiping(tmp_path: Path) -> Path:
     """Return the quickstart app with one line changed at either end."""
+    pytest.importorskip("sklearn")
     folder = shutil.copytree(EXAMPLES / "quickstart", tmp_path / "app")
     changes = {
         "server_app.py": ("BufferedAsync as Strategy", "Gossip as Strategy"),
