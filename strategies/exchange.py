@@ -1,7 +1,7 @@
 """Messages to nodes, and their replies, matched by the server's own record."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from logging import ERROR, WARNING
 from typing import Any, Protocol
 
@@ -15,13 +15,16 @@ from strategies.deadlines import Deadlines
 from strategies.failures import LONGEST, readable
 from strategies.flights import TRAIN, Flight, Flights
 from strategies.grid_protocols import clock_of
-from strategies.guard import STALE
+from strategies.guard import STALE, RejectedError
 from strategies.hooks import ExchangeStrategy
 
 # Seconds after its time-to-live at which a message is given up: usually the engine has reported
 # the failure by then, but not always.
 GRACE = 5.0
 MOST_FAILURES = 50  # messages in a row, after which a node is banned: hours, with the longest pause
+
+
+Fields = dict[str, Any]  # what an event tells about a message in flight
 
 
 class Numbered(Protocol):
@@ -126,6 +129,27 @@ class Exchange:
             return None
         return flight
 
+    def accept(self, reply: Message, read: Callable[[Message, Flight, Fields], None]) -> None:
+        """Hand a reply to `read`, and report it if that raises ``RejectedError``.
+
+        Parameters
+        ----------
+        reply : Message
+        read : callable
+            ``read(reply, flight, fields)``, with what an event tells about the flight.
+        """
+        flight = self.match(reply)
+        if flight is None:
+            return
+        fields, guard = self.fields(flight), self.strategy.guard
+        try:
+            read(reply, flight, fields)
+        except RejectedError as error:
+            guard.reject(error.check, flight.node_id)
+            self.fail(flight.node_id, "reject", str(error), check=error.check, **fields)
+            return
+        guard.accepted[flight.node_id] += 1
+
     def give_up_after(self, node_id: int) -> float:
         """Return the seconds after which a message to a node is given up, whatever its ttl."""
         return self.deadlines.of(node_id) if self.strategy.ttl is None else math.inf
@@ -168,7 +192,7 @@ class Exchange:
         known = {**silent, **self.reasons}
         return {i: known.get(i, "unknown") for i in node_ids}
 
-    def fields(self, flight: Flight) -> dict[str, Any]:
+    def fields(self, flight: Flight) -> Fields:
         """Return what an event tells about a message in flight."""
         return {
             "kind": flight.kind,

@@ -290,20 +290,13 @@ class PostOffice:
 
     def receive(self, reply: Message) -> None:
         """Validate a reply, and keep its model for the neighbours."""
-        flight = self.exchange.match(reply)
-        if flight is None:
-            return
-        guard, fields = self.strategy.guard, self.exchange.fields(flight)
-        try:
-            if flight.kind == EVALUATE:
-                self.receive_evaluation(reply, flight)
-            else:
-                self.receive_model(reply, flight, fields)
-        except RejectedError as error:
-            guard.reject(error.check, flight.node_id)
-            self.exchange.fail(flight.node_id, "reject", str(error), check=error.check, **fields)
-            return
-        guard.accepted[flight.node_id] += 1
+        self.exchange.accept(reply, self._read)
+
+    def _read(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
+        if flight.kind == EVALUATE:
+            self.receive_evaluation(reply, flight)
+        else:
+            self.receive_model(reply, flight, fields)
 
     def receive_evaluation(self, reply: Message, flight: Flight) -> None:
         """Validate and keep metrics, if they are of the round that is being evaluated."""

@@ -14,7 +14,6 @@ from strategies.configs import VersionConfig
 from strategies.exchange import Exchange
 from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
-from strategies.guard import RejectedError
 from strategies.hooks import ON_VERSION, EvaluateFn, SessionStrategy, ShouldStop
 from strategies.merge import Robust
 from strategies.privacy import EPSILON, CentralPrivacy, LocalPrivacy
@@ -307,20 +306,13 @@ class Session(SessionPrivacy):
 
     def receive(self, reply: Message) -> None:
         """Validate a reply, and buffer its update or report why not."""
-        flight = self.exchange.match(reply)
-        if flight is None:
-            return
-        fields, guard = self.exchange.fields(flight), self.strategy.guard
-        try:
-            if flight.kind == EVALUATE:
-                self.receive_evaluation(reply, flight)
-            else:
-                self._receive_update(reply, flight, fields)
-        except RejectedError as error:
-            guard.reject(error.check, flight.node_id)
-            self.exchange.fail(flight.node_id, "reject", str(error), check=error.check, **fields)
-            return
-        guard.accepted[flight.node_id] += 1
+        self.exchange.accept(reply, self._read)
+
+    def _read(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
+        if flight.kind == EVALUATE:
+            self.receive_evaluation(reply, flight)
+        else:
+            self._receive_update(reply, flight, fields)
 
     def _receive_update(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
         # A buffered update is merged into the next version: its staleness will not change.
