@@ -1,18 +1,12 @@
 """Versions are private: what one node can change, the noise, epsilon, and the budget."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import ConfigRecord
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,13 +14,11 @@ from scipy import stats
 
 from strategies import (
     CentralPrivacy,
-    CheckpointError,
     Checkpoints,
     FedBuff,
     LocalPrivacy,
     Median,
     Polynomial,
-    TrainingResult,
     compression_mod,
     private_mod,
 )
@@ -37,75 +29,16 @@ from strategies.ledger import Ledger
 from strategies.merge import NoisyMean
 from strategies.result import MAX_EPSILON, NUM_ROUNDS, TIME_LIMIT
 from tests.strategies.conftest import TrainOnly, make_linear_app
-
-dp_accounting = pytest.importorskip("dp_accounting")
-rdp = pytest.importorskip("dp_accounting.rdp")
-
-NODES, SIZE, MESSAGES = 4, 3, 6
-DELTA = 1e-5
-
-
-def composed(counts: dict[float, int], delta: float = DELTA) -> float:
-    """Return epsilon as dp-accounting itself computes it."""
-    accountant = rdp.RdpAccountant()
-    for noise_multiplier, count in counts.items():
-        for _ in range(count):
-            accountant.compose(dp_accounting.GaussianDpEvent(noise_multiplier))
-    return accountant.get_epsilon(delta)
-
-
-def moving_app(updates: np.ndarray, mods: Any = None) -> ClientApp:
-    """Return an app in which the k-th update of node i is ``updates[i, k]``."""
-    app = ClientApp(mods=mods)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        i = int(context.node_config["partition-id"])
-        k = int(context.state.metric_records.get("seen", {"k": 0})["k"])
-        context.state["seen"] = MetricRecord({"k": k + 1})
-        theta = message.content["arrays"]["w"].numpy()
-        arrays = to_record({"w": theta + updates[i, k % updates.shape[1]]})
-        content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"loss": float(i)})})
-        return Message(content, reply_to=message)
-
-    return app
-
-
-def train(
-    app: ClientApp,
-    privacy: CentralPrivacy | LocalPrivacy | None,
-    buffer_size: float = 1.0,
-    *,
-    versions: int = 5,
-    size: int = SIZE,
-    dtype: type = np.float64,
-    duration: Callable[[int, int], float] | float = 1.0,
-    **others: Any,
-) -> TrainingResult:
-    """Train without weights on :data:`NODES` nodes."""
-    strategy = TrainOnly(buffer_size, weighted_by_key=None, privacy=privacy, **others)
-    grid = InMemoryGrid(app, NODES, duration=duration)
-    return strategy.start(grid, to_record({"w": np.zeros(size, dtype)}), num_rounds=versions)
-
-
-def steps_of(updates: np.ndarray, clip: float, buffer_size: float, **others: Any) -> np.ndarray:
-    """Return what each version adds to the one before, without noise."""
-    made = [np.zeros(SIZE)]
-
-    class Noiseless(CentralPrivacy):
-        def rule(self, release: int) -> NoisyMean:
-            return NoisyMean(0.0, np.random.default_rng())
-
-    train(
-        moving_app(updates),
-        Noiseless(clip, 1.0),
-        buffer_size,
-        duration=lambda partition_id, _: 1.0 + partition_id / 3,
-        on_version=lambda version, arrays, metrics: made.append(arrays["w"].numpy()),
-        **others,
-    )
-    return np.diff(made, axis=0)
-
+from tests.strategies.private_apps import (
+    DELTA,
+    MESSAGES,
+    NODES,
+    SIZE,
+    composed,
+    moving_app,
+    steps_of,
+    train,
+)
 
 # Compared with the others, updates of the last node would be rejected for those of the third.
 UNEQUAL = np.array([1.0, 500.0, 0.5, -20_000.0])[:, None, None] * np.ones((1, MESSAGES, SIZE))
@@ -286,143 +219,6 @@ def test_the_budget_holds_for_the_version_at_the_time_limit() -> None:
         versions=9,
     )
     assert (made.versions, made.ended_by) == (1, TIME_LIMIT)
-
-
-# ---- checkpoints -----------------------------------------------------------------------------
-
-
-class CutError(Exception):
-    """The server dies here."""
-
-
-def walk(folder: Path, versions: int, *, cut: int = 0, kill: bool = False, **others: Any) -> Any:
-    """Train with checkpoints, and die as soon as version `cut` is made, before its checkpoint."""
-
-    def on_version(version: int, *_: Any) -> None:
-        if version == cut and kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if version == cut:
-            raise CutError
-
-    others = {"privacy": CentralPrivacy(1.0, 1.0, seed=1), **others}
-    return train(
-        make_linear_app(),
-        size=2,
-        versions=versions,
-        on_version=on_version,
-        checkpoint=Checkpoints(folder, every=others.pop("every", 1), resume=True),
-        **others,
-    )
-
-
-def test_a_resumed_training_goes_on_from_its_epsilon(tmp_path: Path) -> None:
-    first = walk(tmp_path, 4)
-    assert first.privacy.epsilon == pytest.approx(composed({1.0: 4}))
-    events: list[dict] = []
-    second = walk(tmp_path, 7, on_event=events.append)
-    assert second.privacy.epsilon == pytest.approx(composed({1.0: 7}))
-    assert [e["version"] for e in events if e["event"] == "resume"] == [4]
-
-
-@pytest.mark.parametrize("every", [1, 3, 100])
-def test_versions_that_were_made_after_the_last_checkpoint_count(
-    tmp_path: Path, every: int
-) -> None:
-    """Mutation: with the checkpoints alone, what they do not hold would be free."""
-    epsilons: list[float] = []
-
-    def on_event(event: dict) -> None:
-        if event["event"] == "flush":
-            epsilons.append(event["epsilon"])
-
-    with pytest.raises(CutError):
-        walk(tmp_path, 9, cut=5, every=every, on_event=on_event)
-    assert epsilons == pytest.approx([composed({1.0: n}) for n in range(1, 6)])
-    epsilons.clear()
-    result = walk(tmp_path, 9, every=every, on_event=on_event)
-    again = 9 - 4 // every * every
-    assert epsilons == pytest.approx([composed({1.0: 5 + n}) for n in range(1, again + 1)])
-    assert result.privacy.epsilon == epsilons[-1]
-
-
-def test_a_version_that_is_made_again_has_other_noise(tmp_path: Path) -> None:
-    """With the same noise, the difference of the two would have none."""
-    made: list[np.ndarray] = []
-
-    def on_version(version: int, arrays: ArrayRecord, *_: Any) -> None:
-        if version == 3:
-            made.append(arrays["w"].numpy())
-            raise CutError
-
-    for _ in range(3):
-        with pytest.raises(CutError):
-            train(
-                make_linear_app(),
-                CentralPrivacy(1.0, 1.0, seed=1),
-                size=2,
-                on_version=on_version,
-                checkpoint=Checkpoints(tmp_path, resume=True),
-            )
-    assert len(np.unique(np.array(made), axis=0)) == 3
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from tests.strategies.test_privacy import walk
-walk(Path(sys.argv[1]), 9, cut=int(sys.argv[2]), kill=True, every=2)
-"""
-
-
-def test_after_kill_9_the_budget_holds(tmp_path: Path) -> None:
-    """Two servers are killed; the third stops where one that had lived would have stopped."""
-    for cut in (3, 4):
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(cut)]
-        killed = subprocess.run(command, cwd=Path.cwd(), capture_output=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-    # 3 versions, then 2 again (from the checkpoint of version 2): 5 of 8 are spent.
-    privacy = CentralPrivacy(1.0, 1.0, max_epsilon=composed({1.0: 8}) + 1e-6)
-    result = walk(tmp_path, 20, privacy=privacy)
-    assert result.ended_by == MAX_EPSILON
-    assert result.privacy.epsilon == pytest.approx(composed({1.0: 8}))
-    assert result.versions == 5
-
-
-def test_without_room_to_write_what_is_spent_nothing_is_released(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-
-    def full_disk(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(CheckpointError, match="cannot be written: no space left on device"):
-        train(
-            make_linear_app(),
-            CentralPrivacy(1.0, 1.0),
-            size=2,
-            checkpoint=Checkpoints(tmp_path),
-            on_version=lambda version, *_: made.append(version),
-        )
-    assert made == []
-
-
-def test_versions_without_privacy_have_no_epsilon(tmp_path: Path) -> None:
-    walk(tmp_path, 3, privacy=None)
-    with pytest.raises(CheckpointError, match="made without privacy"):
-        walk(tmp_path, 5)
-
-
-def test_what_another_run_has_spent_is_not_forgotten(tmp_path: Path) -> None:
-    with pytest.raises(CutError):
-        walk(tmp_path, 3, cut=1)
-    assert Checkpoints(tmp_path).files() == []
-    with pytest.raises(ValueError, match=r"holds spent.json of another run"):
-        train(make_linear_app(), CentralPrivacy(1.0, 1.0), size=2, checkpoint=Checkpoints(tmp_path))
-    (tmp_path / "spent.json").write_text("[1")
-    with pytest.raises(CheckpointError, match=r"spent.json is damaged"):
-        walk(tmp_path, 3)
 
 
 # ---- what is refused -------------------------------------------------------------------------
