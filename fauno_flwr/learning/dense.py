@@ -5,51 +5,45 @@ of its operations, padding, and a tanh that is ten times slower than numpy's.
 """
 
 import numpy as np
+from torch import nn
 
 from fauno_flwr.learning.agents import StackedAdam
-from fauno_flwr.learning.networks import StackedMLP
 
 # OpenBLAS starts threads for larger products, which wait for each other: far slower at these sizes.
 MULTIPLICATIONS, ELEMENTS = 2**18, 2**13
 
 
-def times(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Compute ``a @ b`` for many rows of `a`, in blocks of rows.
-
-    Parameters
-    ----------
-    a : array of float32, shape (N, I)
-    b : array of float32, shape (I, O)
-    out : array of float32, shape (N, O), optional
-        Contiguous.
-    """
-    if out is None:
-        out = np.empty((len(a), b.shape[1]), np.float32)
-    rows, blocks, whole = _blocks(len(a), *b.shape)
-    if blocks:
-        head = a[:whole].reshape(blocks, rows, -1)
-        np.matmul(head, b, out=out[:whole].reshape(blocks, rows, -1))
-    if whole < len(a):
-        np.matmul(a[whole:], b, out=out[whole:])
+def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Compute ``a @ b``, shape (N, O), for many rows of `a` (N, I) and `b` (I, O)."""
+    rows = _block(*b.shape)
+    if len(a) <= rows:
+        return np.matmul(a, b)
+    out = np.empty((len(a), b.shape[1]), np.float32)
+    whole = len(a) - len(a) % rows
+    np.matmul(
+        a[:whole].reshape(-1, rows, a.shape[1]), b, out=out[:whole].reshape(-1, rows, b.shape[1])
+    )
+    np.matmul(a[whole:], b, out=out[whole:])
     return out
 
 
 def transposed_times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Compute ``a.T @ b``, shape (I, O), for many rows of `a` (N, I) and `b` (N, O)."""
-    rows, blocks, whole = _blocks(len(a), a.shape[1], b.shape[1])
-    total = np.matmul(a[whole:].T, b[whole:])
-    if blocks:
-        left = a[:whole].reshape(blocks, rows, -1).transpose(0, 2, 1)
-        total += np.matmul(left, b[:whole].reshape(blocks, rows, -1)).sum(axis=0)
+    inputs, outputs = a.shape[1], b.shape[1]
+    rows = _block(inputs, outputs)
+    if len(a) <= rows:
+        return np.matmul(a.T, b)
+    whole = len(a) - len(a) % rows
+    left = a[:whole].reshape(-1, rows, inputs).transpose(0, 2, 1)
+    total = np.add.reduce(np.matmul(left, b[:whole].reshape(-1, rows, outputs)))
+    total += np.matmul(a[whole:].T, b[whole:])
     return total
 
 
-def _blocks(count: int, inputs: int, outputs: int) -> tuple[int, int, int]:
-    """Return the rows of a block, the number of whole blocks, and the rows in them."""
+def _block(inputs: int, outputs: int) -> int:
+    """Return the rows of a block: as many as there may be without threads."""
     most = min(MULTIPLICATIONS // (inputs * outputs), ELEMENTS // max(inputs, outputs))
-    rows = max(1, most)
-    blocks = count // rows
-    return rows, blocks, blocks * rows
+    return max(1, most)
 
 
 class DenseNetwork:
@@ -65,7 +59,7 @@ class DenseNetwork:
         Index in the stack.
     """
 
-    def __init__(self, module: StackedMLP, optimizer: StackedAdam, agent: int) -> None:
+    def __init__(self, module: nn.Module, optimizer: StackedAdam, agent: int) -> None:
         self._stacked = [p.detach()[agent].numpy() for p in optimizer.parameters]
         self._first, self._second = optimizer.first[agent].numpy(), optimizer.second[agent].numpy()
         self._steps, self._place = optimizer.steps, agent
@@ -96,9 +90,9 @@ class DenseNetwork:
 
     def output(self, two: np.ndarray) -> np.ndarray:
         """Return the outputs (N,) from the second hidden layer."""
-        out = times(two, self._weights[2])[:, 0]
-        out += self._biases[2][0, 0]
-        return out
+        out = times(two, self._weights[2])
+        out += self._biases[2]
+        return out[:, 0]
 
     def values(self, x: np.ndarray, chunk: int) -> np.ndarray:
         """Return the outputs (N,) for inputs (N, I), computed for `chunk` rows at a time."""
@@ -112,7 +106,7 @@ class DenseNetwork:
         """
         column = slope[:, None]
         self._weight_slopes[2][:] += transposed_times(two, column)
-        self._bias_slopes[2][:] += slope.sum()
+        self._bias_slopes[2][:] += np.add.reduce(slope)
         self._layer(1, one, two, column * self._weights[2][:, 0])
         self._layer(0, x, one, times(two, self._weights[1].T))
 
@@ -122,7 +116,7 @@ class DenseNetwork:
         np.subtract(np.float32(1), y, out=y)
         np.multiply(y, slope, out=y)
         self._weight_slopes[layer][:] += transposed_times(x, y)
-        self._bias_slopes[layer][:] += y.sum(axis=0)
+        self._bias_slopes[layer][:] += np.add.reduce(y)
 
     def step(self, rate: float) -> None:
         """Take a step of Adam by the gradient, clipped as in :class:`StackedAdam`, and clear it."""

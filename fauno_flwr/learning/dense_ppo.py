@@ -6,9 +6,10 @@ compares the two.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
 from fauno_flwr.config.agent import STATE, PPOConfig
 from fauno_flwr.learning.dense import DenseNetwork
@@ -16,17 +17,14 @@ from fauno_flwr.learning.networks import EquivariantActor, PooledCritic
 from fauno_flwr.learning.targets import Targets, targets
 from fauno_flwr.learning.transitions import Decisions
 
-if TYPE_CHECKING:
-    from fauno_flwr.learning.ppo import Population
-
 CHUNK = 2048  # rows whose activations are in the cache at once
 METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
 
-def is_supported(population: "Population") -> bool:
-    """Return whether the networks are those that this module computes."""
-    critic = PooledCritic if population.config.critic == STATE else EquivariantActor
-    return type(population.actor) is EquivariantActor and type(population.critic) is critic
+def is_supported(config: PPOConfig, actor: nn.Module, critic: nn.Module) -> bool:
+    """Return whether the networks are those that this module computes: of these very classes."""
+    expected = PooledCritic if config.critic == STATE else EquivariantActor
+    return type(actor) is EquivariantActor and type(critic) is expected
 
 
 class Rows(NamedTuple):
@@ -66,7 +64,8 @@ class Rows(NamedTuple):
         """Return the slots of some decisions: indices, and first and number in that selection."""
         count = self.number[rows]
         first = np.cumsum(count) - count
-        index = np.repeat(self.first[rows] - first, count) + np.arange(count.sum())
+        index = (self.first[rows] - first).repeat(count)
+        index += np.arange(len(index))
         return index, first, count
 
 
@@ -83,9 +82,10 @@ def log_softmax(score: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.n
     """Return the logarithms of the softmax of each decision's scores (S,)."""
     if not len(first):
         return score
-    shifted = score - np.repeat(np.maximum.reduceat(score, first), count)
+    shifted = score - np.maximum.reduceat(score, first).repeat(count)
     total = np.add.reduceat(np.exp(shifted), first)
-    return shifted - np.repeat(np.log(total), count)
+    shifted -= np.log(total).repeat(count)
+    return shifted
 
 
 class Learner:
@@ -93,18 +93,16 @@ class Learner:
 
     Parameters
     ----------
-    population : Population
+    config : PPOConfig
+    actor, critic : DenseNetwork
         For which :func:`is_supported` is true.
-    agent : int
     batch : Decisions
     """
 
-    def __init__(self, population: "Population", agent: int, batch: Decisions) -> None:
-        self.config: PPOConfig = population.config
-        self.actor, self.critic = (
-            DenseNetwork(population.networks[name], population.optimizers[name], agent)  # type: ignore[arg-type]
-            for name in ("actor", "critic")
-        )
+    def __init__(
+        self, config: PPOConfig, actor: DenseNetwork, critic: DenseNetwork, batch: Decisions
+    ) -> None:
+        self.config, self.actor, self.critic = config, actor, critic
         rows = self.rows = Rows.of(batch)
         score = self.actor.values(rows.x, CHUNK)
         self.offset: np.ndarray
@@ -125,7 +123,7 @@ class Learner:
         self.targets: Targets = targets(self.config, batch, value, gae_lambda)
 
     def learn(self, rate: float, rng: np.random.Generator) -> dict[str, float]:
-        """Update the agent in its population; return the metrics of the update."""
+        """Update the networks; return the metrics of the update."""
         config, keep = self.config, self.targets.rows
         sums, parts = np.zeros(len(METRICS)), 0
         for _ in range(config.epochs):
@@ -146,7 +144,10 @@ class Learner:
 
     def chunks(self, minibatch: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the decisions of a minibatch in parts of about :data:`CHUNK` slots."""
-        ends = np.cumsum(self.rows.number[minibatch])
+        ends = self.rows.number[minibatch].cumsum()
+        if ends[-1] <= CHUNK:
+            yield minibatch
+            return
         cuts = np.searchsorted(ends, np.arange(CHUNK, ends[-1], CHUNK))
         yield from (part for part in np.split(minibatch, np.unique(cuts)) if len(part))
 
@@ -161,7 +162,7 @@ class Learner:
         """
         config = self.config
         index, first, count = self.rows.slots(rows)
-        x = np.take(self.rows.x, index, axis=0)
+        x = self.rows.x.take(index, axis=0)
         one, two = self.actor.hidden(x)
         score = self.actor.output(two)
         score += self.offset[index] if len(self.offset) > 1 else self.offset
@@ -172,16 +173,20 @@ class Learner:
 
         log_ratio = logs[taken] - self.old_log[rows]
         ratio, gain = np.exp(log_ratio), self.targets.advantage[rows]
-        clipped = np.clip(ratio, np.float32(1 - config.clip), np.float32(1 + config.clip))
-        surrogate = np.minimum(ratio * gain, clipped * gain)
+        clipped = np.minimum(np.maximum(ratio, 1 - config.clip), 1 + config.clip)
+        plain = ratio * gain
+        surrogate = np.minimum(plain, clipped * gain)
         if config.learn_actor:
             # Where clipping decides, the loss does not depend on the ratio.
-            slope = np.where((ratio * gain <= surrogate) | (ratio == clipped), ratio * gain, 0)
+            slope = plain * ((plain <= surrogate) | (ratio == clipped))
             # Of -surrogate - entropy_weight * entropy, by the scores of all slots.
-            entropy_slope = chance * (logs + np.repeat(entropy, count))
-            by_score = np.repeat(slope, count) * chance + np.float32(config.entropy) * entropy_slope
+            by_score = logs + entropy.repeat(count)
+            by_score *= np.float32(config.entropy)
+            by_score += slope.repeat(count)
+            by_score *= chance
             by_score[taken] -= slope
-            self.actor.backward(x, one, two, by_score * weight)
+            by_score *= weight
+            self.actor.backward(x, one, two, by_score)
 
         state = self.state[rows]
         one, two = self.critic.hidden(state)
@@ -191,4 +196,4 @@ class Learner:
         kl = ratio - 1 - log_ratio
         beyond = np.abs(ratio - 1) > config.clip
         metrics = -surrogate, 0.5 * error * error, entropy, kl, beyond
-        return np.array([metric.sum() for metric in metrics], np.float64) * weight
+        return np.array([np.add.reduce(metric) for metric in metrics], np.float64) * weight

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fauno_flwr.config.agent import MODEL, STATE, PPOConfig
 from fauno_flwr.learning import dense_ppo
 from fauno_flwr.learning.agents import AgentStack, Arrays, get, get_all, put, put_all
+from fauno_flwr.learning.dense import DenseNetwork
 from fauno_flwr.learning.networks import ACTION_VALUE_GAIN, Actor, Critic, find_networks
 from fauno_flwr.learning.targets import targets
 from fauno_flwr.learning.transitions import Decisions, stack
@@ -63,17 +64,26 @@ class Population(AgentStack):
             Per agent ``steps`` (decisions trained on), ``policy_loss``, ``value_loss``,
             ``entropy``, ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
         """
-        if not dense_ppo.is_supported(self):
+        if not self._is_dense():
             return update(self, batches, rate, rngs)
         rates = np.broadcast_to(np.asarray(rate, np.float64), self.agents)
         return [
-            dense_ppo.Learner(self, agent, batch).learn(float(rates[agent]), rngs[agent])
-            for agent, batch in enumerate(batches)
+            dense_ppo.Learner(self.config, *self._dense(agent), batch).learn(rates[agent], rng)
+            for agent, (batch, rng) in enumerate(zip(batches, rngs, strict=True))
         ]
+
+    def _is_dense(self) -> bool:
+        return dense_ppo.is_supported(self.config, self.actor, self.critic)
+
+    def _dense(self, agent: int) -> tuple[DenseNetwork, DenseNetwork]:
+        actor, critic = (
+            DenseNetwork(self.networks[name], self.optimizers[name], agent) for name in self.TRAINED
+        )
+        return actor, critic
 
     def groups(self, batches: list[Decisions]) -> list[list[int]]:
         """Group agents to learn side by side: all, where that needs no padding."""
-        if dense_ppo.is_supported(self):
+        if self._is_dense():
             return [list(range(self.agents))]
         return super().groups(batches)
 

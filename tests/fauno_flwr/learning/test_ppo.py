@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fauno_flwr.config.agent import ACTION, CRITICS, STATE, PPOConfig
-from fauno_flwr.learning import dense, dense_ppo, ppo
+from fauno_flwr.learning import dense, ppo
 from fauno_flwr.learning.agents import get
 from fauno_flwr.learning.networks import EquivariantActor
 from fauno_flwr.learning.ppo import Population
@@ -287,7 +287,7 @@ def test_updates_in_numpy_and_in_torch_are_equal(
     config.learn_actor = learn_actor
     sizes = (60, 3, 0, 1, 25) if slots < 100 else (20, 5)
     ours, theirs = (Population(len(sizes), config, 0, "full", slots) for _ in range(2))
-    assert dense_ppo.is_supported(ours)
+    assert ours._is_dense()
     rates = np.linspace(1e-3, 3e-3, len(sizes), dtype=np.float32)
     for seed in range(3):
         batches = [some_decisions(seed + 10 * size, size, slots) for size in sizes]
@@ -304,14 +304,14 @@ def test_updates_in_numpy_and_in_torch_are_equal(
 
 
 def test_networks_of_others_and_padded_ones_are_trained_by_autograd() -> None:
-    assert not dense_ppo.is_supported(Population(1, PPOConfig(network="padded"), 0, "full", 5))
+    assert not Population(1, PPOConfig(network="padded"), 0, "full", 5)._is_dense()
 
     class Other(EquivariantActor):
         """An actor that may compute anything."""
 
     population = Population(1, PPOConfig(), 0)
     population.actor.__class__ = Other
-    assert not dense_ppo.is_supported(population)
+    assert not population._is_dense()
 
 
 @given(st.integers(1, 1000), st.integers(1, 70), st.integers(1, 70))
