@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load, save
 
 from fauno_flwr.config.settings import RunConfig
@@ -123,16 +123,29 @@ class CosimGrid(LocalGrid):
         self._replies: list[Message] = []
         self._sent = 0
         self._recorder.roll(self._weights, training.warmup)
+        # A server that never returns is waited for until its training is over.
+        self._last = self.world.now + math.ceil(config.federation.timeout / self.tick)
         for agent in self._agents:
             self._discard_decisions(agent)
 
     # ---- time ----------------------------------------------------------------------------------
 
     def run_until(self, end: int) -> None:
-        """Run the world up to tick `end`, or until one more reply has arrived."""
+        """Run the world up to tick `end`, or until one more reply has arrived.
+
+        If the server's node is down then, until it is back: a server that is down does nothing.
+        """
         replies = len(self._replies)
         self._step_trips()
-        while self.world.now < end and len(self._replies) == replies:
+        while True:
+            now = self.world.now
+            if self._server_is_down():
+                end = max(end, now + 1)
+                if now >= self._last:
+                    self._drop_all("the node of the server has failed")
+                    break
+            elif now >= end or len(self._replies) != replies:
+                break
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
             if self._weights_changed:
                 self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
@@ -141,8 +154,15 @@ class CosimGrid(LocalGrid):
             st, transport = self.world.state, self._transport
             is_open = st.open[0] & st.up[0, transport.source]
             for key in transport.advance(span, is_open, self._tasks_on_links()):
-                self._arrive(self._agents[int(key)])
+                self._deliver(key)
             self._step_trips()
+
+    def _server_is_down(self) -> bool:
+        return not self.world.state.up[0, self._server]
+
+    def _deliver(self, key: str) -> None:
+        """Receive what has crossed the network, by the key under which it was sent."""
+        self._arrive(self._agents[int(key)])
 
     def _trips(self, *phases: str) -> Iterator[tuple[Agent, RoundTrip]]:
         """Return the round trips in these phases, or in any, in the order of the agents."""
@@ -234,25 +254,35 @@ class CosimGrid(LocalGrid):
         if not trip.training.complete:
             self._collect(agent, trip)
             return
+        self._report(agent, trip)
+
+    def _report(self, agent: Agent, trip: RoundTrip) -> None:
+        """Send the outcome of a training to the server."""
         trip.phase = RETURNING
         trip.update = trip.training.update_record()
         self._transport.send(str(agent.index), agent.node, self._server, trip.update.count_bytes())
 
     def _reply(self, trip: RoundTrip) -> Message:
+        content = RecordDict({ARRAYS: trip.update, METRICS: self._metrics(trip)})
+        return Message(content, reply_to=trip.message)
+
+    def _metrics(self, trip: RoundTrip) -> MetricRecord:
         total = self.world.state.total.sum(axis=0) - trip.totals
         lost = sum(int(total[column]) for column in LOSSES.values())
-        metrics = trip.training.metrics(
+        return trip.training.metrics(
             task_metrics(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
             seconds=(self.world.now - trip.sent_at) * self.tick,
         )
-        content = RecordDict({ARRAYS: trip.update, METRICS: metrics})
-        return Message(content, reply_to=trip.message)
 
     def _drop(self, agent: Agent, trip: RoundTrip, code: int, reason: str) -> None:
         """Fail a message, wherever it is; the agent itself does not change."""
         agent.trip = None
         self._replies.append(Message(Error(code, reason), reply_to=trip.message))
         self._transport.forget(str(agent.index))
+
+    def _drop_all(self, reason: str) -> None:
+        for agent, trip in list(self._trips()):
+            self._drop(agent, trip, NODE_UNAVAILABLE, reason)
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ class Transport:
     ----------
     source : array of int, shape (L,)
         Node at which each link starts.
+    carried : array of float, shape (L,)
+        Bits of the messages that each link has transferred since the object was made.
     """
 
     net: Net
@@ -59,6 +61,7 @@ class Transport:
 
     def __post_init__(self) -> None:
         self._capacity = self.net.rate.copy()
+        self.carried = np.zeros(len(self._capacity))
         self._routes: dict[tuple[int, int, float], list[int]] = {}
         nodes = len(self.net.slots)
         self.source = np.repeat(np.arange(nodes), self.net.slots)
@@ -144,6 +147,7 @@ class Transport:
                 else:
                     journey.wait = 0.0 if span <= step else journey.wait - step
                 if journey.left == 0 and journey.wait == 0:
+                    self.carried[journey.rows[0]] += journey.bits
                     journey.rows = journey.rows[1:]
                     if journey.rows:
                         journey.left = journey.bits
