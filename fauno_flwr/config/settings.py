@@ -321,6 +321,9 @@ class CosimConfig:
     server : str
         Name of the node that hosts the server; empty: the network's server, or else its fastest
         node.
+    takeover : float
+        Seconds after a failure of the server's node until the fastest node that is up takes over,
+        from the last version that it has received; 0: the server is waited for.
     training_work : float
         Instructions that a node executes for one decision in one pass of an update.
     share_with_tasks : bool
@@ -330,11 +333,13 @@ class CosimConfig:
     """
 
     server: str = ""
+    takeover: float = 0.0
     training_work: float = 5e5
     share_with_tasks: bool = True
     slowdown: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_number("cosim.takeover", self.takeover, at_least=0)
         require_number("cosim.training_work", self.training_work, at_least=0)
         for name, factor in self.slowdown.items():
             require_number(f"cosim.slowdown.{name}", factor, above=0)
@@ -434,14 +439,26 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         require_observation(self.observation)
-        if self.federation.merging == GOSSIP and self.cosim.server:
-            raise ConfigError(
-                no_effect("cosim.server", self.cosim.server, "federation.merging", GOSSIP)
-            )
+        self._require_server()
         if self.evaluation.every and not self.federation.collect_actors:
             raise ConfigError(
                 f"evaluation.every is {self.evaluation.every}: must be 0 without "
                 f"federation.collect_actors=true, because the actors stay on their nodes"
+            )
+
+    def _require_server(self) -> None:
+        """Check what the settings say about a server that may not exist, or never fails."""
+        takeover = self.cosim.takeover
+        if self.federation.merging == GOSSIP:
+            for name, value in (("server", self.cosim.server), ("takeover", takeover)):
+                if value:
+                    key = f"cosim.{name}"
+                    raise ConfigError(no_effect(key, value, "federation.merging", GOSSIP))
+        if takeover and not (self.dynamics.nodes or self.dynamics.node_mttf):
+            raise ConfigError(no_effect("cosim.takeover", takeover, "dynamics.node_mttf", 0))
+        if takeover and self.federation.checkpoints:
+            raise ConfigError(
+                f"cosim.takeover is {takeover:g}: must be 0 with federation.checkpoints"
             )
 
     @property

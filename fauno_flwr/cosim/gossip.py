@@ -82,7 +82,7 @@ class GossipGrid(CosimGrid):
         ]
         if federation.share != NOTHING:
             for agent in self._agents:
-                self._take_over(agent)
+                self._adopt(agent)
 
     def models(self) -> dict[int, Arrays]:
         """Return the newest shared parameters of each agent."""
@@ -108,12 +108,12 @@ class GossipGrid(CosimGrid):
         if node.inbox and len(node.inbox) >= updates_needed(federation.buffer_size, degree):
             staleness = node.merge()
             if federation.share != NOTHING:
-                self._take_over(agent)
+                self._adopt(agent)
         elif waits and self.world.now - self._idle_since[agent.index] < federation.ttl / self.tick:
             return
         self._train(agent, node, staleness)
 
-    def _take_over(self, agent: Agent) -> None:
+    def _adopt(self, agent: Agent) -> None:
         model = self.nodes[agent.index].model
         if self.population.set_shared(model, agent.index):
             self._discard_decisions(agent)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load, save
 
 from fauno_flwr.config.settings import RunConfig
@@ -91,6 +91,8 @@ class CosimGrid(LocalGrid):
         Virtual time.
     poll_interval : float
         Virtual seconds between two polls that suit this grid.
+    on_takeover : callable
+        Called with the arrays from which another node takes over the server; None: version 0.
     """
 
     poll_interval = POLL_INTERVAL
@@ -107,7 +109,8 @@ class CosimGrid(LocalGrid):
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
         apart = self.world.net._replace(rate=self.world.net.rate.copy())
         self._transport = Transport(self.world.net if config.cosim.share_with_tasks else apart)
-        self._server = self._node_of_server()
+        self._server, self._down_since = self._node_of_server(), -1
+        self.on_takeover: Callable[[ArrayRecord | None], None] = lambda arrays: None
         self.clock = CosimClock(lambda: self.world.now, self.run_until, self.tick)
 
         slowdown = config.cosim.slowdowns(scenario.topology.names)
@@ -144,8 +147,12 @@ class CosimGrid(LocalGrid):
                 if now >= self._last:
                     self._drop_all("the node of the server has failed")
                     break
-            elif now >= end or len(self._replies) != replies:
-                break
+                if self._move_server(now):
+                    break
+            else:
+                self._down_since = -1
+                if now >= end or len(self._replies) != replies:
+                    break
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
             if self._weights_changed:
                 self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
@@ -159,6 +166,25 @@ class CosimGrid(LocalGrid):
 
     def _server_is_down(self) -> bool:
         return not self.world.state.up[0, self._server]
+
+    def _move_server(self, now: int) -> bool:
+        """Move the server to the fastest node that is up, if that is due; return whether it is.
+
+        What the old server was sent, and what it has sent, is lost.
+        """
+        wait = self.config.cosim.takeover
+        self._down_since = now if self._down_since < 0 else self._down_since
+        if not wait or (now - self._down_since) * self.tick < wait:
+            return False
+        up = [agent for agent in self._agents if self.world.state.up[0, agent.node]]
+        if not up:
+            return False
+        speed = self.scenario.net.speed
+        heir = max(up, key=lambda agent: (speed[agent.node], -agent.index))
+        self._server, self._down_since = heir.node, -1
+        self._drop_all("another node has taken over the server")
+        self.on_takeover(heir.known)
+        return True
 
     def _deliver(self, key: str) -> None:
         """Receive what has crossed the network, by the key under which it was sent."""
@@ -204,6 +230,7 @@ class CosimGrid(LocalGrid):
             agent.trip = None
             self._replies.append(self._reply(trip))
             return
+        agent.known = trip.message.content.array_records[ARRAYS]
         if trip.training.begin():
             self._discard_decisions(agent)
         trip.totals = self.world.state.total.sum(axis=0)

@@ -155,6 +155,8 @@ def test_gossip_is_refused_where_the_nodes_cannot_reach_each_other(tmp_path: Pat
         ((GOSSIP, "federation.compression=8-bit"), "federation.compression is '8-bit': has no eff"),
         ((GOSSIP, "federation.ttl=5"), r"federation.ttl is 5.*refill=reply"),
         ((GOSSIP, "federation.privacy.kind=central"), "federation.privacy.kind is 'central': has"),
+        (("cosim.takeover=5",), "cosim.takeover is 5.*has no effect with dynamics.node_mttf=0"),
+        ((GOSSIP, "cosim.takeover=5"), "cosim.takeover is 5.*federation.merging=gossip"),
         ((GOSSIP, "cosim.server=nuc_0"), "cosim.server is 'nuc_0': has no effect"),
         (("federation.graph=ring",), "federation.graph is 'ring': has no effect"),
         ((GOSSIP, "federation.peers=3"), "federation.peers is 3: has no effect"),
@@ -202,3 +204,52 @@ def test_a_server_that_never_returns_ends_the_training_with_what_it_has_made(
         "federation.timeout=60",
     )
     assert max(event["t"] for event in gossiped.of("dispatch")) > 50
+
+
+def test_another_node_takes_over_from_the_last_version_that_it_has_received(
+    tmp_path: Path,
+) -> None:
+    trained = Trained(
+        tmp_path / "run",
+        "dynamics.nodes={server_0: [{down: 12}]}",
+        "cosim.takeover=5",
+        "federation.versions=10",
+        "federation.timeout=120",
+    )
+    (takeover,) = trained.of("takeover")
+    times = [event["t"] for event in trained.of("flush")]
+    assert len(times) == 10
+    gap = max(b - a for a, b in pairwise(times))
+    assert 5 <= gap < 20
+    topology = trained.grid.scenario.topology
+    assert topology.names[trained.grid._server] == "nuc_0"
+    assert takeover["version"] < 10
+    lost = {event["name"] for event in trained.of("error") if "taken over" in event["reason"]}
+    names = {topology.names[node] for node in trained.grid.scenario.agents}
+    assert lost == names - {"server_0"}
+
+
+def test_what_the_new_server_has_not_received_is_lost(tmp_path: Path) -> None:
+    config = settings(
+        "dynamics.nodes={server_0: [{down: 12}]}", "cosim.takeover=5", "federation.versions=10"
+    )
+    scenario = config.build_scenario()
+    grid = CosimGrid(config, scenario)
+    run = Run(grid, config, EdgeTask(config, scenario), RunDirectory(tmp_path / "run"))
+    seen: list[tuple[bool, int]] = []
+    original = CosimGrid._move_server
+
+    def watched(grid: CosimGrid, now: int) -> bool:
+        heir = next(
+            agent for agent in grid._agents if scenario.topology.names[agent.node] == "nuc_0"
+        )
+        moved = original(grid, now)
+        if moved:
+            session = run._training._strategy.session
+            same = session.result.arrays is heir.known
+            seen.append((same, len(session.buffer)))
+        return moved
+
+    grid._move_server = watched.__get__(grid)
+    run.execute()
+    assert seen == [(True, 0)]
