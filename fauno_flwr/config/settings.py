@@ -223,11 +223,9 @@ class FederationConfig:
         "replace_lost_agents": Use("checkpoints", bool),
         "start": without_kind("share", NOTHING),
         **dict.fromkeys(
-            ("merge", "server_optimizer", "compression", "checkpoints"),
+            ("merge", "server_optimizer", "compression", "checkpoints")
+            + ("max_norm", "norm_factor", "weight_factor"),
             with_kind("merging", MANAGER),
-        ),
-        **dict.fromkeys(
-            ("max_norm", "norm_factor", "weight_factor"), with_kind("merging", MANAGER)
         ),
         **dict.fromkeys(("graph", "mixing"), with_kind("merging", GOSSIP)),
         "peers": with_kind("graph", RANDOM),
@@ -259,6 +257,10 @@ class FederationConfig:
     collect_actors: bool = False
 
     def __post_init__(self) -> None:
+        require_choice("federation.merging", self.merging, MERGINGS)
+        require_choice("federation.graph", self.graph, GRAPHS)
+        require_choice("federation.mixing", self.mixing, MIXINGS)
+        require_number("federation.peers", self.peers, at_least=1)
         require_effect("federation.", self, self.uses)
         require_choice("federation.share", self.share, SHARES)
         require_number("federation.versions", self.versions, at_least=1)
@@ -280,10 +282,7 @@ class FederationConfig:
                 raise ConfigError(f"federation.{name} is {path!r}: must be an absolute path")
 
     def _require_gossip(self) -> None:
-        require_choice("federation.merging", self.merging, MERGINGS)
-        require_choice("federation.graph", self.graph, GRAPHS)
-        require_choice("federation.mixing", self.mixing, MIXINGS)
-        require_number("federation.peers", self.peers, at_least=1)
+        """Check what has no effect in a gossip, beside :attr:`uses`."""
         if self.mixing == PUSH_SUM and self.staleness != "constant":
             name, value = "federation.staleness", self.staleness
             raise ConfigError(no_effect(name, value, "federation.mixing", PUSH_SUM))

@@ -35,7 +35,8 @@ BASES: list[tuple[list[str], tuple[str, ...]]] = [
     (["agent=ddqn", "federation.share=model"], ("agent",)),
     (["federation.privacy.kind=central"], ("federation.privacy",)),
     (["federation.privacy.kind=local"], ("federation.privacy",)),
-    (["federation.merging=gossip"], ("federation", "cosim")),
+    (["federation.merging=gossip"], ("cosim",)),
+    (["federation.merging=gossip", "cosim.slowdown={rpi_0: 50}"], ("federation",)),
     (["federation.merging=gossip", "federation.graph=random"], ("federation.peers",)),
 ]
 SETTINGS = [
