@@ -38,6 +38,11 @@ MOST_ROLLOUTS = 1000  # of a message that is sized by time
 MOST_NODES = 10_000  # of a federation without a network
 LONGEST_MESSAGE = 10**8  # ticks
 MERGINGS = MANAGER, GOSSIP = ("manager", "gossip")
+# What a gossip does not do.
+MANAGED = (
+    *("merge", "server_optimizer", "compression", "checkpoints"),
+    *("max_norm", "norm_factor", "weight_factor"),
+)
 GRAPHS = TOPOLOGY, RING, RANDOM = ("topology", "ring", "random")
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
 
@@ -222,11 +227,7 @@ class FederationConfig:
     uses: ClassVar[dict[str, Use]] = {
         "replace_lost_agents": Use("checkpoints", bool),
         "start": without_kind("share", NOTHING),
-        **dict.fromkeys(
-            ("merge", "server_optimizer", "compression", "checkpoints")
-            + ("max_norm", "norm_factor", "weight_factor"),
-            with_kind("merging", MANAGER),
-        ),
+        **dict.fromkeys(MANAGED, with_kind("merging", MANAGER)),
         **dict.fromkeys(("graph", "mixing"), with_kind("merging", GOSSIP)),
         "peers": with_kind("graph", RANDOM),
     }

@@ -18,7 +18,7 @@ from strategies.arrays import Arrays, to_arrays, to_record
 from strategies.buffer import updates_needed
 from strategies.buffered_async import ON_VERSION
 from strategies.gossip import ring
-from strategies.gossip_node import GossipNode, Letter
+from strategies.gossip_node import PUSH_SUM, GossipNode, Letter
 from strategies.grids import FIRST_NODE_ID
 
 NEVER = 2.0**53  # ticks; nobody waits for the end of a training, so it has no time-to-live
@@ -29,9 +29,10 @@ class GossipGrid(CosimGrid):
     """One network in which the agents act and learn, and merge each other's updates.
 
     A node that has trained sends its update, hop by hop, to its neighbours, except those that its
-    last one is still on the way to. It merges what its neighbours have sent as soon as K
-    of them are in its buffer, and trains again, at once or, with ``federation.refill=version``,
-    when it has merged. Letters to a node that is down wait; when it is up again it goes on.
+    last one is still on the way to; one that waits for a link that is down is replaced. It merges
+    what its neighbours have sent as soon as K of them are in its buffer, and trains again, at once
+    or, with ``federation.refill=version``, when it has merged. Letters to a node that is down wait;
+    when it is up again it goes on.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ class GossipGrid(CosimGrid):
             key = f"{agent.index}-{receiver}"
             self._letters[key] = receiver, letter
             target = self._agents[receiver].node
-            self._transport.send(key, agent.node, target, update.count_bytes())
+            self._transport.send(key, agent.node, target, update.count_bytes(), self._down())
         fields = {
             "version": trip.training.version,
             "latency": round((self.world.now - trip.sent_at) * self.tick, 4),
@@ -168,12 +169,22 @@ class GossipGrid(CosimGrid):
         self.nodes[receiver].receive(letter)
 
     def _receivers(self, agent: int) -> list[int]:
-        """Return those that an update is sent to: none that the last one is on the way to."""
+        """Return those that an update is sent to: none that the last one is on the way to.
+
+        One that is held up returns to its sender, whose mass it has with push-sum.
+        """
         if self.config.federation.graph == RANDOM:
             others = [other for other in range(len(self._agents)) if other != agent]
             chosen = self._peers[agent].permutation(others)[: self._degree(agent)].tolist()
         else:
             chosen = sorted(self.neighbours[agent])
+        is_open = self._open_links()
+        for key in [f"{agent}-{other}" for other in chosen]:
+            if key in self._letters and self._transport.is_held(key, is_open):
+                _, letter = self._letters.pop(key)
+                self._transport.forget(key)
+                if self.config.federation.mixing == PUSH_SUM:
+                    self.nodes[agent].receive(letter)
         return [other for other in chosen if f"{agent}-{other}" not in self._letters]
 
     def _degree(self, agent: int) -> int:

@@ -109,7 +109,7 @@ class CosimGrid(LocalGrid):
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
         apart = self.world.net._replace(rate=self.world.net.rate.copy())
         self._transport = Transport(self.world.net if config.cosim.share_with_tasks else apart)
-        self._server, self._down_since = self._node_of_server(), -1
+        self._server, self._down_since, self._moved = self._node_of_server(), -1, False
         self.on_takeover: Callable[[ArrayRecord | None], None] = lambda arrays: None
         self.clock = CosimClock(lambda: self.world.now, self.run_until, self.tick)
 
@@ -158,9 +158,7 @@ class CosimGrid(LocalGrid):
                 self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
                 self._weights_changed = False
             self._recorder.roll(self._weights, span)
-            st, transport = self.world.state, self._transport
-            is_open = st.open[0] & st.up[0, transport.source]
-            for key in transport.advance(span, is_open, self._tasks_on_links()):
+            for key in self._transport.advance(span, self._open_links(), self._tasks_on_links()):
                 self._deliver(key)
             self._step_trips()
 
@@ -168,7 +166,10 @@ class CosimGrid(LocalGrid):
         return not self.world.state.up[0, self._server]
 
     def _move_server(self, now: int) -> bool:
-        """Move the server to the fastest node that is up, if that is due; return whether it is.
+        """Move the server to the next node by rank, if that is due; return whether it is.
+
+        Of the nodes that are up, that is the fastest, and of equally fast ones the one with most
+        neighbours.
 
         What the old server was sent, and what it has sent, is lost.
         """
@@ -179,8 +180,9 @@ class CosimGrid(LocalGrid):
         up = [agent for agent in self._agents if self.world.state.up[0, agent.node]]
         if not up:
             return False
-        speed = self.scenario.net.speed
-        heir = max(up, key=lambda agent: (speed[agent.node], -agent.index))
+        net = self.scenario.net
+        heir = max(up, key=lambda a: (net.speed[a.node], net.slots[a.node], -a.index))
+        self._moved = True
         self._server, self._down_since = heir.node, -1
         self._drop_all("another node has taken over the server")
         self.on_takeover(heir.known)
@@ -287,7 +289,8 @@ class CosimGrid(LocalGrid):
         """Send the outcome of a training to the server."""
         trip.phase = RETURNING
         trip.update = trip.training.update_record()
-        self._transport.send(str(agent.index), agent.node, self._server, trip.update.count_bytes())
+        size = trip.update.count_bytes()
+        self._transport.send(str(agent.index), agent.node, self._server, size, self._down())
 
     def _reply(self, trip: RoundTrip) -> Message:
         content = RecordDict({ARRAYS: trip.update, METRICS: self._metrics(trip)})
@@ -354,6 +357,15 @@ class CosimGrid(LocalGrid):
 
     # ---- the network ---------------------------------------------------------------------------
 
+    def _open_links(self) -> np.ndarray:
+        """Return which links messages may enter, shape (L,)."""
+        st = self.world.state
+        return np.asarray(st.open[0] & st.up[0, self._transport.source])
+
+    def _down(self) -> list[int]:
+        """Return the nodes that are down."""
+        return np.flatnonzero(~self.world.state.up[0]).tolist()
+
     def _tasks_on_links(self) -> np.ndarray:
         """Return the number of tasks on each link, averaged over the worlds, shape (L,)."""
         net, st = self.world.net, self.world.state
@@ -374,9 +386,18 @@ class CosimGrid(LocalGrid):
     # ---- Flower's interface --------------------------------------------------------------------
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the agents whose node is up."""
-        up = self.world.state.up[0]
-        return [FIRST_NODE_ID + agent.index for agent in self._agents if up[agent.node]]
+        """Return the ids of the agents whose node is up.
+
+        A node that has taken over the server counts those that it can reach, or it would wait for
+        K of them in vain.
+        """
+        up, down = self.world.state.up[0], self._down()
+        return [
+            FIRST_NODE_ID + agent.index
+            for agent in self._agents
+            if up[agent.node]
+            and (not self._moved or self._transport.reaches(self._server, agent.node, down))
+        ]
 
     def get_all_node_ids(self) -> Iterable[int]:
         """Return the ids of all agents, including those whose node is down."""
@@ -415,7 +436,7 @@ class CosimGrid(LocalGrid):
         training = self._training(agent, content)
         agent.trip = RoundTrip(message, training, now, now + message.metadata.ttl / self.tick)
         size = content.array_records[ARRAYS].count_bytes()
-        self._transport.send(str(agent.index), self._server, agent.node, size)
+        self._transport.send(str(agent.index), self._server, agent.node, size, self._down())
 
     def _training(self, agent: Agent, content: RecordDict) -> LocalTraining:
         # No data of anyone: under virtual time, the noise too is the same in each run.
