@@ -391,13 +391,12 @@ class CosimGrid(LocalGrid):
         A node that has taken over the server counts those that it can reach, or it would wait for
         K of them in vain.
         """
-        up, down = self.world.state.up[0], self._down()
-        return [
-            FIRST_NODE_ID + agent.index
-            for agent in self._agents
-            if up[agent.node]
-            and (not self._moved or self._transport.reaches(self._server, agent.node, down))
-        ]
+        up = self.world.state.up[0]
+        found = [agent for agent in self._agents if up[agent.node]]
+        if self._moved:
+            reachable = self._transport.reachable(self._server, self._down())
+            found = [agent for agent in found if agent.node in reachable]
+        return [FIRST_NODE_ID + agent.index for agent in found]
 
     def get_all_node_ids(self) -> Iterable[int]:
         """Return the ids of all agents, including those whose node is down."""

@@ -92,7 +92,7 @@ class Transport:
         known = self._routes.get(key)
         if known is not None:
             return known
-        if avoided and not self.reaches(source, target, avoided):
+        if avoided and target not in self.reachable(source, avoided):
             return self.route(source, target, bits)
 
         def ticks(a: int, b: int, data: dict[str, int]) -> float:
@@ -104,10 +104,10 @@ class Transport:
         self._routes[key] = rows
         return rows
 
-    def reaches(self, source: int, target: int, down: Iterable[int]) -> bool:
-        """Return whether there is a way between two nodes that goes around others."""
-        graph = nx.restricted_view(self._graph, set(down) - {source, target}, [])
-        return bool(nx.has_path(graph, source, target))
+    def reachable(self, source: int, down: Iterable[int]) -> set[int]:
+        """Return the nodes to which there is a way that goes around others, `source` included."""
+        graph = nx.restricted_view(self._graph, set(down) - {source}, [])
+        return {source, *nx.descendants(graph, source)}
 
     def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the links between neighbours, as rows of ``net.rate``."""

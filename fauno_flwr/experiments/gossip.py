@@ -22,7 +22,7 @@ METHODS = {
     ),
 }
 FAILS, RETURNS = "-fails", "-returns"
-MESSAGES, QUICK_MESSAGES = 12, 6
+MESSAGES, QUICK_MESSAGES = 10, 6
 MESSAGE_SECONDS = 64.0  # virtual duration of a message with scarce data, as measured
 DOWN, UP = 0.4, 0.7  # of the training
 # The manager's node, and the settings of the world and of the training.

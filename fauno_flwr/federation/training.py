@@ -145,7 +145,7 @@ class Training:
         versions = session.versions
         versions.bases[versions.newest] = versions.layout.flatten(to_arrays(known))
         session.result.arrays = known
-        self.run.write({"event": "takeover", "version": versions.newest})
+        session.exchange.emit("takeover", version=versions.newest)
 
     @property
     def newest(self) -> Trained:

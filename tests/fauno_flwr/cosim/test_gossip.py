@@ -11,7 +11,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.cosim.gossip import GossipGrid, neighbours_of
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.federation.run import Run
-from fauno_flwr.results.directory import RunDirectory
+from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.tasks.edge import EdgeTask
 from tests.fauno_flwr.cosim.test_grid import Trained, settings
 
@@ -253,3 +253,25 @@ def test_what_the_new_server_has_not_received_is_lost(tmp_path: Path) -> None:
     grid._move_server = watched.__get__(grid)
     run.execute()
     assert seen == [(True, 0)]
+
+
+def test_a_standby_counts_the_nodes_that_it_can_reach(tmp_path: Path) -> None:
+    """Without the server of two clusters, the nodes of one cannot reach those of the other."""
+    config = settings(
+        "topology=ether2",
+        "dynamics.nodes={server_0: [{down: 8}]}",
+        "cosim.takeover=2",
+        "federation.versions=6",
+        "federation.timeout=60",
+    )
+    scenario = config.build_scenario()
+    grid = CosimGrid(config, scenario)
+    out = RunDirectory(tmp_path / "run")
+    Run(grid, config, EdgeTask(config, scenario), out).execute()
+    events = read_lines(out.path / "events.jsonl")
+    takeover = next(event["t"] for event in events if event["event"] == "takeover")
+    later = [e for e in events if e["event"] == "flush" and takeover < e["t"] < 55]
+    assert later
+    cluster = {f"rpi_{number}" for number in range(6, 16)} | {"nuc_1"}
+    # Whoever was in the buffer is forgotten.
+    assert {name for event in later for name in event["names"]} <= cluster
