@@ -154,12 +154,16 @@ class WatchedGrid(CosimGrid):
         self.totals.append(np.array([total[FINISHED], lost, total[RESPONSE]], float))
         last = self.distances[-1][0] if self.distances else -math.inf
         if (self.world.now - last) * self.tick >= DISTANCE_INTERVAL:
-            share = self.config.federation.share
-            models = [self.population.get_shared(share, a) for a in range(self.population.agents)]
-            self.distances.append((self.world.now, consensus_distance(models)))
+            self._measure()
+
+    def _measure(self) -> None:
+        share = self.config.federation.share
+        models = [self.population.get_shared(share, a) for a in range(self.population.agents)]
+        self.distances.append((self.world.now, consensus_distance(models)))
 
     def traffic(self) -> Traffic:
         """Return how the nodes agree and what the links have carried."""
+        self._measure()
         ticks, distances = np.array(self.distances).T
         edges = np.linspace(self.moments[0], self.moments[-1], CURVE_POINTS + 1)[1:]
         transport = self._transport
