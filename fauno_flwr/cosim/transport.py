@@ -4,6 +4,7 @@ A fluid model: the messages on a link share its capacity equally, and a node for
 once it has received all of it (store and forward).
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -52,6 +53,8 @@ class Transport:
     ----------
     source : array of int, shape (L,)
         Node at which each link starts.
+    carried : array of float, shape (L,)
+        Bits of the messages that each link has transferred since the object was made.
     """
 
     net: Net
@@ -59,7 +62,8 @@ class Transport:
 
     def __post_init__(self) -> None:
         self._capacity = self.net.rate.copy()
-        self._routes: dict[tuple[int, int, float], list[int]] = {}
+        self.carried = np.zeros(len(self._capacity))
+        self._routes: dict[tuple[int, int, float, frozenset[int]], list[int]] = {}
         nodes = len(self.net.slots)
         self.source = np.repeat(np.arange(nodes), self.net.slots)
         pairs = self.source * nodes + self.net.neighbour
@@ -72,19 +76,38 @@ class Transport:
                 if slot:
                     self._graph.add_edge(node, other, row=int(self.net.first[node]) + slot)
 
-    def route(self, source: int, target: int, bits: float) -> list[int]:
-        """Return the links of the route with the fewest ticks on an idle network."""
-        known = self._routes.get((source, target, bits))
+    def route(self, source: int, target: int, bits: float, down: Iterable[int] = ()) -> list[int]:
+        """Return the links of the route with the fewest ticks on an idle network.
+
+        Parameters
+        ----------
+        source, target : int
+            Nodes.
+        bits : float
+        down : iterable of int, default empty
+            Nodes to go around, if there is a way.
+        """
+        avoided = frozenset(down) - {source, target}
+        key = (source, target, bits, avoided)
+        known = self._routes.get(key)
         if known is not None:
             return known
+        if avoided and target not in self.reachable(source, avoided):
+            return self.route(source, target, bits)
 
         def ticks(a: int, b: int, data: dict[str, int]) -> float:
             return float(bits / self._capacity[data["row"]] + self.net.latency[data["row"]])
 
-        nodes = nx.dijkstra_path(self._graph, source, target, ticks)
+        graph = nx.restricted_view(self._graph, avoided, [])
+        nodes = nx.dijkstra_path(graph, source, target, ticks)
         rows = [self._graph.edges[hop]["row"] for hop in pairwise(nodes)]
-        self._routes[source, target, bits] = rows
+        self._routes[key] = rows
         return rows
+
+    def reachable(self, source: int, down: Iterable[int]) -> set[int]:
+        """Return the nodes to which there is a way that goes around others, `source` included."""
+        graph = nx.restricted_view(self._graph, set(down) - {source}, [])
+        return {source, *nx.descendants(graph, source)}
 
     def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the links between neighbours, as rows of ``net.rate``."""
@@ -96,13 +119,20 @@ class Transport:
         self.journeys = [journey for journey in self.journeys if journey.key != key]
         self._update_rates()
 
-    def send(self, key: str, source: int, target: int, num_bytes: int) -> None:
-        """Send a message."""
+    def send(
+        self, key: str, source: int, target: int, num_bytes: int, down: Iterable[int] = ()
+    ) -> None:
+        """Send a message, around nodes that are down."""
         bits = 8.0 * num_bytes
-        rows = self.route(source, target, bits)
+        rows = self.route(source, target, bits, down)
         latency = float(self.net.latency[rows[0]]) if rows else 0.0
         self.journeys.append(Journey(key, rows, bits, bits, latency))
         self._update_rates()
+
+    def is_held(self, key: str, open_links: np.ndarray) -> bool:
+        """Return whether a message waits for a link that is down."""
+        rows = next((journey.rows for journey in self.journeys if journey.key == key), [])
+        return bool(rows) and not open_links[rows[0]]
 
     def advance(self, ticks: float, open_links: np.ndarray, tasks: np.ndarray) -> list[str]:
         """Advance time; returns the keys of the messages that arrived, in that order.
@@ -144,6 +174,7 @@ class Transport:
                 else:
                     journey.wait = 0.0 if span <= step else journey.wait - step
                 if journey.left == 0 and journey.wait == 0:
+                    self.carried[journey.rows[0]] += journey.bits
                     journey.rows = journey.rows[1:]
                     if journey.rows:
                         journey.left = journey.bits

@@ -22,6 +22,7 @@ from fauno_flwr.experiments.summary import (
     table,
 )
 from fauno_flwr.experiments.targets import times_to_target
+from fauno_flwr.experiments.traffic import traffic_lines, traffic_rows
 from fauno_flwr.experiments.verdicts import in_words, not_better_than
 from fauno_flwr.results.directory import SCHEMA_VERSION, write_atomically
 from fauno_flwr.results.report import plus_minus, to_csv
@@ -51,6 +52,7 @@ def write(
     summary = summarise(experiment, titles, cells)
     rows, minus, total = table(summary), differences(summary), overall(summary)
     targets = times_to_target(summary) if experiment.target else []
+    traffic = traffic_rows(summary) if experiment.traffic else []
     spent = {clock: sum(cell["seconds"][clock] for cell in cells) for clock in ("wall", "cpu")}
     seeds = max(cell["seed"] or 0 for cell in cells)
     facts = {
@@ -69,6 +71,7 @@ def write(
         "differences": minus,
         "overall": total,
         "times_to_target": targets,
+        "traffic": traffic,
     }
     write_atomically(out / "summary.json", json.dumps(rounded(facts), indent=1) + "\n")
     merged = [_with_differences(row, summary, minus) for row in rows]
@@ -86,6 +89,7 @@ def write(
         *_overall_lines(summary, total),
         *_verdict_lines(summary, minus),
         *_target_lines(summary, targets),
+        *traffic_lines(summary, traffic),
         "",
     ]
     text = "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fauno_flwr.config.loading import load_config
 from fauno_flwr.cosim.transport import Transport
 from sim_env.network.topology import Topology
 from sim_env.scenario import Net, PhysicsSpec, Scenario, ScenarioSpec
@@ -131,3 +132,22 @@ def test_rows_between_neighbours() -> None:
         transport.route(2, 1, 1.0)[0],
         transport.route(3, 2, 1.0)[0],
     ]
+
+
+def test_a_message_goes_around_a_node_that_is_down_if_there_is_a_way() -> None:
+    config = load_config("ether2", [])
+    scenario = config.build_scenario()
+    names = scenario.topology.names
+    transport = Transport(scenario.net)
+    server, first, second, far = map(names.index, ("server_0", "rpi_0", "rpi_1", "rpi_6"))
+
+    def passed(target: int, down: list[int]) -> set[int]:
+        rows = transport.route(first, target, 8.0 * BYTES, down)
+        return {int(transport.source[row]) for row in rows}
+
+    assert server in passed(far, [])
+    assert server not in passed(second, [server])
+    assert passed(second, [server]) == {first, names.index("nuc_0")}
+    assert far not in transport.reachable(first, [server])
+    assert second in transport.reachable(first, [server])
+    assert passed(far, [server]) == passed(far, [])  # it waits
