@@ -91,9 +91,12 @@ def train_once(config: RunConfig, path: Path) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     progress, request = Progress(agents, config.federation.versions), StopRequest()
+    begun: dict[str, float] = {}  # of each stage
 
     def on_event(event: Mapping[str, Any]) -> None:
         progress(event)
+        if event["event"] == "stage":
+            begun[event["stage"]] = time.perf_counter()
         request.check()
 
     run = Run(grid, config, task, directory, on_event)
@@ -112,7 +115,30 @@ def train_once(config: RunConfig, path: Path) -> None:
         progress.clear()
     typer.echo(format_table(rows, scenario.rho, config.evaluation.worlds))
     steps = grid.world.now * grid.world.num_worlds * agents
+    ended = time.perf_counter()
     typer.echo(
-        f"\n{grid.clock.monotonic():.0f} s of virtual time in {time.perf_counter() - started:.0f} "
-        f"s of wall-clock time; {steps:,} agent-steps; results in {path}"
+        f"\n{grid.clock.monotonic():.0f} s of virtual time in {ended - started:.0f} "
+        f"s of wall-clock time; {steps:,} agent-steps; results in {path}\n"
+        f"{where_time_goes(grid.seconds, begun, ended)}"
     )
+
+
+def where_time_goes(spent: Mapping[str, float], begun: Mapping[str, float], ended: float) -> str:
+    """Return one line that says what a training has spent its wall-clock time on.
+
+    Parameters
+    ----------
+    spent : mapping of str to float
+        Seconds of the stage ``training`` by what they were spent on.
+    begun : mapping of str to float
+        When each stage began.
+    ended : float
+    """
+    training = begun["collecting"] - begun["training"]
+    parts = {
+        **spent,
+        "network, messages and merging": training - sum(spent.values()),
+        "evaluation": begun["done"] - begun["evaluating"],
+        "table, figures and replay": ended - begun["done"],
+    }
+    return "; ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())

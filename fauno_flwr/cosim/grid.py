@@ -8,7 +8,9 @@ update takes the time that the node needs for it; the reply travels back.
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -46,6 +48,7 @@ from strategies.grids import (
     LocalGrid,
 )
 
+ACTING, LEARNING = "acting", "learning"
 POLL_INTERVAL = 1.0  # virtual seconds; a reply that arrives earlier ends the wait
 
 
@@ -91,6 +94,8 @@ class CosimGrid(LocalGrid):
         Virtual time.
     poll_interval : float
         Virtual seconds between two polls that suit this grid.
+    seconds : dict of str to float
+        Wall-clock time spent on ``acting``, the ticks of the world included, and on ``learning``.
     on_takeover : callable
         Called with the arrays from which another node takes over the server; None: version 0.
     """
@@ -125,11 +130,18 @@ class CosimGrid(LocalGrid):
         self._weights_changed = False
         self._replies: list[Message] = []
         self._sent = 0
+        self.seconds = dict.fromkeys((ACTING, LEARNING), 0.0)
         self._recorder.roll(self._weights, training.warmup)
         # A server that never returns is waited for until its training is over.
         self._last = self.world.now + math.ceil(config.federation.timeout / self.tick)
         for agent in self._agents:
             self._discard_decisions(agent)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.seconds[what] += time.perf_counter() - begin
 
     # ---- time ----------------------------------------------------------------------------------
 
@@ -157,7 +169,8 @@ class CosimGrid(LocalGrid):
             if self._weights_changed:
                 self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
                 self._weights_changed = False
-            self._recorder.roll(self._weights, span)
+            with self._timed(ACTING):
+                self._recorder.roll(self._weights, span)
             for key in self._transport.advance(span, self._open_links(), self._tasks_on_links()):
                 self._deliver(key)
             self._step_trips()
@@ -265,12 +278,13 @@ class CosimGrid(LocalGrid):
             for agent, trip in self._trips(UPDATING)
             if trip.updated is None and trip.rollout is not None
         ]
-        stack = self.population.select([agent.index for agent, _, _ in started])
-        metrics = stack.update(
-            [rollout for _, _, rollout in started],
-            np.array([trip.training.learning_rate for _, trip, _ in started]),
-            [agent.rng for agent, _, _ in started],
-        )
+        with self._timed(LEARNING):
+            stack = self.population.select([agent.index for agent, _, _ in started])
+            metrics = stack.update(
+                [rollout for _, _, rollout in started],
+                np.array([trip.training.learning_rate for _, trip, _ in started]),
+                [agent.rng for agent, _, _ in started],
+            )
         for place, (_, trip, rollout) in enumerate(started):
             trip.training.record(rollout, metrics[place])
             trip.updated = stack, place
