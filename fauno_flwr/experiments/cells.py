@@ -61,6 +61,12 @@ class Trained:
     versions : int
     seconds : float
         Virtual.
+    flushes : list of float
+        Virtual seconds at which each version was made.
+    privacy : dict, optional
+        ``epsilon`` in the end, and ``signal_to_noise_power``, the mean over the versions of what
+        :func:`strategies.privacy.signal_to_noise` estimates, squared, negative by chance if there
+        is none; None without privacy.
     """
 
     actors: list[Arrays]
@@ -70,6 +76,8 @@ class Trained:
     staleness: float
     versions: int
     seconds: float
+    flushes: list[float]
+    privacy: dict[str, float] | None
 
 
 class WatchedGrid(CosimGrid):
@@ -185,7 +193,19 @@ def train(
         float(np.mean([tau for flush in flushes for tau in flush["staleness"]])),
         len(flushes),
         float(flushes[-1]["t"]),
+        [float(flush["t"]) for flush in flushes],
+        _spent(flushes),
     )
+
+
+def _spent(flushes: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    if "epsilon" not in flushes[-1]:
+        return None
+    powers = [(flush["merged_norm"] / flush["noise_norm"]) ** 2 - 1 for flush in flushes]
+    return {
+        "epsilon": flushes[-1]["epsilon"],
+        "signal_to_noise_power": float(np.mean(powers)),
+    }
 
 
 def trained_policies(
@@ -263,6 +283,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "virtual_seconds": trained.seconds,
             "staleness": trained.staleness,
             "curve": trained.curve,
+            "flushes": trained.flushes,
+            **({"privacy": trained.privacy} if trained.privacy else {}),
         }
     policies = find_heuristics("heuristics", cell.policies)
     for name, world in cell.worlds.items():
