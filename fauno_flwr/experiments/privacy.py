@@ -93,7 +93,8 @@ def design(quick: bool) -> Design:
         names = ("fauno", "alone", "central-30", "local-30")
         return _design([scratch], [Arm(name, scratch.name) for name in names])
     prior = Condition("prior", "19 nodes, prior", WORLD, SCARCE, seeds=FEW)
-    arms = [Arm(name, condition.name) for condition in (scratch, prior) for name in METHODS]
+    arms = [Arm(name, scratch.name) for name in METHODS]
+    arms += [Arm(name, prior.name) for name in METHODS if _with_prior(name)]
     large = [
         Condition(
             f"nodes{nodes}",
@@ -108,6 +109,12 @@ def design(quick: bool) -> Design:
     arms += [Arm(name, large[0].name) for name in (*fewest, "independent", "local-30", "local-3")]
     arms += [Arm(name, large[1].name) for name in fewest]
     return _design([scratch, prior, *large], arms)
+
+
+def _with_prior(method: str) -> bool:
+    """Return whether a method is also trained with the prior: of the paper's critic only some."""
+    kept = tuple(f"-{epsilon}" for epsilon in TUNED_AT)
+    return not method.startswith(f"{STATE}-") or method.endswith(kept)
 
 
 def _design(conditions: list[Condition], arms: list[Arm]) -> Design:
