@@ -29,7 +29,7 @@ CLIPS = {
     (ACTION, CENTRAL): (1.0, 0.03),
     (ACTION, LOCAL): (0.1, 0.03),
     (STATE, CENTRAL): (0.1, 0.03),
-    (STATE, LOCAL): (0.03, 0.03),
+    (STATE, LOCAL): (0.03, 0.1),
 }
 TUNED_AT, GRID = (30, 3), (0.03, 0.1, 0.3, 1.0)
 WORLD = ("workload.rate=2",)
