@@ -13,6 +13,7 @@ from strategies.gossip_strategy import Gossip
 from strategies.grids import InMemoryGrid
 from strategies.guard import Guard
 from strategies.latency import Latency, Trace
+from strategies.ledger import noise_multiplier_for
 from strategies.merge import Mean, Median, NormFiltered, TrimmedMean
 from strategies.optimizers import SGD, Adam
 from strategies.post_office import GossipResult
@@ -57,5 +58,6 @@ __all__ = [
     "compress_update",
     "compression_mod",
     "gossip_mod",
+    "noise_multiplier_for",
     "private_mod",
 ]

@@ -1,6 +1,7 @@
 """Privacy that has been spent: how often each member took part in a release, and its epsilon."""
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,6 +14,9 @@ from flwr.serverapp import (
     SamplingMethod,
 )
 
+from strategies.checks import require_number, require_whole
+
+LEAST_NOISE, MOST_NOISE, SEARCH = 0.01, 1e5, 1e-5  # of noise_multiplier_for()
 Counts = tuple[tuple[float, int], ...]  # noise multiplier and number of releases, in rising order
 
 
@@ -118,6 +122,50 @@ class Ledger:
             held = Counter({float(multiplier): count for multiplier, count in counts})
             self._counts[member] = self._counts.get(member, Counter()) | held
             self._epsilon = max(self._epsilon, self.of(member))
+
+
+def noise_multiplier_for(epsilon: float, releases: int, delta: float) -> float:
+    """Compute the least noise with which Gaussian releases stay within a budget.
+
+    Parameters
+    ----------
+    epsilon : float
+        The budget at `delta`.
+    releases : int
+        Number of them in which a member takes part.
+    delta : float
+
+    Returns
+    -------
+    float
+        The noise multiplier, to four digits, rounded up: of :class:`strategies.CentralPrivacy`;
+        :class:`strategies.LocalPrivacy`, whose updates are twice as far apart, needs twice as much.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is impossible, or the noise would not be between 0.01 and 100,000.
+    ImportError
+        Without Flower's extra for accounting.
+    """
+    require_number("epsilon", epsilon, above=0)
+    require_whole("releases", releases, at_least=1)
+    require_number("delta", delta, above=0, below=1)
+
+    def spent(noise_multiplier: float) -> float:
+        return epsilon_of(((noise_multiplier, releases),), delta)
+
+    low, high = LEAST_NOISE, MOST_NOISE
+    if not spent(high) <= epsilon < spent(low):
+        raise ValueError(
+            f"epsilon is {epsilon:g}: must be between {spent(high):.3g} and {spent(low):.3g} for "
+            f"{releases} releases at delta {delta:g}"
+        )
+    while high / low > 1 + SEARCH:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if spent(middle) <= epsilon else (middle, high)
+    step = 10.0 ** (math.floor(math.log10(high)) - 3)
+    return round(math.ceil(high / step) * step, 10)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,5 +1,7 @@
 """Differential privacy of a training: who adds the noise, and what epsilon then means."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +89,10 @@ class CentralPrivacy:
                 f"is for what an update can change in a mean"
             )
 
+    def noise_norm(self, weights: np.ndarray, size: int) -> float:
+        """Return the expected norm of the noise in a merged update of `size` values."""
+        return self.noise_multiplier * self.clip * float(np.max(weights)) * math.sqrt(size)
+
     @property
     def most_norm(self) -> float:
         """The norm to which larger updates are scaled."""
@@ -140,6 +146,10 @@ class LocalPrivacy:
         """Return an empty ledger; ``ImportError`` without the package that it needs."""
         return Ledger(self.noise_multiplier / 2, self.delta, self.max_epsilon)
 
+    def noise_norm(self, weights: np.ndarray, size: int) -> float:
+        """Return the expected norm of the noise in a merged update of `size` values."""
+        return self.noise_multiplier * self.clip * float(np.linalg.norm(weights)) * math.sqrt(size)
+
     def check(self, reply: Message) -> None:
         """Raise :class:`RejectedError` unless a reply tells of the clip and the noise."""
         told = {name: v for r in reply.content.metric_records.values() for name, v in r.items()}
@@ -154,6 +164,27 @@ class LocalPrivacy:
 
 
 Privacy = CentralPrivacy | LocalPrivacy
+
+
+def signal_to_noise(merged_norm: Sequence[float], noise_norm: Sequence[float]) -> float:
+    """Estimate the norm of merged updates without their noise, in units of the noise.
+
+    Noise is nearly orthogonal to the rest: ``merged^2 = signal^2 + noise^2``. In a version of P
+    values the square of the result has a standard error of about ``sqrt(2 / P)`` if there is no
+    signal; over V versions one that is smaller by ``sqrt(V)``.
+
+    Parameters
+    ----------
+    merged_norm, noise_norm : sequence of float
+        By version, as in the events of versions; noise above 0.
+
+    Returns
+    -------
+    float
+        0 if the noise leaves nothing to see.
+    """
+    powers = (np.asarray(merged_norm, float) / np.asarray(noise_norm, float)) ** 2
+    return math.sqrt(max(0.0, float(powers.mean()) - 1.0))
 
 
 def _at_least(value: object, least: float) -> bool:

@@ -360,6 +360,7 @@ class Session(SessionPrivacy):
         self.versions.forget({before, *self.flights.released()} - self.flights.base_versions)
         self.result.arrays = arrays
         if self.ledger is not None:
+            fields |= self.noise
             metrics = MetricRecord({**(metrics or {}), EPSILON: self.ledger.epsilon})
         if metrics is not None:
             self.result.train_metrics_clientapp[self.version] = metrics

@@ -82,6 +82,20 @@ class SessionPrivacy(SessionEvaluation):
         return {**spent.fields(), **({"message_epsilon": ledger.one} if message else {})}
 
     @property
+    def noise(self) -> dict[str, float]:
+        """Norms of the last merged update and of the noise in it, as expected, for an event.
+
+        The first is that of the update with its noise, which is released anyway: what follows from
+        it (:func:`strategies.privacy.signal_to_noise`) costs no privacy.
+        """
+        merged, privacy = self.versions.merged, self.strategy.privacy
+        if self.ledger is None or privacy is None or merged is None:
+            return {}
+        norm, weights = merged
+        expected = privacy.noise_norm(weights, self.versions.layout.size)
+        return {"merged_norm": float(f"{norm:.4g}"), "noise_norm": float(f"{expected:.4g}")}
+
+    @property
     def rule(self) -> MergeRule:
         """Rule that merges the updates of the version that is being made."""
         privacy = self.strategy.privacy

@@ -50,6 +50,8 @@ class Versions:
     layout : Layout
     bases : dict of int to array of shape (P,)
         Vector of each version in use.
+    merged : tuple of float and array of shape (K,), optional
+        Norm of the last merged difference, and the weights of its updates; None before the first.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class Versions:
         self.layout, vector = read_initial(initial_arrays)
         self.newest = first
         self.bases = {first: vector}
+        self.merged: tuple[float, np.ndarray] | None = None
 
     def merge(
         self,
@@ -92,6 +95,7 @@ class Versions:
         before = {name: array.copy() for name, array in optimizer.state.items()}
         with np.errstate(over="ignore", invalid="ignore"):
             delta = self._merged(updates, weights, rule, origin)
+            self.merged = float(np.linalg.norm(delta)), weights
             arrays = self.layout.unflatten(optimizer.step(theta, delta))
         if not all(np.all(np.isfinite(array)) for array in arrays.values()):
             log(ERROR, "version %s would not be finite: its updates are discarded", self.newest + 1)

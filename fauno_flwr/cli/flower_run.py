@@ -14,6 +14,7 @@ from fauno_flwr.config.loading import absolute_overrides
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.deployment.engine import Engine, EngineError
 from fauno_flwr.results.state import FAILED, INTERRUPTED, State, append_end
+from fauno_flwr.results.status import describe_privacy, read_events
 
 LOG_LINES = 100_000  # of the engine's log, kept when a run has failed
 COMPLETED = "finished:completed"
@@ -76,6 +77,8 @@ def print_results(path: Path, config: RunConfig) -> None:
     summary = json.loads((path / "summary.json").read_text())
     if summary["table"]:
         typer.echo(format_rows(summary["table"], summary["rho"], config.evaluation.worlds))
+    if spent := describe_privacy(read_events(path)):
+        typer.echo(f"\n{spent}")
     seconds = summary["seconds"]["since_start"]
     trained = seconds["collecting" if "collecting" in seconds else "evaluating"]
     trained -= seconds["training"]

@@ -1,6 +1,15 @@
 """The paper's questions as experiments: one module and one line of the registry for each."""
 
-from fauno_flwr.experiments import baseline, buffer, federation, gossip, straggler, transfer, tuning
+from fauno_flwr.experiments import (
+    baseline,
+    buffer,
+    federation,
+    gossip,
+    privacy,
+    straggler,
+    transfer,
+    tuning,
+)
 from fauno_flwr.experiments.design import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -12,6 +21,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         straggler.EXPERIMENT,
         federation.EXPERIMENT,
         gossip.EXPERIMENT,
+        privacy.EXPERIMENT,
         tuning.EXPERIMENT,
     )
 }

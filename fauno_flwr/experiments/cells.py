@@ -88,6 +88,12 @@ class Trained:
     seconds : float
         Virtual.
     traffic : Traffic
+    flushes : list of float
+        Virtual seconds at which each version was made.
+    privacy : dict, optional
+        ``epsilon`` in the end, and ``signal_to_noise_power``, the mean over the versions of what
+        :func:`strategies.privacy.signal_to_noise` estimates, squared, negative by chance if there
+        is none; None without privacy.
     """
 
     actors: list[Arrays]
@@ -98,6 +104,8 @@ class Trained:
     versions: int
     seconds: float
     traffic: Traffic
+    flushes: list[float]
+    privacy: dict[str, float] | None
 
 
 class WatchedGrid(CosimGrid):
@@ -245,7 +253,19 @@ def train(
         len(flushes),
         float(flushes[-1]["t"]),
         grid.traffic(),
+        [float(flush["t"]) for flush in flushes],
+        _spent(flushes),
     )
+
+
+def _spent(flushes: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    if "epsilon" not in flushes[-1]:
+        return None
+    powers = [(flush["merged_norm"] / flush["noise_norm"]) ** 2 - 1 for flush in flushes]
+    return {
+        "epsilon": flushes[-1]["epsilon"],
+        "signal_to_noise_power": float(np.mean(powers)),
+    }
 
 
 def trained_policies(
@@ -324,6 +344,8 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "staleness": trained.staleness,
             "curve": trained.curve,
             "traffic": asdict(trained.traffic),
+            "flushes": trained.flushes,
+            **({"privacy": trained.privacy} if trained.privacy else {}),
         }
     policies = find_heuristics("heuristics", cell.policies)
     for name, world in cell.worlds.items():

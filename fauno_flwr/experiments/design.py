@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from fauno_flwr.config.agent import NOTHING
 from fauno_flwr.config.loading import load_config
@@ -43,6 +44,8 @@ class Condition:
     decisions : int, optional
         The agents are evaluated as they act after so many decisions per node, on average; default:
         at the end of the training.
+    seeds : int, optional
+        At most so many trainings per method here, whatever the experiment has; default: as many.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Condition:
     origins: tuple[str, ...] = ()
     start: str = ""
     decisions: int | None = None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,9 @@ class Experiment:
         Whether to report the load of the links and how far the nodes agree.
     heuristics : tuple of str, default empty
         Further heuristics beside :data:`BASELINES`: names, or ``package.module:attribute``.
+    further : callable, optional
+        ``further(summary, figures)`` returns further lines of the report, of a
+        :class:`fauno_flwr.experiments.summary.Summary`, and may draw figures into that folder.
     """
 
     name: str
@@ -152,6 +159,7 @@ class Experiment:
     target: bool = False
     traffic: bool = False
     heuristics: tuple[str, ...] = ()
+    further: Callable[[Any, Path], list[str]] | None = None
 
     def with_heuristics(self, names: Sequence[str]) -> Self:
         """Return the experiment with further heuristics in its tables and figures."""
@@ -251,6 +259,7 @@ def cells(
         )
         for seed in range(1, seeds + 1)
         for arm, training, start in zip(design.arms, trainings, starts, strict=True)
+        if seed <= (design.condition(arm.trained_in).seeds or seeds)
     ]
     return heuristics + trained
 

@@ -203,6 +203,51 @@ def plot_targets(summary: Summary, rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def plot_privacy(summary: Summary, rows: list[Row], path: Path) -> None:
+    """Plot how far federations are ahead of no federation, over epsilon; 95 % intervals."""
+    conditions = [c for c in summary.titles if any(row["condition"] == c for row in rows)]
+    figure, axes = plt.subplots(
+        1, max(1, len(conditions)), figsize=(3.4 * max(2, len(conditions)), 3.8), squeeze=False
+    )
+    for axis, condition in zip(axes[0], conditions, strict=False):
+        kinds: dict[str, list[tuple[float, Row]]] = {}
+        for row in rows:
+            kind, _, epsilon = row["method"].rpartition("-")
+            if row["condition"] == condition:
+                private = epsilon.isdecimal()
+                kinds.setdefault(kind if private else row["method"], []).append(
+                    (float(epsilon) if private else 300.0, row)
+                )
+        for place, (kind, points) in enumerate(sorted(kinds.items())):
+            x = np.array([epsilon for epsilon, _ in points]) * 1.06 ** (place - len(kinds) / 2)
+            value, low, high = (
+                100 * np.array([getattr(row[FINISHED], key) for _, row in points])
+                for key in ("value", "low", "high")
+            )
+            axis.errorbar(
+                x,
+                value,
+                yerr=[value - low, high - value],
+                fmt=MARKERS[place % len(MARKERS)],
+                ls=LINES[place % len(LINES)] if len(points) > 1 else "",
+                color=COLOURS[place % len(COLOURS)],
+                markersize=4,
+                capsize=2,
+                label=kind,
+            )
+        axis.axhline(0, color="black", lw=1)
+        axis.set_xscale("log")
+        axis.set_xticks([1, 3, 10, 30, 100, 300], ["1", "3", "10", "30", "100", "none"])
+        axis.minorticks_off()
+        axis.set_title(summary.titles[condition], fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.supxlabel("ε at δ = 1e-5, of all updates of a node", fontsize=9)
+    figure.supylabel("finished tasks, points ahead of no federation", fontsize=9)
+    _legend(figure, axes[0, 0])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def _legend(figure: Any, axis: Any, title: str = "") -> None:
     """Draw one legend above all panels."""
     handles, labels = axis.get_legend_handles_labels()

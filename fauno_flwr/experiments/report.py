@@ -77,6 +77,7 @@ def write(
     merged = [_with_differences(row, summary, minus) for row in rows]
     write_atomically(out / "table.csv", to_csv(merged))
     _plot(summary, minus, targets, out / "figures")
+    further = experiment.further(summary, out / "figures") if experiment.further else []
     lines = [
         f"# {experiment.name}{', quick' if quick else ''}",
         "",
@@ -90,6 +91,7 @@ def write(
         *_verdict_lines(summary, minus),
         *_target_lines(summary, targets),
         *traffic_lines(summary, traffic),
+        *further,
         "",
     ]
     text = "\n".join(lines)

@@ -10,7 +10,13 @@ from prometheus_client.registry import Collector
 
 from fauno_flwr.results.bounded_http import BoundedServer
 from fauno_flwr.results.state import STATES, state_of
-from fauno_flwr.results.status import failures, newest_version, node_statistics, read_events
+from fauno_flwr.results.status import (
+    failures,
+    newest_version,
+    node_statistics,
+    privacy,
+    read_events,
+)
 
 PATH = "/metrics"
 # Name (a counter gets _total appended), help, and the key of a node's statistics.
@@ -61,6 +67,11 @@ def metrics_of(events: list[dict[str, Any]], state: str) -> Iterator[Metric]:
     yield states
     statistics, version = node_statistics(events), newest_version(events)
     yield GaugeMetricFamily("fauno_version", "Newest version of the shared parameters.", version)
+    if spent := privacy(events):
+        text = "Epsilon of the node that has spent most; the labels say what it protects."
+        epsilon = GaugeMetricFamily("fauno_privacy_epsilon", text, labels=["delta", "protects"])
+        epsilon.add_metric([f"{spent['delta']:g}", spent["protects"]], spent["epsilon"])
+        yield epsilon
     nodes = len(statistics)
     yield GaugeMetricFamily("fauno_nodes", "Nodes that have been sent a message.", nodes)
     for kind, named in ((CounterMetricFamily, COUNTERS), (GaugeMetricFamily, GAUGES)):

@@ -105,6 +105,16 @@ def privacy(events: Events) -> dict[str, Any] | None:
     return {name: spent[-1][name] for name in ("epsilon", "delta", "protects")} if spent else None
 
 
+def describe_privacy(events: Events) -> str:
+    """Return the privacy that a run has spent as a line; empty without."""
+    spent = privacy(events)
+    if spent is None:
+        return ""
+    text = "privacy: epsilon {epsilon:.4g} at delta {delta:g} ({protects})".format(**spent)
+    over = any(event["event"] == "budget" for event in events)
+    return text + (", the budget is over" if over else "")
+
+
 def newest_stage(events: Events) -> str:
     """Return the stage that a run has entered last."""
     stages = [event["stage"] for event in events if event["event"] == "stage"]
@@ -138,10 +148,8 @@ def format_status(events: Events, versions: int, state: State) -> str:
     state : State
     """
     lines = [str(state), f"{newest_stage(events)}, version {newest_version(events)}/{versions}"]
-    if spent := privacy(events):
-        text = "privacy: epsilon {epsilon:.4g} at delta {delta:g} ({protects})".format(**spent)
-        over = any(event["event"] == "budget" for event in events)
-        lines.append(text + (", the budget is over" if over else ""))
+    if spent := describe_privacy(events):
+        lines.append(spent)
     statistics = node_statistics(events)
     ids: dict[str, set[int]] = defaultdict(set)
     last: dict[str, str] = {}

@@ -21,6 +21,8 @@ from fauno_flwr.federation.strategy import build_strategy
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.results.html.files import read_run
 from fauno_flwr.results.html.notices import notices
+from fauno_flwr.results.html.report import run_page
+from fauno_flwr.results.prometheus import metrics_of
 from fauno_flwr.results.state import State
 from fauno_flwr.results.status import format_status, read_events, summarise_status
 from fauno_flwr.tasks.edge import EdgeTask
@@ -28,6 +30,7 @@ from strategies import CentralPrivacy, LocalPrivacy, ledger
 from strategies.arrays import Layout, to_arrays
 from strategies.grids import InMemoryGrid
 from strategies.ledger import epsilon_of
+from strategies.privacy import signal_to_noise
 from tests.fauno_flwr.cosim.test_grid import SMALL
 from tests.fauno_flwr.tiny import AGENTS, TINY, ask, train_message
 
@@ -70,6 +73,17 @@ def test_epsilon_is_in_events_metrics_summary_and_status(
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["privacy/epsilon"] for row in rows] == [e["epsilon"] for e in flushes(events)]
     assert "train/privacy_epsilon" not in rows[0]
+    ratios = [signal_to_noise([e["merged_norm"]], [e["noise_norm"]]) for e in flushes(events)]
+    assert [row["privacy/signal_to_noise"] for row in rows] == pytest.approx(ratios)
+    page = run_page(tmp_path)
+    assert f"Epsilon {what['epsilon']:.4g} at delta 1e-05 protects {what['protects']}." in page
+    assert (f"Of a single message it is {last.get('message_epsilon', 0):.4g}" in page) == (
+        privacy is LOCAL
+    )
+    (gauge,) = [m for m in metrics_of(events, "finished") if m.name == "fauno_privacy_epsilon"]
+    (sample,) = gauge.samples
+    assert sample.value == last["epsilon"]
+    assert sample.labels == {"delta": "1e-05", "protects": what["protects"]}
     assert json.loads((tmp_path / "summary.json").read_text())["privacy"] == what
     state = State("finished")
     assert summarise_status(events, 6, state)["privacy"] == what
@@ -77,6 +91,13 @@ def test_epsilon_is_in_events_metrics_summary_and_status(
         format_status(events, 6, state)
     )
     assert not [event for event in events if event["event"] in ("error", "reject")]
+
+
+def test_a_run_without_privacy_shows_none(tmp_path: Path) -> None:
+    events = train(tmp_path)
+    assert "noise_norm" not in flushes(events)[-1]
+    assert "fauno_privacy_epsilon" not in [m.name for m in metrics_of(events, "finished")]
+    assert 'id="privacy"' not in run_page(tmp_path)
 
 
 def test_decisions_are_counted_although_updates_have_no_weights(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from strategies import (
     Median,
     Polynomial,
     compression_mod,
+    noise_multiplier_for,
     private_mod,
 )
 from strategies.arrays import BLOCK, to_record
@@ -27,6 +28,7 @@ from strategies.compression import Int8
 from strategies.grids import InMemoryGrid
 from strategies.ledger import Ledger
 from strategies.merge import NoisyMean
+from strategies.privacy import signal_to_noise
 from strategies.result import MAX_EPSILON, NUM_ROUNDS, TIME_LIMIT
 from tests.strategies.conftest import TrainOnly, make_linear_app
 from tests.strategies.private_apps import (
@@ -116,7 +118,69 @@ def test_with_next_to_no_noise_and_a_wide_clip_it_is_the_plain_mean() -> None:
     assert np.linalg.norm(clipped) <= 0.1 < np.linalg.norm(plain)
 
 
+@settings(deadline=None, max_examples=20)
+@given(local=st.booleans(), signal=st.floats(0.5, 20.0), seed=st.integers(0, 2**31))
+def test_the_signal_to_noise_is_seen_in_what_is_released(
+    local: bool, signal: float, seed: int
+) -> None:
+    """From norms with noise: nothing is said that the versions do not say themselves."""
+    size, clip, multiplier = 4000, 1.0, 0.5
+    privacy = (LocalPrivacy if local else CentralPrivacy)(clip, multiplier)
+    weights = np.array([0.5, 0.3, 0.2])
+    noise = multiplier * clip * (np.linalg.norm(weights) if local else weights.max())
+    expected = privacy.noise_norm(weights, size)
+    assert expected == pytest.approx(noise * np.sqrt(size))
+    rng, delta = np.random.default_rng(seed), np.full(size, signal * noise)
+    norms = [np.linalg.norm(delta + rng.normal(0, noise, size)) for _ in range(20)]
+    assert signal_to_noise(norms, [expected] * 20) == pytest.approx(signal, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", [CentralPrivacy, LocalPrivacy])
+def test_a_version_tells_how_large_its_noise_is(kind: type) -> None:
+    """Mutation: the noise in units of another weight."""
+    size = 5000
+    seen: list[dict[str, Any]] = []
+    mods = [private_mod(1.0, 2.0, seed=1)] if kind is LocalPrivacy else None
+    train(
+        moving_app(np.zeros((NODES, 1, 1)), mods),
+        kind(1.0, 2.0),
+        size=size,
+        on_event=lambda event: seen.append(event) if event["event"] == "flush" else None,
+    )
+    for fields in seen:
+        assert fields["noise_norm"] == pytest.approx(
+            2.0 * np.sqrt(size / NODES**2 if kind is CentralPrivacy else size / NODES), rel=1e-3
+        )
+        assert fields["merged_norm"] == pytest.approx(fields["noise_norm"], rel=0.05)
+    assert len(seen) == 5
+
+
 # ---- accounting ------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=20)
+@given(epsilon=st.floats(0.1, 200.0), releases=st.integers(1, 200))
+def test_the_noise_for_an_epsilon_is_the_least_that_keeps_to_it(
+    epsilon: float, releases: int
+) -> None:
+    noise = noise_multiplier_for(epsilon, releases, DELTA)
+    assert composed({noise: releases}) <= epsilon < composed({noise * 0.998: releases})
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "releases", "delta", "sentence"),
+    [
+        (0, 10, DELTA, "epsilon is 0: must be"),
+        (1.0, 0, DELTA, "releases is 0: must be"),
+        (1.0, 10, 2.0, "delta is 2"),
+        (1e-9, 10, DELTA, "epsilon is 1e-09: must be between "),
+    ],
+)
+def test_noise_that_cannot_be_computed_is_said(
+    epsilon: float, releases: int, delta: float, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        noise_multiplier_for(epsilon, releases, delta)
 
 
 @settings(deadline=None, max_examples=30)

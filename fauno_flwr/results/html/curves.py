@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fauno_flwr.results.report import is_number
+from strategies.privacy import CLIP, NOISE_MULTIPLIER
 
 # Metrics of the replies with a unit or a meaning of their own: scale and label, in their order.
 LABELS = {
@@ -24,7 +25,8 @@ LABELS = {
     "value": (1.0, "mean action value"),
     "epsilon": (1.0, "exploration, epsilon"),
 }
-BOOKKEEPING = ("num-steps", "messages", "seconds")  # of the message, not of learning
+# Of the message, not of learning.
+BOOKKEEPING = ("num-steps", "messages", "seconds", CLIP, NOISE_MULTIPLIER)
 EVALUATED = {
     "eval/finished_ratio": (100.0, "evaluation: finished tasks, %"),
     "eval/response": (1.0, "evaluation: response of finished tasks, s"),

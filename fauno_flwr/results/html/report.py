@@ -23,6 +23,7 @@ from fauno_flwr.results.html.folders import (
 from fauno_flwr.results.html.learning import learning_section
 from fauno_flwr.results.html.notices import notices
 from fauno_flwr.results.html.page import make_page
+from fauno_flwr.results.html.privacy import privacy_section
 from fauno_flwr.results.html.several import linked, side_by_side
 from fauno_flwr.results.html.summary import comparison, summary_section
 from sim_env.errors import shown
@@ -73,6 +74,7 @@ def run_page(folder: Path) -> str:
         summary_section(run),
         learning_section([run], [run.name]),
         federation_section(run),
+        privacy_section(run),
     ]
     warnings = notices(run)
     try:
