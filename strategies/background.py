@@ -16,6 +16,7 @@ from strategies.clock import Clock
 from strategies.flower_internals import (
     ConfirmMessageReceivedRequest,
     HttpGrid,
+    ObjectPushError,
     PullAppMessagesRequest,
     PullAppMessagesResponse,
     get_object_body,
@@ -125,9 +126,20 @@ class BackgroundGrid(GridAround):
         return {int(node.node_id): bytes(node.public_key) for node in nodes}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages and return their ids."""
-        kept = list(messages)
-        return self._patiently(lambda: list(self.grid.push_messages(kept)))
+        """Send messages and return their ids; empty for one that could not be sent.
+
+        That happens to single parts of a message while the SuperLink's database is locked, and must
+        not end the training: the caller makes another message later.
+        """
+        return [self._push(message) for message in messages]
+
+    def _push(self, message: Message) -> str:
+        try:
+            pushed = self._patiently(lambda: list(self.grid.push_messages([message])))
+        except ObjectPushError as error:
+            log(WARNING, "a message could not be sent: %s", error)
+            return ""
+        return (pushed or [""])[0] or ""
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies to these messages that have been downloaded.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flwr.supercore.inflatable.inflatable_object import (
         get_object_children_ids_from_object_content as get_object_children_ids_from_object_content,
     )
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPushError as ObjectPushError
     from flwr.supercore.run import Run as Run
     from flwr.supercore.superexec.executor import ExecutionSpec as ExecutionSpec
     from flwr.supercore.superexec.executor import LaunchResult as LaunchResult
@@ -48,6 +49,7 @@ PRIVATE = {
     "ExecutionSpec": "flwr.supercore.superexec.executor",
     "HttpGrid": "flwr.superlink.grid.http_grid",
     "LaunchResult": "flwr.supercore.superexec.executor",
+    "ObjectPushError": "flwr.supercore.inflatable.inflatable_utils",
     "PullAppMessagesRequest": "flwr.proto.runtime_pb2",
     "PullAppMessagesResponse": "flwr.proto.runtime_pb2",
     "Run": "flwr.supercore.run",

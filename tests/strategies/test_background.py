@@ -14,7 +14,13 @@ from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
 from strategies.background import BackgroundGrid
-from strategies.flower_internals import HttpGrid, empty_run, set_identity, set_metadata
+from strategies.flower_internals import (
+    HttpGrid,
+    ObjectPushError,
+    empty_run,
+    set_identity,
+    set_metadata,
+)
 
 
 class FakeSuperLink:
@@ -155,6 +161,23 @@ def test_equal_chunks_that_travel_once_count_as_often_as_they_are_used(
         assert sum(len(part.deflate()) for part in parts) < 10_000
     found = pull_until(grid, [small, large], 2)
     assert [found[each].has_error() for each in (small, large)] == [False, True]
+
+
+def test_a_message_that_cannot_be_uploaded_is_not_sent_and_ends_nothing(
+    grid: BackgroundGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under a locked database: the others are sent, and the caller learns which is not."""
+    sent = [Message(RecordDict(), node, "train") for node in (7, 8, 9)]
+
+    def push(messages: list[Message]) -> list[str | None]:
+        (message,) = messages
+        node = message.metadata.dst_node_id
+        if node == 8:
+            raise ObjectPushError("part", 1, "session")
+        return [None if node == 9 else f"to {node}"]
+
+    monkeypatch.setattr(grid.grid, "push_messages", push)
+    assert grid.push_messages(sent) == ["to 7", "", ""]
 
 
 def test_an_internal_error_of_the_superlink_is_retried(
