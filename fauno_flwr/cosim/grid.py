@@ -106,8 +106,9 @@ class CosimGrid(LocalGrid):
         # Messages reduce the rates of the links for tasks: this world has its own rates.
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
         apart = self.world.net._replace(rate=self.world.net.rate.copy())
-        self._transport = Transport(self.world.net if config.cosim.share_with_tasks else apart)
         self._server = self._node_of_server()
+        net = self.world.net if config.cosim.share_with_tasks else apart
+        self._transport = Transport(net, self._server)
         self.clock = CosimClock(lambda: self.world.now, self.run_until, self.tick)
 
         slowdown = config.cosim.slowdowns(scenario.topology.names)

@@ -47,19 +47,29 @@ class Transport:
     ----------
     net : Net
         Its array ``rate`` is overwritten with the rates that messages leave for tasks.
+    hub : int, optional
+        Node that most messages come from or go to: their routes are computed all at once, so that
+        the cost of one does not grow with the network.
 
     Attributes
     ----------
     source : array of int, shape (L,)
         Node at which each link starts.
+    carried : array of float, shape (L,)
+        Bits of messages that each link has transferred so far.
+    busy : array of float, shape (L,)
+        Ticks in which each link had a message to transfer.
     """
 
     net: Net
+    hub: int | None = None
     journeys: list[Journey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._capacity = self.net.rate.copy()
         self._routes: dict[tuple[int, int, float], list[int]] = {}
+        self._messages = np.zeros(len(self._capacity), int)  # on each link
+        self.carried, self.busy = np.zeros(len(self._capacity)), np.zeros(len(self._capacity))
         nodes = len(self.net.slots)
         self.source = np.repeat(np.arange(nodes), self.net.slots)
         pairs = self.source * nodes + self.net.neighbour
@@ -72,19 +82,34 @@ class Transport:
                 if slot:
                     self._graph.add_edge(node, other, row=int(self.net.first[node]) + slot)
 
+    @property
+    def capacity(self) -> np.ndarray:
+        """Rate of each link without messages, in bits per tick, shape (L,)."""
+        return self._capacity
+
     def route(self, source: int, target: int, bits: float) -> list[int]:
         """Return the links of the route with the fewest ticks on an idle network."""
-        known = self._routes.get((source, target, bits))
-        if known is not None:
-            return known
+        if (source, target, bits) not in self._routes:
+            self._find_routes(source, target, bits)
+        return self._routes[source, target, bits]
+
+    def _find_routes(self, source: int, target: int, bits: float) -> None:
+        """Find the route between two nodes; if one is the hub, also those of all others."""
 
         def ticks(a: int, b: int, data: dict[str, int]) -> float:
             return float(bits / self._capacity[data["row"]] + self.net.latency[data["row"]])
 
-        nodes = nx.dijkstra_path(self._graph, source, target, ticks)
-        rows = [self._graph.edges[hop]["row"] for hop in pairwise(nodes)]
-        self._routes[source, target, bits] = rows
-        return rows
+        if source == self.hub:
+            paths = nx.single_source_dijkstra_path(self._graph, source, weight=ticks)
+        elif target == self.hub:
+            backwards = self._graph.reverse(copy=False)
+            found = nx.single_source_dijkstra_path(backwards, target, weight=ticks)
+            paths = {node: path[::-1] for node, path in found.items()}
+        else:
+            paths = {target: nx.dijkstra_path(self._graph, source, target, ticks)}
+        for path in paths.values():
+            rows = [self._graph.edges[hop]["row"] for hop in pairwise(path)]
+            self._routes[path[0], path[-1], bits] = rows
 
     def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the links between neighbours, as rows of ``net.rate``."""
@@ -102,7 +127,10 @@ class Transport:
         rows = self.route(source, target, bits)
         latency = float(self.net.latency[rows[0]]) if rows else 0.0
         self.journeys.append(Journey(key, rows, bits, bits, latency))
-        self._update_rates()
+        if rows and bits > 0:
+            first = rows[0]
+            self._messages[first] += 1
+            self.net.rate[first] = self._capacity[first] / (1 + self._messages[first])
 
     def advance(self, ticks: float, open_links: np.ndarray, tasks: np.ndarray) -> list[str]:
         """Advance time; returns the keys of the messages that arrived, in that order.
@@ -138,8 +166,10 @@ class Transport:
                 for j, rate in zip(self.journeys, rates, strict=True)
             ]
             step = min(min(spans), ticks - now)
+            self.busy[busy > 0] += step
             for journey, rate, span in zip(self.journeys, rates, spans, strict=True):
                 if journey.left > 0:
+                    self.carried[journey.rows[0]] += min(rate * step, journey.left)
                     journey.left = 0.0 if span <= step else max(journey.left - rate * step, 0.0)
                 else:
                     journey.wait = 0.0 if span <= step else journey.wait - step
@@ -168,4 +198,5 @@ class Transport:
         rows = np.array(
             [journey.rows[0] for journey in self.journeys if journey.rows and journey.left > 0], int
         )
-        self.net.rate[:] = self._capacity / (1 + np.bincount(rows, minlength=len(self._capacity)))
+        self._messages = np.bincount(rows, minlength=len(self._capacity))
+        self.net.rate[:] = self._capacity / (1 + self._messages)

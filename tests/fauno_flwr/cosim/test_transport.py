@@ -1,7 +1,9 @@
 """Messages on the simulated links, against times worked out by hand."""
 
 import numpy as np
+import pytest
 
+from fauno_flwr.config.loading import load_config
 from fauno_flwr.cosim.transport import Transport
 from sim_env.network.topology import Topology
 from sim_env.scenario import Net, PhysicsSpec, Scenario, ScenarioSpec
@@ -131,3 +133,32 @@ def test_rows_between_neighbours() -> None:
         transport.route(2, 1, 1.0)[0],
         transport.route(3, 2, 1.0)[0],
     ]
+
+
+def test_routes_from_and_to_the_hub_are_as_short_as_those_found_one_by_one() -> None:
+    net = load_config("ether2", ["topology=random20"]).build_scenario().net
+    with_hub, without = Transport(net, hub=3), Transport(net)
+
+    def ticks(rows: list[int]) -> float:
+        return float(np.sum(8.0 * BYTES / net.rate[rows] + net.latency[rows]))
+
+    for node in range(len(net.slots)):
+        for ends in ((3, node), (node, 3)):
+            found = with_hub.route(*ends, 8.0 * BYTES)
+            assert ticks(found) == pytest.approx(ticks(without.route(*ends, 8.0 * BYTES)))
+            places = [ends[0], *net.neighbour[found].tolist()]
+            assert places[-1] == ends[1]
+            assert with_hub.source[found].tolist() == places[:-1]
+
+
+def test_what_a_link_carries_and_how_long_it_is_busy_is_counted() -> None:
+    transport = Transport(line())
+    transport.send("small", 0, 1, BYTES)
+    transport.send("large", 0, 2, 2 * BYTES)
+    arrivals(transport, 20)
+    there, onwards = transport.route(0, 2, 1.0)
+    assert transport.carried[there] == pytest.approx(3 * 8.0 * BYTES)
+    assert transport.carried[onwards] == pytest.approx(2 * 8.0 * BYTES)
+    assert transport.carried.sum() == pytest.approx(5 * 8.0 * BYTES)
+    assert transport.busy[there] == pytest.approx(6)
+    assert transport.busy[onwards] == pytest.approx(4)
