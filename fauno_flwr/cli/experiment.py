@@ -18,8 +18,8 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="baseline, buffer, transfer, straggler or federation, or package.module:attribute "
-            "of your own."
+            help="baseline, buffer, transfer, straggler, federation or scale, or "
+            "package.module:attribute of your own."
         ),
     ],
     out: Annotated[

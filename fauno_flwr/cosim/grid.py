@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from safetensors.numpy import load, save
 
 from fauno_flwr.config.settings import RunConfig
@@ -237,7 +237,8 @@ class CosimGrid(LocalGrid):
             return
         trip.phase = RETURNING
         trip.update = trip.training.update_record()
-        self._transport.send(str(agent.index), agent.node, self._server, trip.update.count_bytes())
+        size = self._bytes(trip.update)
+        self._transport.send(str(agent.index), agent.node, self._server, size)
 
     def _reply(self, trip: RoundTrip) -> Message:
         total = self.world.state.total.sum(axis=0) - trip.totals
@@ -358,8 +359,12 @@ class CosimGrid(LocalGrid):
         content, now = message.content, float(self.world.now)
         training = self._training(agent, content)
         agent.trip = RoundTrip(message, training, now, now + message.metadata.ttl / self.tick)
-        size = content.array_records[ARRAYS].count_bytes()
+        size = self._bytes(content.array_records[ARRAYS])
         self._transport.send(str(agent.index), self._server, agent.node, size)
+
+    def _bytes(self, arrays: ArrayRecord) -> int:
+        """Return the size of a message in the network."""
+        return math.ceil(arrays.count_bytes() * self.config.cosim.message_factor)
 
     def _training(self, agent: Agent, content: RecordDict) -> LocalTraining:
         # No data of anyone: under virtual time, the noise too is the same in each run.

@@ -1,6 +1,6 @@
 """The paper's questions as experiments: one module and one line of the registry for each."""
 
-from fauno_flwr.experiments import baseline, buffer, federation, straggler, transfer, tuning
+from fauno_flwr.experiments import baseline, buffer, federation, scale, straggler, transfer, tuning
 from fauno_flwr.experiments.design import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -11,6 +11,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         transfer.EXPERIMENT,
         straggler.EXPERIMENT,
         federation.EXPERIMENT,
+        scale.EXPERIMENT,
         tuning.EXPERIMENT,
     )
 }

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from flwr.app import Message
 from safetensors.numpy import save_file
 
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.cosim.agents import Agent, RoundTrip
+from fauno_flwr.cosim.agents import RETURNING, Agent, RoundTrip
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
+from fauno_flwr.experiments.traffic import Delays, Memory, quantiles, traffic
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.logs import quiet_flower
@@ -55,21 +57,27 @@ class Trained:
         The last version.
     curve : dict of str to list of float
         Of all tasks that ended in the network between two moments of virtual time: ``seconds``
-        (the later moment), ``finished`` (ratio) and ``response`` (s).
-    staleness : float
-        Mean over the merged updates, in versions.
+        (the later moment), ``finished`` (ratio) and ``response`` (s); ``versions`` made until then.
+    staleness : list of int
+        Of the merged updates, in versions.
     versions : int
     seconds : float
         Virtual.
+    messages : float
+        Train messages that a node has answered, on average.
+    traffic : dict
+        Of the messages, see :func:`fauno_flwr.experiments.traffic.traffic`; also their ``delay``.
     """
 
     actors: list[Arrays]
     earlier: dict[int, list[Arrays]]
     shared: Arrays
     curve: dict[str, list[float]]
-    staleness: float
+    staleness: list[int]
     versions: int
     seconds: float
+    messages: float
+    traffic: dict[str, Any]
 
 
 class WatchedGrid(CosimGrid):
@@ -87,6 +95,7 @@ class WatchedGrid(CosimGrid):
         self, config: RunConfig, scenario: Scenario, decisions: Collection[int] = ()
     ) -> None:
         super().__init__(config, scenario)
+        self._delays = Delays(self.tick)
         self.moments: list[int] = []
         self.totals: list[np.ndarray] = []
         self.earlier: dict[int, list[Arrays]] = {}
@@ -101,9 +110,20 @@ class WatchedGrid(CosimGrid):
         super().run_until(end)
         self._count()
 
+    def _send(self, agent: Agent, message: Message) -> None:
+        super()._send(agent, message)
+        self._delays.sent(agent.index, self.world.now)
+
+    def _arrive(self, agent: Agent) -> None:
+        if agent.trip is not None:
+            self._delays.arrived(agent.index, self.world.now)
+        super()._arrive(agent)
+
     def _finish_update(self, agent: Agent, trip: RoundTrip) -> None:
         self._decisions += 0 if trip.rollout is None else len(trip.rollout)
         super()._finish_update(agent, trip)
+        if trip.phase == RETURNING:
+            self._delays.sent(agent.index, self.world.now)
         while self._due and self._decisions >= self._due[0] * self.population.agents:
             self._keep(self.population)
 
@@ -121,6 +141,11 @@ class WatchedGrid(CosimGrid):
         lost = sum(total[column] for column in LOSSES.values())
         self.moments.append(self.world.now)
         self.totals.append(np.array([total[FINISHED], lost, total[RESPONSE]], float))
+
+    def traffic(self) -> dict[str, Any]:
+        """Return the traffic of :class:`Trained`."""
+        found = traffic(self._transport, self._server, self.world.now - self.moments[0], self.tick)
+        return {**found, "delay": self._delays.quantiles()}
 
     def curve(self) -> dict[str, list[float]]:
         """Return the curve of :class:`Trained`; NaN where no task has ended."""
@@ -177,14 +202,19 @@ def train(
         grid.require_kept()
         events = read_lines(out.path / "events.jsonl")
     flushes = [event for event in events if event["event"] == "flush"]
+    staleness = [tau for flush in flushes for tau in flush["staleness"]]
+    curve, times = grid.curve(), [flush["t"] for flush in flushes]
+    curve["versions"] = np.searchsorted(times, curve["seconds"], side="right").tolist()
     return Trained(
         actors_of(grid.population),
         grid.earlier,
         shared,
-        grid.curve(),
-        float(np.mean([tau for flush in flushes for tau in flush["staleness"]])),
+        curve,
+        staleness,
         len(flushes),
         float(flushes[-1]["t"]),
+        len(staleness) / grid.population.agents,
+        grid.traffic(),
     )
 
 
@@ -255,13 +285,19 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     with quiet_flower(logging.ERROR):
         trained = None
         if cell.training:
+            memory, before = Memory(), time.process_time()
             decisions = {cell.decisions[name] for name in cell.worlds if name in cell.decisions}
             trained = train(cell.training, cell.start, decisions)
+            cost = {"cpu_seconds": time.process_time() - before, "megabytes": memory.megabytes()}
     if trained:
         found["training"] = {
             "versions": trained.versions,
             "virtual_seconds": trained.seconds,
-            "staleness": trained.staleness,
+            "staleness": float(np.mean(trained.staleness)),
+            "staleness_quantiles": quantiles(trained.staleness),
+            "messages_per_node": trained.messages,
+            "traffic": trained.traffic,
+            **cost,
             "curve": trained.curve,
         }
     policies = find_heuristics("heuristics", cell.policies)

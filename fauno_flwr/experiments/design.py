@@ -43,6 +43,8 @@ class Condition:
     decisions : int, optional
         The agents are evaluated as they act after so many decisions per node, on average; default:
         at the end of the training.
+    seeds : int, default 0
+        Trainings of a method at most, where they are expensive; 0: as many as the experiment has.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Condition:
     origins: tuple[str, ...] = ()
     start: str = ""
     decisions: int | None = None
+    seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class Experiment:
         Methods and heuristics that the report compares with the first method in detail.
     target : bool, default False
         Whether to report the time until half of LeastQueue's losses are avoided.
+    traffic : bool, default False
+        Whether to report the traffic of the messages, the staleness, and the cost of a node.
     heuristics : tuple of str, default empty
         Further heuristics beside :data:`BASELINES`: names, or ``package.module:attribute``.
     """
@@ -148,6 +153,7 @@ class Experiment:
     seeds: int = 5
     rivals: tuple[str, ...] = ("lq", "sed", "threshold")
     target: bool = False
+    traffic: bool = False
     heuristics: tuple[str, ...] = ()
 
     def with_heuristics(self, names: Sequence[str]) -> Self:
@@ -248,6 +254,7 @@ def cells(
         )
         for seed in range(1, seeds + 1)
         for arm, training, start in zip(design.arms, trainings, starts, strict=True)
+        if seed <= (design.condition(arm.trained_in).seeds or seed)
     ]
     return heuristics + trained
 

@@ -22,6 +22,7 @@ from fauno_flwr.experiments.summary import (
     table,
 )
 from fauno_flwr.experiments.targets import times_to_target
+from fauno_flwr.experiments.traffic_table import traffic_rows, traffic_table
 from fauno_flwr.experiments.verdicts import in_words, not_better_than
 from fauno_flwr.results.directory import SCHEMA_VERSION, write_atomically
 from fauno_flwr.results.report import plus_minus, to_csv
@@ -51,6 +52,7 @@ def write(
     summary = summarise(experiment, titles, cells)
     rows, minus, total = table(summary), differences(summary), overall(summary)
     targets = times_to_target(summary) if experiment.target else []
+    traffic = traffic_rows(summary) if experiment.traffic else []
     spent = {clock: sum(cell["seconds"][clock] for cell in cells) for clock in ("wall", "cpu")}
     seeds = max(cell["seed"] or 0 for cell in cells)
     facts = {
@@ -69,6 +71,7 @@ def write(
         "differences": minus,
         "overall": total,
         "times_to_target": targets,
+        **({"traffic": traffic} if traffic else {}),
     }
     write_atomically(out / "summary.json", json.dumps(rounded(facts), indent=1) + "\n")
     merged = [_with_differences(row, summary, minus) for row in rows]
@@ -86,6 +89,7 @@ def write(
         *_overall_lines(summary, total),
         *_verdict_lines(summary, minus),
         *_target_lines(summary, targets),
+        *traffic_table(summary, traffic),
         "",
     ]
     text = "\n".join(lines)
@@ -208,7 +212,11 @@ def _target_lines(summary: Summary, rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        times = ", ".join("-" if t is None else f"{t:.0f}" for t in row["seconds"])
+        unknown = [None] * len(row["seconds"])
+        times = ", ".join(
+            "-" if t is None else f"{t:.0f}" + (f" ({v} versions)" if v is not None else "")
+            for t, v in zip(row["seconds"], row.get("versions", unknown), strict=True)
+        )
         lines.append(
             f"| {summary.titles[row['condition']]} | {summary.title(row['method'])} "
             f"| {100 * row['target']:.2f} | {times} | {row['staleness']:.2f} "
