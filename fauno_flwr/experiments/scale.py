@@ -56,7 +56,8 @@ NETWORKS = {"ether": ETHER, "random": RANDOM}
 EVALUATION = {20: (16, 1000), 40: (8, 1000), 100: (4, 1000), 300: (4, 600)}
 EVALUATION |= {1000: (3, 600), 3000: (3, 300)}
 ONE_SEED = 1000  # from this many nodes on
-LARGEST = 3000  # one training only, of half the length
+LARGEST = 3000  # one method only
+HALF, QUARTER = 4, 2  # messages to a node where more would not fit into eight minutes
 # Messages as of a model this many times as large: 3 MB instead of 10 kB.
 FACTOR = 300
 LARGE_MODEL = {100: RANDOM[100], 300: RANDOM[300], 1000: RANDOM[1000]}
@@ -112,9 +113,16 @@ def _condition(
         title,
         world,
         (*VERY_SCARCE, *training),
-        messages=4 if nodes >= LARGEST else 0,
+        messages=_messages(nodes, large_model=bool(training)),
         seeds=1 if nodes >= ONE_SEED or training else 0,
     )
+
+
+def _messages(nodes: int, large_model: bool) -> int:
+    """Return the messages to a node; 0: those of the design."""
+    if large_model and nodes >= ONE_SEED:
+        return QUARTER
+    return HALF if nodes >= LARGEST else 0
 
 
 EXPERIMENT = Experiment(
