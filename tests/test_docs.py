@@ -87,7 +87,8 @@ EXPERIMENTS_PAGE = (ROOT / "docs" / "experiments.md").read_text()
 
 def count_cells(experiment: Experiment, quick: bool, seeds: int) -> int:
     design = experiment.design(quick)
-    return len(design.conditions) + seeds * len(design.arms)
+    limits = [design.condition(arm.trained_in).seeds or seeds for arm in design.arms]
+    return len(design.conditions) + sum(min(seeds, limit) for limit in limits)
 
 
 def test_the_numbers_of_cells_are_those_of_the_experiments() -> None:
@@ -98,6 +99,8 @@ def test_the_numbers_of_cells_are_those_of_the_experiments() -> None:
     assert stated == counted
     transfer = EXPERIMENTS["transfer"]
     assert count_cells(transfer, True, 3) == len(cells(transfer, True, 3))
+    scale = EXPERIMENTS["scale"]
+    assert count_cells(scale, True, 3) == len(cells(scale, True, 3))
 
 
 def test_the_output_of_an_experiment_has_as_many_cells_as_its_command_computes() -> None:
