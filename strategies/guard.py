@@ -23,6 +23,7 @@ LONGEST_TYPE = 64  # characters
 STALE = "stale"  # the check of an update that comes too late
 ACCEPTED_PER_OFFENCE = 10
 TYPES = {str(np.dtype(code)): np.dtype(code) for code in "?bBhHiIlLqQefd"}  # that may be sent
+ASSUMED = 0.2  # of the norm of a model: its first updates in the app had 0.08 to 0.31
 FAR = 10.0  # times the norm to which updates are scaled down, at which they are rejected instead
 
 
@@ -49,7 +50,7 @@ class Guard:
     ----------
     max_norm : float, default 1e6
         Largest Euclidean norm of an update (difference to its base version, over all arrays); a
-        larger one is rejected. It also bounds the first update, which cannot be compared.
+        larger one is rejected.
     max_weight : float, default 1e300
         Largest weight. What one node can gain by a large one is bounded by the strategy's
         ``weight_factor``; a server that knows how many steps it requests can bound them here.
@@ -58,7 +59,8 @@ class Guard:
         (:class:`strategies.norms.UsualNorm`) is scaled down to that; one that is ten times as far
         above whatever has been usual in this training is rejected. Honest norms were at most 3.9
         times the usual one (docs/strategies.md); scaled down, an honest exception is not lost.
-
+        With three nodes or more, until three members are known, the usual norm is taken to be a
+        fifth of that of the model: by default, no update is larger than the model.
     max_offences : int, default 5
         A node is banned for the rest of the training when more of its replies have been rejected
         than this and a tenth of those that were accepted. A stale update is no offence.
@@ -105,11 +107,23 @@ class Guard:
             f"norm_factor={self.norm_factor:g}, max_offences={self.max_offences})"
         )
 
-    def most_norm(self, base_version: int) -> float:
-        """Return the norm to which larger updates from a version are scaled down."""
+    def most_norm(self, base_version: int, base: np.ndarray | None = None) -> float:
+        """Return the norm to which larger updates from a version are scaled down.
+
+        Parameters
+        ----------
+        base_version : int
+        base : array of shape (P,), optional
+            That version, if others will be known by which to compare updates. Until they are, its
+            norm bounds them: no worse than to begin with another model of its size.
+        """
+        if len(self.usual) >= FEW:
+            return min(self.norm_factor * self.usual.at(base_version), self.max_norm)
         # Of two members, either may be the usual one.
-        factor = self.norm_factor * (1.0 if len(self.usual) >= FEW else FAR)
-        return min(factor * self.usual.at(base_version) or math.inf, self.max_norm)
+        most = self.norm_factor * FAR * self.usual.at(base_version) or math.inf
+        # A model of zeros, as a linear one at first, says nothing about its updates.
+        size = 0.0 if base is None else float(np.linalg.norm(base))
+        return min(most, self.norm_factor * ASSUMED * size or math.inf, self.max_norm)
 
     def begin(
         self,

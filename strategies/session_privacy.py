@@ -10,6 +10,7 @@ from flwr.common.logger import log
 from strategies.checkpoint import CheckpointError, State, Tensors
 from strategies.ledger import Spent
 from strategies.merge import MergeRule
+from strategies.norms import FEW
 from strategies.privacy import CentralPrivacy, LocalPrivacy
 from strategies.result import MAX_EPSILON
 from strategies.session_evaluation import SessionEvaluation
@@ -93,7 +94,9 @@ class SessionPrivacy(SessionEvaluation):
         privacy = self.strategy.privacy
         if isinstance(privacy, CentralPrivacy):
             return privacy.most_norm
-        return self.strategy.guard.most_norm(base_version)
+        others = len(self.present) + len(self.banned) >= FEW
+        base = self.versions.bases[base_version] if others else None
+        return self.strategy.guard.most_norm(base_version, base)
 
     def resume(self) -> None:
         """Resume as without privacy, and from what was spent when the server died."""

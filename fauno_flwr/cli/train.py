@@ -65,7 +65,7 @@ def train_once(config: RunConfig, path: Path) -> None:
     import torch
 
     from fauno_flwr.cli.progress import Progress
-    from fauno_flwr.cosim.grid import CosimGrid
+    from fauno_flwr.cosim.gossip import make_grid
     from fauno_flwr.federation.checkpoints import require_own_checkpoints
     from fauno_flwr.federation.failures import RunFailedError
     from fauno_flwr.federation.logs import quiet_flower
@@ -87,7 +87,7 @@ def train_once(config: RunConfig, path: Path) -> None:
     agents = len(scenario.agents)
     typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
     try:
-        grid = CosimGrid(config, scenario)
+        grid = make_grid(config, scenario)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     progress, request = Progress(agents, config.federation.versions), StopRequest()

@@ -49,6 +49,7 @@ UNITS = {
     "federation.ttl": "s",
     "federation.timeout": "s",
     "federation.wait_for_nodes": "s",
+    "cosim.takeover": "s",
     "cosim.training_work": "instructions",
     "evaluation.warmup": "ticks",
     "evaluation.window": "ticks",

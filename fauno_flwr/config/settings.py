@@ -30,12 +30,20 @@ from sim_env.policies.heuristics import POLICIES, require_policy
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.workload.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
+from strategies.gossip_node import METROPOLIS, MIXINGS, PUSH_SUM
 
 LARGEST_SEED = 2**62
 VALIDATION_OFFSET = 500_000  # from the seeds of the evaluation to those during training
 MOST_ROLLOUTS = 1000  # of a message that is sized by time
 MOST_NODES = 10_000  # of a federation without a network
 LONGEST_MESSAGE = 10**8  # ticks
+MERGINGS = MANAGER, GOSSIP = ("manager", "gossip")
+# What a gossip does not do.
+MANAGED = (
+    *("merge", "server_optimizer", "compression", "checkpoints"),
+    *("max_norm", "norm_factor", "weight_factor"),
+)
+GRAPHS = TOPOLOGY, RING, RANDOM = ("topology", "ring", "random")
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")
 
 
@@ -153,7 +161,22 @@ class FederationConfig:
         K: an integer is a number of nodes, a float a fraction of them (1.0: all), rounded up.
     refill : str
         When a node that has reported gets its next message: with each ``reply``, at once, or with
-        the next ``version``; with K = all nodes, the latter is synchronous training.
+        the next ``version``; with K = all nodes, the latter is synchronous training. In a gossip:
+        when it trains again: at once, or when it has merged K neighbours, or `ttl` is over.
+    merging : str
+        Who merges: the ``manager``, which is the server, or the nodes by ``gossip``, in
+        co-simulation: there is no server then, each node sends its update to its neighbours, and
+        merges theirs as soon as K of them are in its buffer. A version is as many trainings as
+        there are nodes, and K counts neighbours. For other carriers see :class:`strategies.Gossip`.
+    graph : str
+        The neighbours in a gossip: those of the ``topology``, a ``ring``, or ``random`` nodes,
+        drawn anew for each update.
+    peers : int
+        Number of ``random`` nodes.
+    mixing : str
+        Weights in a gossip: ``metropolis``, by degree and steps, or ``push-sum``, which keeps the
+        mean of all models on directed graphs too, such as the one of ``random`` nodes; see
+        :mod:`strategies.gossip_node`.
     staleness : str or mapping
         Weight of an update by its staleness: ``constant``, ``polynomial``, ``hinge``, ``cut-off``,
         or one's own; see :mod:`fauno_flwr.config.rules` and :mod:`strategies.staleness`.
@@ -204,6 +227,9 @@ class FederationConfig:
     uses: ClassVar[dict[str, Use]] = {
         "replace_lost_agents": Use("checkpoints", bool),
         "start": without_kind("share", NOTHING),
+        **dict.fromkeys(MANAGED, with_kind("merging", MANAGER)),
+        **dict.fromkeys(("graph", "mixing"), with_kind("merging", GOSSIP)),
+        "peers": with_kind("graph", RANDOM),
     }
 
     share: str = CRITIC
@@ -211,6 +237,10 @@ class FederationConfig:
     versions: int = 40
     buffer_size: int | float = 0.5
     refill: str = ON_REPLY
+    merging: str = MANAGER
+    graph: str = TOPOLOGY
+    peers: int = 2
+    mixing: str = METROPOLIS
     staleness: Any = "constant"
     merge: Any = "mean"
     server_optimizer: Any = "sgd"
@@ -228,6 +258,10 @@ class FederationConfig:
     collect_actors: bool = False
 
     def __post_init__(self) -> None:
+        require_choice("federation.merging", self.merging, MERGINGS)
+        require_choice("federation.graph", self.graph, GRAPHS)
+        require_choice("federation.mixing", self.mixing, MIXINGS)
+        require_number("federation.peers", self.peers, at_least=1)
         require_effect("federation.", self, self.uses)
         require_choice("federation.share", self.share, SHARES)
         require_number("federation.versions", self.versions, at_least=1)
@@ -238,6 +272,7 @@ class FederationConfig:
         rules.validate(rules.SERVER_OPTIMIZER, self.server_optimizer)
         rules.validate(rules.COMPRESSION, self.compression)
         self._require_mean()
+        self._require_gossip()
         for name in ("max_norm", "ttl", "timeout", "wait_for_nodes"):
             require_number(f"federation.{name}", getattr(self, name), above=0)
         for name in ("norm_factor", "weight_factor"):
@@ -246,6 +281,19 @@ class FederationConfig:
             path = getattr(self, name)
             if path and not Path(path).is_absolute():
                 raise ConfigError(f"federation.{name} is {path!r}: must be an absolute path")
+
+    def _require_gossip(self) -> None:
+        """Check what has no effect in a gossip, beside :attr:`uses`."""
+        if self.mixing == PUSH_SUM and self.staleness != "constant":
+            name, value = "federation.staleness", self.staleness
+            raise ConfigError(no_effect(name, value, "federation.mixing", PUSH_SUM))
+        if self.merging != GOSSIP:
+            return
+        if self.refill == ON_REPLY and self.ttl != FederationConfig.ttl:
+            raise ConfigError(no_effect("federation.ttl", self.ttl, "federation.refill", ON_REPLY))
+        if self.privacy.kind == CENTRAL:
+            name = "federation.privacy.kind"
+            raise ConfigError(no_effect(name, CENTRAL, "federation.merging", GOSSIP))
 
     def _require_mean(self) -> None:
         """Check that a private version is the plain mean: its noise is for what one can change."""
@@ -273,6 +321,9 @@ class CosimConfig:
     server : str
         Name of the node that hosts the server; empty: the network's server, or else its fastest
         node.
+    takeover : float
+        Seconds after a failure of the server's node until the fastest node that is up takes over,
+        from the last version that it has received; 0: the server is waited for.
     training_work : float
         Instructions that a node executes for one decision in one pass of an update.
     share_with_tasks : bool
@@ -284,12 +335,14 @@ class CosimConfig:
     """
 
     server: str = ""
+    takeover: float = 0.0
     training_work: float = 5e5
     share_with_tasks: bool = True
     message_factor: float = 1.0
     slowdown: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_number("cosim.takeover", self.takeover, at_least=0)
         require_number("cosim.training_work", self.training_work, at_least=0)
         require_number("cosim.message_factor", self.message_factor, above=0)
         for name, factor in self.slowdown.items():
@@ -390,10 +443,26 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_number("seed", self.seed, at_least=0, at_most=LARGEST_SEED)
         require_observation(self.observation)
+        self._require_server()
         if self.evaluation.every and not self.federation.collect_actors:
             raise ConfigError(
                 f"evaluation.every is {self.evaluation.every}: must be 0 without "
                 f"federation.collect_actors=true, because the actors stay on their nodes"
+            )
+
+    def _require_server(self) -> None:
+        """Check what the settings say about a server that may not exist, or never fails."""
+        takeover = self.cosim.takeover
+        if self.federation.merging == GOSSIP:
+            for name, value in (("server", self.cosim.server), ("takeover", takeover)):
+                if value:
+                    key = f"cosim.{name}"
+                    raise ConfigError(no_effect(key, value, "federation.merging", GOSSIP))
+        if takeover and not (self.dynamics.nodes or self.dynamics.node_mttf):
+            raise ConfigError(no_effect("cosim.takeover", takeover, "dynamics.node_mttf", 0))
+        if takeover and self.federation.checkpoints:
+            raise ConfigError(
+                f"cosim.takeover is {takeover:g}: must be 0 with federation.checkpoints"
             )
 
     @property

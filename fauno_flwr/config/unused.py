@@ -22,6 +22,7 @@ UNREAD_IN_WORLD: dict[str, dict[str, Any]] = {
         "agent.prior": 0.0,
     },
 }
+GOSSIPS = tuple(f"federation.{name}" for name in ("merging", "graph", "peers", "mixing"))
 # Overrides that a command refuses; what stands in a file may serve another command.
 UNREAD_BY_COMMAND = {
     "compare": (
@@ -43,8 +44,8 @@ UNREAD_BY_COMMAND = {
         "federation.replace_lost_agents",
         "federation.wait_for_nodes",
     ),
-    "simulate": ("cosim", "federation.bind_keys"),
-    "deploy local": ("cosim",),
+    "simulate": ("cosim", "federation.bind_keys", *GOSSIPS),
+    "deploy local": ("cosim", *GOSSIPS),
 }
 
 

@@ -79,6 +79,8 @@ class Agent:
         Tick from which its decisions are those of its present policy.
     trip : RoundTrip, optional
         Train message in progress.
+    known : ArrayRecord, optional
+        The last version that it has received, from which it would take over the server.
     """
 
     index: int
@@ -88,6 +90,7 @@ class Agent:
     progress: Progress = field(default_factory=Progress)
     since: int = 0
     trip: RoundTrip | None = None
+    known: ArrayRecord | None = None
 
     def snapshot(self) -> dict[str, bytes]:
         """Return all that the agent's future depends on, beside its networks."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load, save
 
 from fauno_flwr.config.settings import RunConfig
@@ -91,6 +91,8 @@ class CosimGrid(LocalGrid):
         Virtual time.
     poll_interval : float
         Virtual seconds between two polls that suit this grid.
+    on_takeover : callable
+        Called with the arrays from which another node takes over the server; None: version 0.
     """
 
     poll_interval = POLL_INTERVAL
@@ -106,7 +108,8 @@ class CosimGrid(LocalGrid):
         # Messages reduce the rates of the links for tasks: this world has its own rates.
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
         apart = self.world.net._replace(rate=self.world.net.rate.copy())
-        self._server = self._node_of_server()
+        self._server, self._down_since, self._moved = self._node_of_server(), -1, False
+        self.on_takeover: Callable[[ArrayRecord | None], None] = lambda arrays: None
         net = self.world.net if config.cosim.share_with_tasks else apart
         self._transport = Transport(net, self._server)
         self.clock = CosimClock(lambda: self.world.now, self.run_until, self.tick)
@@ -124,26 +127,71 @@ class CosimGrid(LocalGrid):
         self._replies: list[Message] = []
         self._sent = 0
         self._recorder.roll(self._weights, training.warmup)
+        # A server that never returns is waited for until its training is over.
+        self._last = self.world.now + math.ceil(config.federation.timeout / self.tick)
         for agent in self._agents:
             self._discard_decisions(agent)
 
     # ---- time ----------------------------------------------------------------------------------
 
     def run_until(self, end: int) -> None:
-        """Run the world up to tick `end`, or until one more reply has arrived."""
+        """Run the world up to tick `end`, or until one more reply has arrived.
+
+        If the server's node is down then, until it is back: a server that is down does nothing.
+        """
         replies = len(self._replies)
         self._step_trips()
-        while self.world.now < end and len(self._replies) == replies:
+        while True:
+            now = self.world.now
+            if self._server_is_down():
+                end = max(end, now + 1)
+                if now >= self._last:
+                    self._drop_all("the node of the server has failed")
+                    break
+                if self._move_server(now):
+                    break
+            else:
+                self._down_since = -1
+                if now >= end or len(self._replies) != replies:
+                    break
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
             if self._weights_changed:
                 self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
                 self._weights_changed = False
             self._recorder.roll(self._weights, span)
-            st, transport = self.world.state, self._transport
-            is_open = st.open[0] & st.up[0, transport.source]
-            for key in transport.advance(span, is_open, self._tasks_on_links()):
-                self._arrive(self._agents[int(key)])
+            for key in self._transport.advance(span, self._open_links(), self._tasks_on_links()):
+                self._deliver(key)
             self._step_trips()
+
+    def _server_is_down(self) -> bool:
+        return not self.world.state.up[0, self._server]
+
+    def _move_server(self, now: int) -> bool:
+        """Move the server to the next node by rank, if that is due; return whether it is.
+
+        Of the nodes that are up, that is the fastest, and of equally fast ones the one with most
+        neighbours.
+
+        What the old server was sent, and what it has sent, is lost.
+        """
+        wait = self.config.cosim.takeover
+        self._down_since = now if self._down_since < 0 else self._down_since
+        if not wait or (now - self._down_since) * self.tick < wait:
+            return False
+        up = [agent for agent in self._agents if self.world.state.up[0, agent.node]]
+        if not up:
+            return False
+        net = self.scenario.net
+        heir = max(up, key=lambda a: (net.speed[a.node], net.slots[a.node], -a.index))
+        self._moved = True
+        self._server, self._down_since = heir.node, -1
+        self._drop_all("another node has taken over the server")
+        self.on_takeover(heir.known)
+        return True
+
+    def _deliver(self, key: str) -> None:
+        """Receive what has crossed the network, by the key under which it was sent."""
+        self._arrive(self._agents[int(key)])
 
     def _trips(self, *phases: str) -> Iterator[tuple[Agent, RoundTrip]]:
         """Return the round trips in these phases, or in any, in the order of the agents."""
@@ -185,6 +233,7 @@ class CosimGrid(LocalGrid):
             agent.trip = None
             self._replies.append(self._reply(trip))
             return
+        agent.known = trip.message.content.array_records[ARRAYS]
         if trip.training.begin():
             self._discard_decisions(agent)
         trip.totals = self.world.state.total.sum(axis=0)
@@ -235,26 +284,36 @@ class CosimGrid(LocalGrid):
         if not trip.training.complete:
             self._collect(agent, trip)
             return
+        self._report(agent, trip)
+
+    def _report(self, agent: Agent, trip: RoundTrip) -> None:
+        """Send the outcome of a training to the server."""
         trip.phase = RETURNING
         trip.update = trip.training.update_record()
         size = self._bytes(trip.update)
-        self._transport.send(str(agent.index), agent.node, self._server, size)
+        self._transport.send(str(agent.index), agent.node, self._server, size, self._down())
 
     def _reply(self, trip: RoundTrip) -> Message:
+        content = RecordDict({ARRAYS: trip.update, METRICS: self._metrics(trip)})
+        return Message(content, reply_to=trip.message)
+
+    def _metrics(self, trip: RoundTrip) -> MetricRecord:
         total = self.world.state.total.sum(axis=0) - trip.totals
         lost = sum(int(total[column]) for column in LOSSES.values())
-        metrics = trip.training.metrics(
+        return trip.training.metrics(
             task_metrics(int(total[FINISHED]), lost, float(total[RESPONSE]) * self.tick),
             seconds=(self.world.now - trip.sent_at) * self.tick,
         )
-        content = RecordDict({ARRAYS: trip.update, METRICS: metrics})
-        return Message(content, reply_to=trip.message)
 
     def _drop(self, agent: Agent, trip: RoundTrip, code: int, reason: str) -> None:
         """Fail a message, wherever it is; the agent itself does not change."""
         agent.trip = None
         self._replies.append(Message(Error(code, reason), reply_to=trip.message))
         self._transport.forget(str(agent.index))
+
+    def _drop_all(self, reason: str) -> None:
+        for agent, trip in list(self._trips()):
+            self._drop(agent, trip, NODE_UNAVAILABLE, reason)
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
@@ -299,6 +358,15 @@ class CosimGrid(LocalGrid):
 
     # ---- the network ---------------------------------------------------------------------------
 
+    def _open_links(self) -> np.ndarray:
+        """Return which links messages may enter, shape (L,)."""
+        st = self.world.state
+        return np.asarray(st.open[0] & st.up[0, self._transport.source])
+
+    def _down(self) -> list[int]:
+        """Return the nodes that are down."""
+        return np.flatnonzero(~self.world.state.up[0]).tolist()
+
     def _tasks_on_links(self) -> np.ndarray:
         """Return the number of tasks on each link, averaged over the worlds, shape (L,)."""
         net, st = self.world.net, self.world.state
@@ -319,9 +387,17 @@ class CosimGrid(LocalGrid):
     # ---- Flower's interface --------------------------------------------------------------------
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the agents whose node is up."""
+        """Return the ids of the agents whose node is up.
+
+        A node that has taken over the server counts those that it can reach, or it would wait for
+        K of them in vain.
+        """
         up = self.world.state.up[0]
-        return [FIRST_NODE_ID + agent.index for agent in self._agents if up[agent.node]]
+        found = [agent for agent in self._agents if up[agent.node]]
+        if self._moved:
+            reachable = self._transport.reachable(self._server, self._down())
+            found = [agent for agent in found if agent.node in reachable]
+        return [FIRST_NODE_ID + agent.index for agent in found]
 
     def get_all_node_ids(self) -> Iterable[int]:
         """Return the ids of all agents, including those whose node is down."""
@@ -360,7 +436,7 @@ class CosimGrid(LocalGrid):
         training = self._training(agent, content)
         agent.trip = RoundTrip(message, training, now, now + message.metadata.ttl / self.tick)
         size = self._bytes(content.array_records[ARRAYS])
-        self._transport.send(str(agent.index), self._server, agent.node, size)
+        self._transport.send(str(agent.index), self._server, agent.node, size, self._down())
 
     def _bytes(self, arrays: ArrayRecord) -> int:
         """Return the size of a message in the network."""

@@ -4,6 +4,7 @@ A fluid model: the messages on a link share its capacity equally, and a node for
 once it has received all of it (store and forward).
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -56,7 +57,7 @@ class Transport:
     source : array of int, shape (L,)
         Node at which each link starts.
     carried : array of float, shape (L,)
-        Bits of messages that each link has transferred so far.
+        Bits of the messages that each link has transferred in full since the object was made.
     busy : array of float, shape (L,)
         Ticks in which each link had a message to transfer.
     """
@@ -67,7 +68,7 @@ class Transport:
 
     def __post_init__(self) -> None:
         self._capacity = self.net.rate.copy()
-        self._routes: dict[tuple[int, int, float], list[int]] = {}
+        self._routes: dict[tuple[int, int, float, frozenset[int]], list[int]] = {}
         self._messages = np.zeros(len(self._capacity), int)  # on each link
         self.carried, self.busy = np.zeros(len(self._capacity)), np.zeros(len(self._capacity))
         nodes = len(self.net.slots)
@@ -87,29 +88,60 @@ class Transport:
         """Rate of each link without messages, in bits per tick, shape (L,)."""
         return self._capacity
 
-    def route(self, source: int, target: int, bits: float) -> list[int]:
-        """Return the links of the route with the fewest ticks on an idle network."""
-        if (source, target, bits) not in self._routes:
-            self._find_routes(source, target, bits)
-        return self._routes[source, target, bits]
+    def transferred(self) -> np.ndarray:
+        """Return the bits that each link has transferred: `carried`, and messages in part."""
+        bits = self.carried.copy()
+        for journey in self.journeys:
+            if journey.rows:
+                bits[journey.rows[0]] += journey.bits - journey.left
+        return bits
 
-    def _find_routes(self, source: int, target: int, bits: float) -> None:
-        """Find the route between two nodes; if one is the hub, also those of all others."""
+    def route(self, source: int, target: int, bits: float, down: Iterable[int] = ()) -> list[int]:
+        """Return the links of the route with the fewest ticks on an idle network.
+
+        Parameters
+        ----------
+        source, target : int
+            Nodes.
+        bits : float
+        down : iterable of int, default empty
+            Nodes to go around, if there is a way.
+        """
+        avoided = frozenset(down) - {source, target}
+        key = (source, target, bits, avoided)
+        if key not in self._routes:
+            if avoided and target not in self.reachable(source, avoided):
+                return self.route(source, target, bits)
+            self._find_routes(source, target, bits, avoided)
+        return self._routes[key]
+
+    def _find_routes(self, source: int, target: int, bits: float, avoided: frozenset[int]) -> None:
+        """Find the route between two nodes.
+
+        If one is the hub, also those of all others, unless nodes are avoided: which ones are
+        depends on both ends.
+        """
 
         def ticks(a: int, b: int, data: dict[str, int]) -> float:
             return float(bits / self._capacity[data["row"]] + self.net.latency[data["row"]])
 
-        if source == self.hub:
+        if avoided or self.hub not in (source, target):
+            graph = nx.restricted_view(self._graph, avoided, []) if avoided else self._graph
+            paths = {target: nx.dijkstra_path(graph, source, target, ticks)}
+        elif source == self.hub:
             paths = nx.single_source_dijkstra_path(self._graph, source, weight=ticks)
-        elif target == self.hub:
+        else:
             backwards = self._graph.reverse(copy=False)
             found = nx.single_source_dijkstra_path(backwards, target, weight=ticks)
             paths = {node: path[::-1] for node, path in found.items()}
-        else:
-            paths = {target: nx.dijkstra_path(self._graph, source, target, ticks)}
         for path in paths.values():
             rows = [self._graph.edges[hop]["row"] for hop in pairwise(path)]
-            self._routes[path[0], path[-1], bits] = rows
+            self._routes[path[0], path[-1], bits, avoided] = rows
+
+    def reachable(self, source: int, down: Iterable[int]) -> set[int]:
+        """Return the nodes to which there is a way that goes around others, `source` included."""
+        graph = nx.restricted_view(self._graph, set(down) - {source}, [])
+        return {source, *nx.descendants(graph, source)}
 
     def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return the links between neighbours, as rows of ``net.rate``."""
@@ -121,16 +153,23 @@ class Transport:
         self.journeys = [journey for journey in self.journeys if journey.key != key]
         self._update_rates()
 
-    def send(self, key: str, source: int, target: int, num_bytes: int) -> None:
-        """Send a message."""
+    def send(
+        self, key: str, source: int, target: int, num_bytes: int, down: Iterable[int] = ()
+    ) -> None:
+        """Send a message, around nodes that are down."""
         bits = 8.0 * num_bytes
-        rows = self.route(source, target, bits)
+        rows = self.route(source, target, bits, down)
         latency = float(self.net.latency[rows[0]]) if rows else 0.0
         self.journeys.append(Journey(key, rows, bits, bits, latency))
         if rows and bits > 0:
             first = rows[0]
             self._messages[first] += 1
             self.net.rate[first] = self._capacity[first] / (1 + self._messages[first])
+
+    def is_held(self, key: str, open_links: np.ndarray) -> bool:
+        """Return whether a message waits for a link that is down."""
+        rows = next((journey.rows for journey in self.journeys if journey.key == key), [])
+        return bool(rows) and not open_links[rows[0]]
 
     def advance(self, ticks: float, open_links: np.ndarray, tasks: np.ndarray) -> list[str]:
         """Advance time; returns the keys of the messages that arrived, in that order.
@@ -169,11 +208,11 @@ class Transport:
             self.busy[busy > 0] += step
             for journey, rate, span in zip(self.journeys, rates, spans, strict=True):
                 if journey.left > 0:
-                    self.carried[journey.rows[0]] += min(rate * step, journey.left)
                     journey.left = 0.0 if span <= step else max(journey.left - rate * step, 0.0)
                 else:
                     journey.wait = 0.0 if span <= step else journey.wait - step
                 if journey.left == 0 and journey.wait == 0:
+                    self.carried[journey.rows[0]] += journey.bits
                     journey.rows = journey.rows[1:]
                     if journey.rows:
                         journey.left = journey.bits

@@ -1,6 +1,15 @@
 """The paper's questions as experiments: one module and one line of the registry for each."""
 
-from fauno_flwr.experiments import baseline, buffer, federation, scale, straggler, transfer, tuning
+from fauno_flwr.experiments import (
+    baseline,
+    buffer,
+    federation,
+    gossip,
+    scale,
+    straggler,
+    transfer,
+    tuning,
+)
 from fauno_flwr.experiments.design import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -11,6 +20,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         transfer.EXPERIMENT,
         straggler.EXPERIMENT,
         federation.EXPERIMENT,
+        gossip.EXPERIMENT,
         scale.EXPERIMENT,
         tuning.EXPERIMENT,
     )

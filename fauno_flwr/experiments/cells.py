@@ -3,10 +3,11 @@
 import hashlib
 import inspect
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ import torch
 from flwr.app import Message
 from safetensors.numpy import save_file
 
-from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.config.settings import GOSSIP, RunConfig
 from fauno_flwr.cosim.agents import RETURNING, Agent, RoundTrip
+from fauno_flwr.cosim.gossip import GossipGrid
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
-from fauno_flwr.experiments.traffic import Delays, Memory, quantiles, traffic
+from fauno_flwr.experiments.load import Delays, Memory, load_of, quantiles
 from fauno_flwr.federation.context import RunContext
+from fauno_flwr.federation.gossip_training import consensus_distance, make_training
 from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.logs import quiet_flower
 from fauno_flwr.federation.run import make_members
-from fauno_flwr.federation.training import Training
 from fauno_flwr.learning.agents import AgentStack, Arrays
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.results.directory import RunDirectory, read_lines
@@ -41,6 +43,30 @@ from sim_env.world import Metrics
 SCHEMA_VERSION = 1
 GREEDY, SAMPLED = "greedy", "sampled"
 CURVE_POINTS = 60
+DISTANCE_INTERVAL = 10.0  # virtual seconds between two measurements of how far the nodes agree
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a training has cost the network, and how far the nodes have agreed.
+
+    Parameters
+    ----------
+    distance : list of float
+        Root of the mean squared distance of the agents' shared parameters to their mean, at the
+        moments of the curve.
+    busiest : float
+        Bytes of messages on the most loaded link, in one direction.
+    total : float
+        The same over all links.
+    server : float
+        On the most loaded link of the node that would be the server.
+    """
+
+    distance: list[float]
+    busiest: float
+    total: float
+    server: float
 
 
 @dataclass(frozen=True)
@@ -58,30 +84,35 @@ class Trained:
     curve : dict of str to list of float
         Of all tasks that ended in the network between two moments of virtual time: ``seconds``
         (the later moment), ``finished`` (ratio) and ``response`` (s); ``versions`` made until then.
-    staleness : list of int
-        Of the merged updates, in versions.
+    staleness : list of float
+        Of the merged updates, in versions; in a gossip, of what each training began with.
     versions : int
     seconds : float
         Virtual.
     messages : float
         Train messages that a node has answered, on average.
-    traffic : dict
-        Of the messages, see :func:`fauno_flwr.experiments.traffic.traffic`; also their ``delay``.
+    traffic : Traffic
+    load : dict
+        Of the links, see :func:`fauno_flwr.experiments.load.load_of`; also the ``delay`` of the
+        messages between the nodes and a manager.
     """
 
     actors: list[Arrays]
     earlier: dict[int, list[Arrays]]
     shared: Arrays
     curve: dict[str, list[float]]
-    staleness: list[int]
+    staleness: list[float]
     versions: int
     seconds: float
     messages: float
-    traffic: dict[str, Any]
+    traffic: Traffic
+    load: dict[str, Any]
 
 
 class WatchedGrid(CosimGrid):
     """A co-simulation that counts the tasks that have ended, and keeps earlier actors.
+
+    It also measures how far the agents' shared parameters are apart.
 
     Parameters
     ----------
@@ -98,6 +129,7 @@ class WatchedGrid(CosimGrid):
         self._delays = Delays(self.tick)
         self.moments: list[int] = []
         self.totals: list[np.ndarray] = []
+        self.distances: list[tuple[int, float]] = []
         self.earlier: dict[int, list[Arrays]] = {}
         self._due, self._decisions = sorted(decisions), 0
         if 0 in self._due:
@@ -141,10 +173,33 @@ class WatchedGrid(CosimGrid):
         lost = sum(total[column] for column in LOSSES.values())
         self.moments.append(self.world.now)
         self.totals.append(np.array([total[FINISHED], lost, total[RESPONSE]], float))
+        last = self.distances[-1][0] if self.distances else -math.inf
+        if (self.world.now - last) * self.tick >= DISTANCE_INTERVAL:
+            self._measure()
 
-    def traffic(self) -> dict[str, Any]:
-        """Return the traffic of :class:`Trained`."""
-        found = traffic(self._transport, self._server, self.world.now - self.moments[0], self.tick)
+    def _measure(self) -> None:
+        share = self.config.federation.share
+        models = [self.population.get_shared(share, a) for a in range(self.population.agents)]
+        self.distances.append((self.world.now, consensus_distance(models)))
+
+    def traffic(self) -> Traffic:
+        """Return how the nodes agree and what the links have carried."""
+        self._measure()
+        ticks, distances = np.array(self.distances).T
+        edges = np.linspace(self.moments[0], self.moments[-1], CURVE_POINTS + 1)[1:]
+        transport = self._transport
+        carried = transport.carried / 8
+        ends = np.stack([transport.source, self.world.net.neighbour])
+        return Traffic(
+            np.interp(edges, ticks, distances).tolist(),
+            float(carried.max()),
+            float(carried.sum()),
+            float(carried[(ends == self._server).any(axis=0)].max()),
+        )
+
+    def load(self) -> dict[str, Any]:
+        """Return the load of :class:`Trained`."""
+        found = load_of(self._transport, self._server, self.world.now - self.moments[0], self.tick)
         return {**found, "delay": self._delays.quantiles()}
 
     def curve(self) -> dict[str, list[float]]:
@@ -160,6 +215,10 @@ class WatchedGrid(CosimGrid):
                 "finished": (finished / (finished + lost)).tolist(),
                 "response": (response * self.tick / finished).tolist(),
             }
+
+
+class WatchedGossip(WatchedGrid, GossipGrid):
+    """A co-simulation without a server that is watched in the same way."""
 
 
 def actors_of(population: AgentStack) -> list[Arrays]:
@@ -193,12 +252,13 @@ def train(
             federation = replace(config.federation, start=str(path))
             config = replace(config, federation=federation)
         out = RunDirectory(Path(folder) / "run")
-        grid = WatchedGrid(config, scenario, decisions)
+        watched = WatchedGossip if config.federation.merging == GOSSIP else WatchedGrid
+        grid = watched(config, scenario, decisions)
         # The phases of a run without its files, whose figures take as long as a small training.
         run = RunContext(grid, config, EdgeTask(config, scenario), out)
         members = make_members(run)
         handshake(run, members)
-        shared = Training(run, members).execute().shared
+        shared = make_training(run, members).execute().shared
         grid.require_kept()
         events = read_lines(out.path / "events.jsonl")
     flushes = [event for event in events if event["event"] == "flush"]
@@ -215,6 +275,7 @@ def train(
         float(flushes[-1]["t"]),
         len(staleness) / grid.population.agents,
         grid.traffic(),
+        grid.load(),
     )
 
 
@@ -296,9 +357,10 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "staleness": float(np.mean(trained.staleness)),
             "staleness_quantiles": quantiles(trained.staleness),
             "messages_per_node": trained.messages,
-            "traffic": trained.traffic,
+            "load": trained.load,
             **cost,
             "curve": trained.curve,
+            "traffic": asdict(trained.traffic),
         }
     policies = find_heuristics("heuristics", cell.policies)
     for name, world in cell.worlds.items():

@@ -7,7 +7,7 @@ from typing import Self
 
 from fauno_flwr.config.agent import NOTHING
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.config.settings import GOSSIP, RunConfig
 from fauno_flwr.experiments.methods import METHODS, Method
 from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.errors import require_choice
@@ -141,7 +141,9 @@ class Experiment:
     target : bool, default False
         Whether to report the time until half of LeastQueue's losses are avoided.
     traffic : bool, default False
-        Whether to report the traffic of the messages, the staleness, and the cost of a node.
+        Whether to report what the links have carried and how far the nodes agree.
+    load : bool, default False
+        Whether to report how full the manager's links are, the staleness, and the cost of a node.
     heuristics : tuple of str, default empty
         Further heuristics beside :data:`BASELINES`: names, or ``package.module:attribute``.
     """
@@ -154,6 +156,7 @@ class Experiment:
     rivals: tuple[str, ...] = ("lq", "sed", "threshold")
     target: bool = False
     traffic: bool = False
+    load: bool = False
     heuristics: tuple[str, ...] = ()
 
     def with_heuristics(self, names: Sequence[str]) -> Self:
@@ -307,6 +310,8 @@ def training_settings(experiment: Experiment, design: Design, arm: Arm, agents: 
     )
     size = config.federation.buffer_size
     share = size / agents if isinstance(size, int) else size
+    if config.federation.merging == GOSSIP:  # a version is a training of each node
+        share = 1.0
     versions = max(1, round((condition.messages or design.messages) / share))
     return replace(config, federation=replace(config.federation, versions=versions))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.config.settings import GOSSIP, RunConfig
 from fauno_flwr.experiments.design import Cell
 from sim_env.network.topology import TopologySpec, build_topology
 
@@ -96,7 +96,10 @@ def size_of(topology: TopologySpec) -> tuple[int, float]:
 def typical_seconds(config: RunConfig, agents: int, slots: float) -> float:
     """Return what a training of this size takes on one core of a typical machine."""
     size = config.federation.buffer_size
-    updates = config.federation.versions * (size if isinstance(size, int) else size * agents)
+    each = size if isinstance(size, int) else size * agents
+    if config.federation.merging == GOSSIP:
+        each = agents
+    updates = config.federation.versions * each
     return max(1.0, SECONDS * updates * float(np.sqrt(slots * config.workload.rate)))
 
 

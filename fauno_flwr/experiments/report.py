@@ -9,6 +9,7 @@ import numpy as np
 
 from fauno_flwr.experiments import figures
 from fauno_flwr.experiments.design import Experiment
+from fauno_flwr.experiments.load_table import load_rows, load_table
 from fauno_flwr.experiments.runner import rounded
 from fauno_flwr.experiments.summary import (
     FINISHED,
@@ -22,7 +23,7 @@ from fauno_flwr.experiments.summary import (
     table,
 )
 from fauno_flwr.experiments.targets import times_to_target
-from fauno_flwr.experiments.traffic_table import traffic_rows, traffic_table
+from fauno_flwr.experiments.traffic import traffic_lines, traffic_rows
 from fauno_flwr.experiments.verdicts import in_words, not_better_than
 from fauno_flwr.results.directory import SCHEMA_VERSION, write_atomically
 from fauno_flwr.results.report import plus_minus, to_csv
@@ -53,6 +54,7 @@ def write(
     rows, minus, total = table(summary), differences(summary), overall(summary)
     targets = times_to_target(summary) if experiment.target else []
     traffic = traffic_rows(summary) if experiment.traffic else []
+    load = load_rows(summary) if experiment.load else []
     spent = {clock: sum(cell["seconds"][clock] for cell in cells) for clock in ("wall", "cpu")}
     seeds = max(cell["seed"] or 0 for cell in cells)
     facts = {
@@ -71,7 +73,8 @@ def write(
         "differences": minus,
         "overall": total,
         "times_to_target": targets,
-        **({"traffic": traffic} if traffic else {}),
+        "traffic": traffic,
+        **({"load": load} if load else {}),
     }
     write_atomically(out / "summary.json", json.dumps(rounded(facts), indent=1) + "\n")
     merged = [_with_differences(row, summary, minus) for row in rows]
@@ -89,7 +92,8 @@ def write(
         *_overall_lines(summary, total),
         *_verdict_lines(summary, minus),
         *_target_lines(summary, targets),
-        *traffic_table(summary, traffic),
+        *traffic_lines(summary, traffic),
+        *load_table(summary, load),
         "",
     ]
     text = "\n".join(lines)

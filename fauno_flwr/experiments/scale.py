@@ -133,5 +133,5 @@ EXPERIMENT = Experiment(
     seeds=3,
     rivals=("fixed", "alone", "top-k", "lq", "sed", "threshold"),
     target=True,
-    traffic=True,
+    load=True,
 )

@@ -1,116 +1,69 @@
-"""Traffic of the updates through the network, and what a training costs the machine."""
+"""What trainings have cost the links, and how far the nodes agree."""
 
-import gc
-import resource
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fauno_flwr.cosim.transport import Transport
+from fauno_flwr.experiments.summary import Row, Summary
+from fauno_flwr.results.statistics import mean
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-QUANTILES = {"median": 0.5, "p95": 0.95}
-MEGABYTE = 8e6  # bits
-
-
-class Delays:
-    """Seconds that the messages of a training were on their way, in both directions.
-
-    Parameters
-    ----------
-    tick : float
-        Seconds of a tick.
-    """
-
-    def __init__(self, tick: float) -> None:
-        self._tick = tick
-        self._sent: dict[int, float] = {}
-        self._seconds: list[float] = []
-
-    def sent(self, agent: int, tick: float) -> None:
-        """Note that the message of an agent, or its reply, sets out."""
-        self._sent[agent] = tick
-
-    def arrived(self, agent: int, tick: float) -> None:
-        """Note that it has arrived."""
-        self._seconds.append((tick - self._sent.pop(agent)) * self._tick)
-
-    def quantiles(self) -> dict[str, float]:
-        """Return the median and the 95th percentile."""
-        return quantiles(self._seconds)
+PARTS = (0.25, 0.5, 1.0)  # of a training, at which the distance is in the table
+MEGABYTE = 1e6
 
 
-def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """Return ``median`` and ``p95``; NaN without any value."""
-    return {
-        name: float(np.quantile(values, level)) if values else float("nan")
-        for name, level in QUANTILES.items()
-    }
-
-
-def traffic(transport: Transport, manager: int, ticks: float, tick: float) -> dict[str, Any]:
-    """Describe what the links have carried.
-
-    Parameters
-    ----------
-    transport : Transport
-        After a training.
-    manager : int
-        The server's node.
-    ticks : float
-        Duration of the training.
-    tick : float
-        Seconds.
+def traffic_rows(summary: Summary) -> list[Row]:
+    """Make a row per condition and method: means over the seeds.
 
     Returns
     -------
-    dict
-        ``megabytes`` over all links (a message counts on each hop); of the ``manager``: ``links``
-        (both directions), ``megabytes``, and of its busiest link the ``utilisation`` (bits over
-        those that fit into the training) and ``busy`` (fraction of time with a message);
-        ``elsewhere``: the utilisation of the busiest other link; ``megabits_per_second``: the mean
-        rate of the manager's links.
+    list of dict
+        ``busiest``, ``server`` and ``total`` (MB: most loaded link, most loaded link of the node
+        that would be the server, all links), and ``distance``: the root of the mean squared
+        distance of the nodes to their mean, after each of :data:`PARTS` of the training.
     """
-    net = transport.net
-    between = transport.source != net.neighbour  # slot 0 is a node itself
-    own = between & ((transport.source == manager) | (net.neighbour == manager))
-    others = between & ~own
-    used = np.zeros(len(between))
-    used[between] = transport.carried[between] / (transport.capacity[between] * ticks)
-    return {
-        "megabytes": float(transport.carried.sum() / MEGABYTE),
-        "megabits_per_second": float(transport.capacity[own].mean() / tick / 1e6),
-        "manager": {
-            "links": int(own.sum()),
-            "megabytes": float(transport.carried[own].sum() / MEGABYTE),
-            "utilisation": float(used[own].max()),
-            "busy": float(transport.busy[own].max() / ticks),
-        },
-        "elsewhere": float(used[others].max(initial=0.0)),
-    }
+    rows = []
+    for condition, methods in summary.curves.items():
+        for method, runs in methods.items():
+            found = [run["traffic"] for run in runs]
+            distances = np.array([each["distance"] for each in found], float)
+            last = distances.shape[1] - 1
+            rows.append(
+                {
+                    "condition": condition,
+                    "method": method,
+                    **{
+                        name: float(mean(np.array([each[name] for each in found]))) / MEGABYTE
+                        for name in ("busiest", "server", "total")
+                    },
+                    "distance": [
+                        float(mean(distances[:, min(round(part * last), last)])) for part in PARTS
+                    ],
+                }
+            )
+    return rows
 
 
-class Memory:
-    """Peak resident memory of this process from now on."""
-
-    def __init__(self) -> None:
-        gc.collect()
-        if RESET.exists():
-            RESET.write_text("5")  # resets the peak, see proc(5)
-        self._before = self._peak()
-
-    def megabytes(self) -> dict[str, float]:
-        """Return the ``peak``, and the ``growth`` since the beginning."""
-        peak = self._peak()
-        return {"peak": peak, "growth": peak - self._before}
-
-    @staticmethod
-    def _peak() -> float:
-        if STATUS.exists():
-            line = next(x for x in STATUS.read_text().splitlines() if x.startswith("VmHWM:"))
-            return int(line.split()[1]) / 1024
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1024**2
+def traffic_lines(summary: Summary, rows: Sequence[Row]) -> list[str]:
+    """Make the section of the report; empty without rows."""
+    if not rows:
+        return []
+    parts = " | ".join(f"after {100 * part:.0f} %" for part in PARTS)
+    lines = [
+        "",
+        "## Load of the links, and agreement",
+        "",
+        "MB of messages in one direction of the most loaded link, of the most loaded link of the "
+        "server's node, and of all links; distance: root of the mean squared distance of the "
+        "nodes' shared parameters to their mean.",
+        "",
+        f"| condition | method | busiest | at the server | all | distance {parts} |",
+        "|---|---|---|---|---|" + "---|" * len(PARTS),
+    ]
+    for row in rows:
+        numbers = [f"{row[name]:.2f}" for name in ("busiest", "server", "total")]
+        numbers += [f"{value:.3g}" for value in row["distance"]]
+        lines.append(
+            f"| {summary.titles[row['condition']]} | {summary.title(row['method'])} "
+            f"| {' | '.join(numbers)} |"
+        )
+    return lines

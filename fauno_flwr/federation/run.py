@@ -13,6 +13,7 @@ from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.federation.collection import collect_actors
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.failures import sentence
+from fauno_flwr.federation.gossip_training import GossipTraining, make_training
 from fauno_flwr.federation.handshake import handshake
 from fauno_flwr.federation.keys import NodeKeys
 from fauno_flwr.federation.members import Members
@@ -60,7 +61,7 @@ class Run:
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.context = RunContext(grid, config, task, out, on_event)
-        self._training: Training | None = None
+        self._training: Training | GossipTraining | None = None
 
     def execute(self) -> list[dict[str, Any]]:
         """Execute all phases, write the results, and return the rows of the table.
@@ -106,7 +107,7 @@ class Run:
         members = make_members(run)
         handshake(run, members)
         run.stage("training")
-        self._training = training = Training(run, members)
+        self._training = training = make_training(run, members)
         trained = training.execute()
         out.write_arrays("critic.safetensors", trained.shared)
         population = None

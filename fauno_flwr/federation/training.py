@@ -1,9 +1,10 @@
 """Federated training: the strategy runs until the versions are made."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.common.logger import log
@@ -26,6 +27,13 @@ from strategies.grid_protocols import poll_interval_of
 from strategies.result import MAX_EPSILON
 
 POLL_INTERVAL = 0.02
+
+
+@runtime_checkable
+class MovesServer(Protocol):
+    """A simulated grid whose server may move to another node."""
+
+    on_takeover: Callable[[ArrayRecord | None], None]
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ class Training:
         assert isinstance(strategy.guard, MemberGuard)
         strategy.guard.members = self.members
         self._strategy = strategy
+        if isinstance(run.grid, MovesServer):
+            run.grid.on_takeover = self._take_over
         try:
             result = strategy.start(
                 run.grid,
@@ -122,6 +132,20 @@ class Training:
             log(WARNING, "%s nodes have not answered their last message", unanswered)
         privacy = None if result.privacy is None else result.privacy.fields()
         return Trained(to_arrays(result.arrays), strategy.version, self._periodic.best, privacy)
+
+    def _take_over(self, arrays: ArrayRecord | None) -> None:
+        """Go on from an older version, as a node that takes over the server does.
+
+        Its number stays, and the buffer is lost.
+        """
+        session = self._strategy.session if self._strategy is not None else None
+        assert session is not None
+        known = arrays or to_record(self.run.first_version)
+        session.buffer.clear()
+        versions = session.versions
+        versions.bases[versions.newest] = versions.layout.flatten(to_arrays(known))
+        session.result.arrays = known
+        session.exchange.emit("takeover", version=versions.newest)
 
     @property
     def newest(self) -> Trained:

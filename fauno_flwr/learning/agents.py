@@ -194,7 +194,7 @@ class AgentStack(ABC):
         list of dict
             Per agent ``steps`` (decisions trained on) and the metrics of the algorithm.
         """
-        groups = alike(batches)
+        groups = self.groups(batches)
         if len(groups) == 1:
             return self.learn(batches, rate, rngs)
         rates = np.broadcast_to(np.asarray(rate, np.float32), self.agents)
@@ -208,6 +208,10 @@ class AgentStack(ABC):
                 self.put(agent, some, place)
                 metrics[agent] = learned[place]
         return [metrics[agent] for agent in range(self.agents)]
+
+    def groups(self, batches: list[Decisions]) -> list[list[int]]:
+        """Group agents to learn side by side, so that there is little padding."""
+        return alike(batches)
 
     # ---- parameters ----------------------------------------------------------------------------
 

@@ -5,15 +5,18 @@ of a world to the next.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fauno_flwr.config.agent import MODEL, STATE, PPOConfig
+from fauno_flwr.learning import dense_ppo
 from fauno_flwr.learning.agents import AgentStack, Arrays, get, get_all, put, put_all
+from fauno_flwr.learning.dense import DenseNetwork
 from fauno_flwr.learning.networks import ACTION_VALUE_GAIN, Actor, Critic, find_networks
+from fauno_flwr.learning.targets import targets
 from fauno_flwr.learning.transitions import Decisions, stack
 
 
@@ -53,8 +56,36 @@ class Population(AgentStack):
         rate: float | np.ndarray,
         rngs: list[np.random.Generator],
     ) -> list[dict[str, float]]:
-        """Update every agent; see :func:`update`."""
-        return update(self, batches, rate, rngs)
+        """Update every agent by PPO-Clip; an agent without two decisions in a world stays as it is.
+
+        Returns
+        -------
+        list of dict
+            Per agent ``steps`` (decisions trained on), ``policy_loss``, ``value_loss``,
+            ``entropy``, ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
+        """
+        if not self._is_dense():
+            return update(self, batches, rate, rngs)
+        rates = np.broadcast_to(np.asarray(rate, np.float64), self.agents)
+        return [
+            dense_ppo.Learner(self.config, *self._dense(agent), batch).learn(rates[agent], rng)
+            for agent, (batch, rng) in enumerate(zip(batches, rngs, strict=True))
+        ]
+
+    def _is_dense(self) -> bool:
+        return dense_ppo.is_supported(self.config, self.actor, self.critic)
+
+    def _dense(self, agent: int) -> tuple[DenseNetwork, DenseNetwork]:
+        actor, critic = (
+            DenseNetwork(self.networks[name], self.optimizers[name], agent) for name in self.TRAINED
+        )
+        return actor, critic
+
+    def groups(self, batches: list[Decisions]) -> list[list[int]]:
+        """Group agents to learn side by side: all, where that needs no padding."""
+        if self._is_dense():
+            return [list(range(self.agents))]
+        return super().groups(batches)
 
     def critic_of(
         self, features: tuple[Tensor, ...], decisions: tuple[Tensor, ...]
@@ -93,49 +124,13 @@ class Population(AgentStack):
         return "critic" in self.acting
 
 
-def advantages(
-    reward: np.ndarray,
-    value: np.ndarray,
-    last: np.ndarray,
-    gamma: float,
-    gae_lambda: float,
-    terminal: np.ndarray | None = None,
-) -> np.ndarray:
-    """Estimate advantages along each world's decisions (GAE, Schulman et al. 2016).
-
-    ``A_t = d_t + gamma lambda A_{t+1}`` with ``d_t = r_t + gamma V_{t+1} - V_t``. The last decision
-    of a world (or of a truncated episode) only serves to bootstrap the one before it, and gets 0.
-    After a terminal decision nothing follows: ``A_t = r_t - V_t``.
-
-    Parameters
-    ----------
-    reward, value : array of float, shape (R,)
-    last : array of bool, shape (R,)
-    gamma, gae_lambda : float
-    terminal : array of bool, shape (R,), optional
-        Default: none.
-
-    Returns
-    -------
-    array of float64, shape (R,)
-    """
-    advantage = np.zeros(len(reward))
-    for t in range(len(reward) - 1, -1, -1):
-        if terminal is not None and terminal[t]:
-            advantage[t] = reward[t] - value[t]
-        elif not last[t]:
-            delta = reward[t] + gamma * value[t + 1] - value[t]
-            advantage[t] = delta + gamma * gae_lambda * advantage[t + 1]
-    return advantage
-
-
 def update(
     population: Population,
     batches: list[Decisions],
     rate: float | np.ndarray,
     rngs: list[np.random.Generator],
 ) -> list[dict[str, float]]:
-    """Update every agent on its own decisions by PPO-Clip.
+    """Update every agent on its own decisions by PPO-Clip, whatever its networks are.
 
     Parameters
     ----------
@@ -165,14 +160,21 @@ def update(
         log_all = torch.log_softmax(actor.scores(*for_actor) + critic.offset, dim=2)
         old_log = log_all.gather(2, action.unsqueeze(2)).squeeze(2)
         value = critic.state_values(log_all.exp()).numpy()
-    targets = _targets(config, batches, value, critic.gae_lambda)
+    found = [
+        targets(config, batch, value[agent, : len(batch)], critic.gae_lambda)
+        for agent, batch in enumerate(batches)
+    ]
+    advantage, returns = torch.zeros(value.shape), torch.zeros(value.shape)
+    for agent, (batch, own) in enumerate(zip(batches, found, strict=True)):
+        advantage[agent, : len(batch)] = torch.from_numpy(own.advantage)
+        returns[agent, : len(batch)] = torch.from_numpy(own.returns)
 
     sums = torch.zeros(population.agents, 5)
     parts = torch.zeros(population.agents)
     for _ in range(config.epochs):
         pieces = [
-            np.array_split(rng.permutation(keep), config.minibatches)
-            for rng, keep in zip(rngs, targets.rows, strict=True)
+            np.array_split(rng.permutation(own.rows), config.minibatches)
+            for rng, own in zip(rngs, found, strict=True)
         ]
         for minibatch in zip(*pieces, strict=True):
             if not any(map(len, minibatch)):
@@ -187,12 +189,12 @@ def update(
             log_new = log_all.gather(2, action[agents, index].unsqueeze(2)).squeeze(2)
             log_ratio = log_new - old_log[agents, index]
             ratio = log_ratio.exp()
-            gain = targets.advantage[agents, index]
+            gain = advantage[agents, index]
             clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
             policy_loss = -torch.minimum(ratio * gain, clipped * gain)
             entropy = -(log_all.exp() * log_all.masked_fill(~legal, 0.0)).sum(2)
             values = critic.evaluate(*(each[agents, index] for each in critic.features))
-            value_loss = 0.5 * (values - targets.returns[agents, index]).square()
+            value_loss = 0.5 * (values - returns[agents, index]).square()
             loss = value_loss
             if config.learn_actor:
                 loss = policy_loss + value_loss - config.entropy * entropy
@@ -208,15 +210,14 @@ def update(
                 metrics = torch.stack([policy_loss, value_loss, entropy, kl, beyond], dim=2)
                 sums += (metrics * weight.unsqueeze(2)).sum(1)
                 parts += active
-    names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
     means = (sums / parts.clamp(min=1).unsqueeze(1)).tolist()
     return [
         {
-            "steps": float(len(keep)),
-            **dict(zip(names, mean, strict=True)),
-            "explained_variance": explained,
+            "steps": float(len(own.rows)),
+            **dict(zip(dense_ppo.METRICS, mean, strict=True)),
+            "explained_variance": own.explained,
         }
-        for keep, mean, explained in zip(targets.rows, means, targets.explained, strict=True)
+        for own, mean in zip(found, means, strict=True)
     ]
 
 
@@ -284,44 +285,6 @@ class _CriticOfActions:
         return self.offset[agents, index]
 
 
-class _Targets(NamedTuple):
-    """Targets of an update: A agents, R rows.
-
-    ``advantage`` (normalised per agent) and ``returns`` have the shape (A, R); ``rows`` are the
-    rows of each agent to train on, ``explained`` the explained variance of its values.
-    """
-
-    advantage: Tensor
-    returns: Tensor
-    rows: list[np.ndarray]
-    explained: list[float]
-
-
-def _targets(
-    config: PPOConfig, batches: list[Decisions], value: np.ndarray, gae_lambda: float
-) -> _Targets:
-    """Compute advantages of each agent from its values (A, R), and returns with that lambda."""
-    targets = _Targets(torch.zeros(value.shape), torch.zeros(value.shape), [], [])
-    for agent, batch in enumerate(batches):
-        own = value[agent, : len(batch)].astype(np.float64)
-        gae = advantages(
-            batch.reward, own, batch.last, config.gamma, config.gae_lambda, batch.terminal
-        )
-        keep = np.flatnonzero(~batch.last)
-        scale = gae[keep].std() + 1e-8 if len(keep) else 1.0
-        centred = (gae - (gae[keep].mean() if len(keep) else 0.0)) / scale
-        targets.advantage[agent, : len(batch)] = torch.from_numpy(centred)
-        returns = own + (
-            gae
-            if gae_lambda == config.gae_lambda
-            else advantages(batch.reward, own, batch.last, config.gamma, gae_lambda, batch.terminal)
-        )
-        targets.returns[agent, : len(batch)] = torch.from_numpy(returns)
-        targets.rows.append(keep)
-        targets.explained.append(_explained(own[keep], returns[keep]))
-    return targets
-
-
 def _padded(minibatch: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Return indices and weights (A, L) of the rows of each agent; padding has weight 0."""
     shape = len(minibatch), max(map(len, minibatch))
@@ -330,9 +293,3 @@ def _padded(minibatch: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         index[agent, : len(rows)] = torch.from_numpy(rows)
         weight[agent, : len(rows)] = 1.0 / max(len(rows), 1)
     return index, weight
-
-
-def _explained(value: np.ndarray, target: np.ndarray) -> float:
-    """Return 1 - variance of the error / variance of the target; 0 for a constant target."""
-    spread = float(target.var()) if len(target) > 1 else 0.0
-    return 1.0 - float((target - value).var()) / spread if spread > 0 else 0.0

@@ -41,13 +41,17 @@ HOSTILE = 1000  # the node of partition 0
 START = {"w": np.zeros(4)}
 
 
-def federation(hostile: dict[str, Any] | None = None, **metrics: Any) -> ClientApp:
+def federation(
+    hostile: dict[str, Any] | None = None, learners: int = 100, **metrics: Any
+) -> ClientApp:
     """Return an app whose nodes add about one to every parameter; partition 0 is hostile.
 
     Parameters
     ----------
     hostile : dict, optional
         ``times``: factor of its update.
+    learners : int
+        Partitions that change the model; the others have met no data.
     **metrics
         That it sends, instead of 10 examples.
     """
@@ -57,7 +61,7 @@ def federation(hostile: dict[str, Any] | None = None, **metrics: Any) -> ClientA
     def train(message: Message, context: Context) -> Message:
         i = context.node_config["partition-id"]
         base = message.content["arrays"]["w"].numpy()
-        delta = np.full(4, 1.0 + 0.01 * i) * (times if i == 0 else 1.0)
+        delta = np.full(4, 1.0 + 0.01 * i) * (times if i == 0 else float(i < learners))
         numbers = {"num-examples": 10, **(metrics if i == 0 else {})}
         content = RecordDict(
             {
@@ -70,12 +74,17 @@ def federation(hostile: dict[str, Any] | None = None, **metrics: Any) -> ClientA
     return app
 
 
-def train(grid: InMemoryGrid, versions: int = 10, **settings: Any) -> tuple[list[dict], np.ndarray]:
+def train(
+    grid: InMemoryGrid,
+    versions: int = 10,
+    start: dict[str, np.ndarray] = START,
+    **settings: Any,
+) -> tuple[list[dict], np.ndarray]:
     """Train, by default with K = 5; return the events and the final arrays."""
     events: list[dict] = []
     fixed = {"buffer_size": 5, "time_limit": 500, "on_event": events.append}
     strategy = TrainOnly(**{**fixed, **settings})
-    result = strategy.start(grid, to_record(START), num_rounds=versions, timeout=None)
+    result = strategy.start(grid, to_record(start), num_rounds=versions, timeout=None)
     return events, result.arrays["w"].numpy()
 
 
@@ -123,7 +132,7 @@ def fast_nodes_push_a_straggler_out_by_repeating(_: Path) -> None:
         assert share(flush, HOSTILE) >= 0.05
 
 
-@attack(patch(Guard, "most_norm", lambda self, base_version: self.max_norm))
+@attack(patch(Guard, "most_norm", lambda self, base_version, base=None: self.max_norm))
 def a_node_scales_its_updates_within_the_absolute_bound(_: Path) -> None:
     """Per version, the model moves by no more than its weight and five times what is usual."""
     for times in (-30.0, 30.0, -4e5, 4e5):
@@ -134,6 +143,35 @@ def a_node_scales_its_updates_within_the_absolute_bound(_: Path) -> None:
             most = sum(5.0 / k + 1.05 if bad else 1.05 for bad in scaled)
             first = 50.0 if scaled[0] and k == 2 else 0.0  # of two, nobody knows which is usual
             assert np.all(np.abs(theta) <= most + first)
+
+
+def compare_only(self: Guard, base_version: int, base: np.ndarray | None = None) -> float:
+    """Bound updates by those of others alone (mutation)."""
+    return bounded(self, base_version)
+
+
+bounded = Guard.most_norm
+
+
+@attack(patch(Guard, "most_norm", compare_only))
+def a_hostile_node_is_the_first_that_has_learned_something(_: Path) -> None:
+    """Before others are known, the model moves by no more than its own norm in a version."""
+    start = {"w": np.full(4, 0.5)}  # norm 1
+    for k in (1, 2, 5):
+        app = federation({"times": -4e5}, learners=1)
+        events, theta = train(InMemoryGrid(app, 10), 4, buffer_size=k, start=start)
+        flushes = kinds(events, "flush")
+        assert any(HOSTILE in flush["nodes"] for flush in flushes)
+        assert np.linalg.norm(theta - 0.5) <= 2.0 ** len(flushes) - 1
+
+
+def test_the_first_updates_of_honest_nodes_are_not_scaled() -> None:
+    """Not with two nodes, of which neither can be compared, and not from a model of zeros."""
+    small = {"w": np.full(4, 0.01)}
+    for nodes, k, start in ((1, 1, small), (2, 1, small), (2, 2, small), (5, 2, START)):
+        app = federation()
+        events, _theta = train(InMemoryGrid(app, nodes), 3, buffer_size=k, start=start)
+        assert [flush["scaled_down"] for flush in kinds(events, "flush")] == [0, 0, 0]
 
 
 @attack(patch(Guard, "check_norm", lambda self, update: None))

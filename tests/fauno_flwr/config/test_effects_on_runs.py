@@ -8,7 +8,7 @@ import torch
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.cosim.grid import CosimGrid
+from fauno_flwr.cosim.gossip import make_grid
 from fauno_flwr.federation.logs import quiet_flower
 from fauno_flwr.federation.run import Run
 from fauno_flwr.results.directory import RunDirectory
@@ -35,6 +35,9 @@ BASES: list[tuple[list[str], tuple[str, ...]]] = [
     (["agent=ddqn", "federation.share=model"], ("agent",)),
     (["federation.privacy.kind=central"], ("federation.privacy",)),
     (["federation.privacy.kind=local"], ("federation.privacy",)),
+    (["federation.merging=gossip"], ("cosim",)),
+    (["federation.merging=gossip", "cosim.slowdown={rpi_0: 50}"], ("federation",)),
+    (["federation.merging=gossip", "federation.graph=random"], ("federation.peers",)),
 ]
 SETTINGS = [
     # Double DQN has no critic to share.
@@ -58,7 +61,7 @@ class Runs:
         directory = RunDirectory(self.folder / str(self.count))
         scenario = config.build_scenario()
         torch.set_num_threads(1)
-        grid = CosimGrid(config, scenario)
+        grid = make_grid(config, scenario)
         with quiet_flower():
             rows = Run(grid, config, EdgeTask(config, scenario), directory).execute()
         files = sorted(directory.path.glob("checkpoints/**/*.safetensors"))

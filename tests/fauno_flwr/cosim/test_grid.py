@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.cosim.gossip import make_grid
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.metrics import STEPS
@@ -43,7 +44,7 @@ class Trained:
     def __init__(self, path: Path, *overrides: str) -> None:
         self.path, self.config = path, settings(*overrides)
         scenario = self.config.build_scenario()
-        self.grid = CosimGrid(self.config, scenario)
+        self.grid = make_grid(self.config, scenario)
         self.rows = Run(
             self.grid, self.config, EdgeTask(self.config, scenario), RunDirectory(path)
         ).execute()

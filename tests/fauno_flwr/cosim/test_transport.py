@@ -162,3 +162,48 @@ def test_what_a_link_carries_and_how_long_it_is_busy_is_counted() -> None:
     assert transport.carried.sum() == pytest.approx(5 * 8.0 * BYTES)
     assert transport.busy[there] == pytest.approx(6)
     assert transport.busy[onwards] == pytest.approx(4)
+
+
+def test_a_message_goes_around_a_node_that_is_down_if_there_is_a_way() -> None:
+    config = load_config("ether2", [])
+    scenario = config.build_scenario()
+    names = scenario.topology.names
+    transport = Transport(scenario.net)
+    server, first, second, far = map(names.index, ("server_0", "rpi_0", "rpi_1", "rpi_6"))
+
+    def passed(target: int, down: list[int]) -> set[int]:
+        rows = transport.route(first, target, 8.0 * BYTES, down)
+        return {int(transport.source[row]) for row in rows}
+
+    assert server in passed(far, [])
+    assert server not in passed(second, [server])
+    assert passed(second, [server]) == {first, names.index("nuc_0")}
+    assert far not in transport.reachable(first, [server])
+    assert second in transport.reachable(first, [server])
+    assert passed(far, [server]) == passed(far, [])  # it waits
+
+
+def test_a_hub_goes_around_nodes_that_are_down_as_any_other_node() -> None:
+    net = load_config("ether2", ["topology=random20"]).build_scenario().net
+    with_hub, without = Transport(net, hub=3), Transport(net)
+    last = len(net.slots) - 1
+    (through, *_) = [int(net.neighbour[row]) for row in without.route(3, last, 1.0)]
+    with_hub.route(3, last, 1.0)  # known before the failure
+    for ends in ((3, last), (last, 3)):
+        around = with_hub.route(*ends, 1.0, [through])
+        assert around == without.route(*ends, 1.0, [through])
+        assert through not in with_hub.source[around]
+    assert through in net.neighbour[with_hub.route(3, last, 1.0)]
+
+
+def test_what_is_transferred_of_a_message_in_transit_counts() -> None:
+    transport = Transport(line())
+    transport.send("message", 0, 2, BYTES)
+    there, onwards = transport.route(0, 2, 1.0)
+    arrivals(transport, 1)
+    assert transport.carried.sum() == 0
+    part = transport.transferred()
+    assert 0 < part[there] < 8.0 * BYTES
+    assert part.sum() == part[there]
+    arrivals(transport, 20)
+    assert transport.transferred()[onwards] == transport.carried[onwards] == 8.0 * BYTES

@@ -116,7 +116,7 @@ def test_a_run_with_rogue_nodes_completes_and_reports_them(
     assert run.summary()["versions"] == 8
     for name in rogue:
         if rogue[name] == "actor":
-            assert f"the actor of {name} is left out" in said
+            assert f"the actor of {name} is rejected: " in said
     text = format_status(run.events(), 8, State(FINISHED))
     for name, reasons in counted.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"{name}: ")]

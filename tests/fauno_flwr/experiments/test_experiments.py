@@ -83,21 +83,44 @@ def test_every_experiment_is_made_of_cells_with_names_of_their_own(name: str) ->
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_nothing_is_evaluated_on_seeds_of_training_or_development(name: str) -> None:
     """But for the tuning, which has no part in any result."""
-    first = DEVELOPMENT_SEED if name == "tuning" else HELD_OUT_SEED
+    first, end = (HELD_OUT_SEED, np.inf) if name != "tuning" else (DEVELOPMENT_SEED, HELD_OUT_SEED)
     for cell in cells(EXPERIMENTS[name], True, 2):
         for world in cell.worlds.values():
-            assert first <= min(world.evaluation.seeds) < first + 2_000_000
+            assert first <= min(world.evaluation.seeds) < end
         assert cell.training is None or cell.training.seed < 1000
 
 
-@pytest.mark.parametrize("name", ["baseline", "buffer"])
+@pytest.mark.parametrize("name", ["baseline", "buffer", "gossip"])
 def test_arms_get_the_same_data_whatever_makes_a_version(name: str) -> None:
     for cell in cells(EXPERIMENTS[name], True, 1):
         if cell.training:
             agents = len(cell.training.build_scenario().agents)
-            size = cell.training.federation.buffer_size
+            federation = cell.training.federation
+            size = agents if federation.merging == "gossip" else federation.buffer_size
             updates = cell.training.federation.versions * (size if size >= 1 else size * agents)
             assert updates / agents == pytest.approx(EXPERIMENTS[name].design(True).messages, 0.1)
+
+
+def test_a_gossip_is_a_method_and_its_links_are_measured(tmp_path: Path) -> None:
+    def gossiping(quick: bool) -> Design:
+        condition = Condition("small", "1 cluster", SMALL, SHORT)
+        return Design([condition], [Arm("gossip", "small"), Arm("manager", "small")], messages=2)
+
+    methods = {
+        "gossip": Method("gossip", ("federation.merging=gossip",)),
+        "manager": Method("manager"),
+    }
+    experiment = Experiment("g", "Is it?", gossiping, methods, rivals=("manager",), traffic=True)
+    found = compute(cells(experiment, True, 1), Results(tmp_path), in_process, lambda text: None)
+    text = write(experiment, True, found, tmp_path)
+    assert "## Load of the links, and agreement" in text
+    (gossip, manager) = json.loads((tmp_path / "summary.json").read_text())["traffic"]
+    assert 0 < gossip["busiest"] < gossip["total"]
+    assert manager["busiest"] == manager["server"]
+    assert len(gossip["distance"]) == 3
+    assert gossip["distance"][-1] > 0
+    training = next(cell["training"] for cell in found if cell["method"] == "gossip")
+    assert training["versions"] == 2
 
 
 def test_only_some_methods_can_be_asked_for() -> None:

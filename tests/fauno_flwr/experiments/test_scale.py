@@ -1,4 +1,4 @@
-"""The experiment about size: equal load everywhere, traffic as it is on the links."""
+"""The experiment about size: equal load everywhere, and what messages add on the links."""
 
 import pytest
 
@@ -42,19 +42,19 @@ def trained(*overrides: str):
 
 def test_larger_messages_take_longer_and_fill_the_links() -> None:
     small, large = trained(), trained("cosim.message_factor=2000")
-    assert large.traffic["delay"]["median"] > 3 * small.traffic["delay"]["median"]
-    assert large.traffic["manager"]["utilisation"] > 20 * small.traffic["manager"]["utilisation"]
+    assert large.load["delay"]["median"] > 3 * small.load["delay"]["median"]
+    assert large.load["manager"]["utilisation"] > 20 * small.load["manager"]["utilisation"]
     assert large.seconds > small.seconds
 
 
 def test_compression_takes_megabytes_off_the_links() -> None:
     full, compressed = trained(), trained("federation.compression=top-k")
-    assert compressed.traffic["manager"]["megabytes"] < full.traffic["manager"]["megabytes"]
+    assert compressed.load["manager"]["megabytes"] < full.load["manager"]["megabytes"]
 
 
 def test_the_links_of_the_manager_carry_each_message_and_its_reply() -> None:
     found = trained()
-    carried, everywhere = found.traffic["manager"]["megabytes"], found.traffic["megabytes"]
+    carried, everywhere = found.load["manager"]["megabytes"], found.load["megabytes"]
     critic = sum(array.nbytes for array in found.shared.values()) / 1e6
     answered = found.messages * len(found.actors)
     assert carried > 0.8 * 2 * answered * critic
@@ -67,12 +67,12 @@ def test_the_report_has_a_row_for_each_method(tmp_path) -> None:
     condition = Condition("tiny", "1 cluster", WORLD, SHORT, seeds=1)
     design = Design([condition], [Arm("fauno", "tiny")], messages=2)
     experiment = Experiment(
-        "tiny", "?", lambda quick: design, {"fauno": Method("FAuNO")}, target=True, traffic=True
+        "tiny", "?", lambda quick: design, {"fauno": Method("FAuNO")}, target=True, load=True
     )
     made = cells(experiment, True, 2)
     assert [cell.key for cell in made] == ["tiny.heuristics", "tiny.fauno.1"]
     text = write(experiment, True, [run_cell(cell) for cell in made], tmp_path)
-    assert "## Traffic, staleness and cost" in text
+    assert "## Load, staleness and cost" in text
     (row,) = [
         line for line in text.splitlines() if "| FAuNO | 6 |" in line or "| FAuNO | 5" in line
     ]

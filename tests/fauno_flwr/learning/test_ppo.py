@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fauno_flwr.config.agent import ACTION, CRITICS, STATE, PPOConfig
-from fauno_flwr.learning import ppo
+from fauno_flwr.learning import dense, ppo
 from fauno_flwr.learning.agents import get
+from fauno_flwr.learning.networks import EquivariantActor
 from fauno_flwr.learning.ppo import Population
+from fauno_flwr.learning.targets import advantages
+from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.edge import collect
 from sim_env.engine.features import OBSERVATIONS, Encoding
 from sim_env.envs.vector import EdgeVectorEnv
@@ -19,20 +22,20 @@ FULL = OBSERVATIONS["full"]
 
 def some_decisions(
     seed: int, rows: int = 60, slots: int = 4, encoding: Encoding = FULL
-) -> ppo.Decisions:
+) -> Decisions:
     """Random decisions; about a third of the neighbours are illegal."""
     rng = np.random.default_rng(seed)
     mask = rng.random((rows, slots)) < 0.7
     mask[:, 0] = True
-    action = np.array([rng.choice(np.flatnonzero(row)) for row in mask])
+    action = np.array([rng.choice(np.flatnonzero(row)) for row in mask], np.int64)
     last = rng.random(rows) < 0.1
-    last[-1] = True
-    return ppo.Decisions(
+    last[-1:] = True
+    return Decisions(
         local=rng.standard_normal((rows, encoding.local)).astype(np.float32),
         destination=rng.standard_normal((rows, slots, encoding.destinations)).astype(np.float32)
         * mask[:, :, None],
         mask=mask,
-        action=action.astype(np.int64),
+        action=action,
         reward=rng.standard_normal(rows).astype(np.float32),
         last=last,
     )
@@ -50,7 +53,7 @@ def test_advantages_equal_the_sum_that_defines_them(seed: int, gamma: float, lam
         while not last[k]:
             expected[t] += weight * (reward[k] + gamma * value[k + 1] - value[k])
             weight, k = weight * gamma * lam, k + 1
-    np.testing.assert_allclose(ppo.advantages(reward, value, last, gamma, lam), expected, atol=1e-9)
+    np.testing.assert_allclose(advantages(reward, value, last, gamma, lam), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("network", ["equivariant", "padded"])
@@ -67,7 +70,7 @@ def test_one_update_equals_a_reference_written_with_torch_alone(network: str) ->
     rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
     value = theirs.critic.values(*theirs.critic.features(*rows))[0]
     numbers = value.detach().numpy().astype(np.float64)
-    gae = ppo.advantages(batch.reward, numbers, batch.last, config.gamma, config.gae_lambda)
+    gae = advantages(batch.reward, numbers, batch.last, config.gamma, config.gae_lambda)
     target = torch.from_numpy((gae + numbers).astype(np.float32))
     gain = torch.from_numpy((gae - gae[keep].mean()) / (gae[keep].std() + 1e-8)).float()
     chosen = torch.distributions.Categorical(logits=theirs.actor.logits(*rows)[0])
@@ -90,7 +93,7 @@ def test_one_update_equals_a_reference_written_with_torch_alone(network: str) ->
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
 
 
-def values_of(population: Population, batch: ppo.Decisions) -> tuple[np.ndarray, ...]:
+def values_of(population: Population, batch: Decisions) -> tuple[np.ndarray, ...]:
     """Return Q(s, a) of the actions taken, and V(s), of a critic of actions, each (R,)."""
     rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
     with torch.no_grad():
@@ -116,7 +119,7 @@ def test_an_update_with_a_critic_of_actions_equals_a_reference(network: str) -> 
     keep = np.flatnonzero(~batch.last)
     rows = [torch.from_numpy(x)[None] for x in (batch.local, batch.destination, batch.mask)]
     _, value = values_of(theirs, batch)
-    gae = ppo.advantages(batch.reward, value, batch.last, config.gamma, config.gae_lambda)
+    gae = advantages(batch.reward, value, batch.last, config.gamma, config.gae_lambda)
     gain = torch.from_numpy((gae - gae[keep].mean()) / (gae[keep].std() + 1e-8)).float()
     q = theirs.critic.logits(*rows)[0]
     chosen = torch.distributions.Categorical(
@@ -271,3 +274,51 @@ def test_what_comes_between_two_decisions_belongs_to_the_earlier_one() -> None:
     assert decisions.local[:, 1].tolist() == [1, 4, 0]
     assert decisions.last.tolist() == [False, True, True]
     assert decisions.reward.tolist() == [1 + 2, 8 + 16, 1 + 5 + 0.5]
+
+
+@pytest.mark.parametrize("critic", CRITICS)
+@pytest.mark.parametrize("learn_actor", [True, False])
+@pytest.mark.parametrize(("hidden", "slots"), [(32, 4), (7, 4), (32, 600)])
+def test_updates_in_numpy_and_in_torch_are_equal(
+    critic: str, learn_actor: bool, hidden: int, slots: int
+) -> None:
+    """Over some updates: parameters, moments and metrics; also of agents with little or no data."""
+    config = PPOConfig(critic=critic, entropy=0.03, hidden=hidden)
+    config.learn_actor = learn_actor
+    sizes = (60, 3, 0, 1, 25) if slots < 100 else (20, 5)
+    ours, theirs = (Population(len(sizes), config, 0, "full", slots) for _ in range(2))
+    assert ours._is_dense()
+    rates = np.linspace(1e-3, 3e-3, len(sizes), dtype=np.float32)
+    for seed in range(3):
+        batches = [some_decisions(seed + 10 * size, size, slots) for size in sizes]
+        rngs = [[np.random.default_rng(agent) for agent in range(len(sizes))] for _ in range(2)]
+        mine = ours.learn(batches, rates, rngs[0])
+        reference = ppo.update(theirs, batches, rates, rngs[1])
+        for found, expected in zip(mine, reference, strict=True):
+            assert found == pytest.approx(expected, abs=2e-4)
+    for population in (ours, theirs):
+        # A softmax has no gradient in it: what Adam makes of the rounding error is arbitrary.
+        population.actor.biases[2].data[:] = 0
+    for left, right in zip(ours._tensors(), theirs._tensors(), strict=True):
+        torch.testing.assert_close(left, right, atol=2e-5, rtol=1e-3)
+
+
+def test_networks_of_others_and_padded_ones_are_trained_by_autograd() -> None:
+    assert not Population(1, PPOConfig(network="padded"), 0, "full", 5)._is_dense()
+
+    class Other(EquivariantActor):
+        """An actor that may compute anything."""
+
+    population = Population(1, PPOConfig(), 0)
+    population.actor.__class__ = Other
+    assert not population._is_dense()
+
+
+@given(st.integers(1, 1000), st.integers(1, 70), st.integers(1, 70))
+def test_products_in_blocks_equal_products(rows: int, inputs: int, outputs: int) -> None:
+    rng = np.random.default_rng(rows)
+    a, b = rng.standard_normal((rows, inputs)), rng.standard_normal((inputs, outputs))
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    np.testing.assert_allclose(dense.times(a, b), a @ b, rtol=1e-4, atol=1e-4)
+    c = dense.times(a, b)
+    np.testing.assert_allclose(dense.transposed_times(a, c), a.T @ c, rtol=1e-3, atol=1e-2)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -15,12 +16,14 @@ from fauno_flwr.cli.main import app
 from fauno_flwr.config.agent import CRITICS
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.learning import rollout
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.policy import ActorPolicy
 from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.rollout import Weights
 from fauno_flwr.learning.transitions import Decisions
+from sim_env.engine.compilation import OPTIONS
 from sim_env.policies.compiled import LQRAND
 from sim_env.scenario import Scenario
 from sim_env.world import World
@@ -400,3 +403,23 @@ def test_fauno_train_learns_with_a_reward_and_an_observation_of_ones_own(tmp_pat
     assert done.exit_code == 0, done.output
     rows = json.loads((out / "summary.json").read_text())["table"]
     assert [row["policy"] for row in rows] == ["fauno", "untrained", "lq"]
+
+
+@numba.njit(**OPTIONS)
+def take_tanh(x: np.ndarray) -> None:
+    """Call a part of the rollouts from Python."""
+    rollout.tanh(x)
+
+
+def test_the_tanh_of_rollouts_is_that_of_numpy() -> None:
+    """To 4e-7, and not finite where the argument is not a number: divergence must be seen."""
+    x = np.concatenate([np.linspace(-12, 12, 200_001), [0.0, -0.0, np.inf, -np.inf, 1e-30, 1e30]])
+    found = x.astype(np.float32)
+    expected = np.tanh(found)
+    take_tanh(found)
+    np.testing.assert_allclose(found, expected, rtol=4e-7, atol=1e-37)
+    assert np.all(np.abs(found) <= 1 + 1e-6)
+    odd = np.array([np.nan, 0.5], np.float32)
+    take_tanh(odd)
+    assert np.isnan(odd[0])
+    assert odd[1] == pytest.approx(np.tanh(0.5), rel=4e-7)

@@ -17,7 +17,8 @@ from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.ddqn import QPopulation
-from fauno_flwr.learning.ppo import Population, advantages
+from fauno_flwr.learning.ppo import Population
+from fauno_flwr.learning.targets import advantages
 from fauno_flwr.learning.transitions import Decisions, stack
 from fauno_flwr.results.directory import RunDirectory, read_lines
 from fauno_flwr.results.report import format_rows

@@ -10,7 +10,7 @@ from fauno_flwr.experiments.summary import Row, Summary
 PROPORTIONAL = 0.5  # utilisation up to which it grows in proportion to the nodes
 
 
-def traffic_rows(summary: Summary) -> list[Row]:
+def load_rows(summary: Summary) -> list[Row]:
     """Make a row per condition and method, with means over the seeds.
 
     Returns
@@ -36,7 +36,7 @@ def _row(summary: Summary, condition: str, method: str, runs: Sequence[Mapping[s
     def of(*path: str) -> float:
         return float(np.mean([_at(run, path) for run in runs]))
 
-    used = of("traffic", "manager", "utilisation")
+    used = of("load", "manager", "utilisation")
     return {
         "condition": condition,
         "method": method,
@@ -44,11 +44,11 @@ def _row(summary: Summary, condition: str, method: str, runs: Sequence[Mapping[s
         "seeds": len(runs),
         "versions": of("versions"),
         "virtual_seconds": of("virtual_seconds"),
-        "megabytes": of("traffic", "manager", "megabytes"),
+        "megabytes": of("load", "manager", "megabytes"),
         "utilisation": used,
-        "elsewhere": of("traffic", "elsewhere"),
+        "elsewhere": of("load", "elsewhere"),
         "nodes_at_full": nodes / used if 0 < used < PROPORTIONAL else None,
-        "delay": {name: of("traffic", "delay", name) for name in ("median", "p95")},
+        "delay": {name: of("load", "delay", name) for name in ("median", "p95")},
         "staleness": {name: of("staleness_quantiles", name) for name in ("median", "p95")},
         "cpu_ms": 1000 * of("cpu_seconds") / (nodes * of("messages_per_node")),
         "peak_megabytes": of("megabytes", "peak"),
@@ -63,13 +63,13 @@ def _at(run: Mapping[str, Any], path: Sequence[str]) -> float:
     return float(np.nan if value is None else value)
 
 
-def traffic_table(summary: Summary, rows: Sequence[Row]) -> list[str]:
-    """Format the rows of :func:`traffic_rows` as a section in Markdown; empty if there are none."""
+def load_table(summary: Summary, rows: Sequence[Row]) -> list[str]:
+    """Format the rows of :func:`load_rows` as a section in Markdown; empty if there are none."""
     if not rows:
         return []
     lines = [
         "",
-        "## Traffic, staleness and cost",
+        "## Load, staleness and cost",
         "",
         "Of the manager's links: megabytes, utilisation of the busiest one, and the nodes that "
         "would fill it, in proportion (- where it is half full or more). Delay of a message and "
