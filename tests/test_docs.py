@@ -99,6 +99,8 @@ def test_the_numbers_of_cells_are_those_of_the_experiments() -> None:
     assert stated == counted
     transfer = EXPERIMENTS["transfer"]
     assert count_cells(transfer, True, 3) == len(cells(transfer, True, 3))
+    scale = EXPERIMENTS["scale"]
+    assert count_cells(scale, True, 3) == len(cells(scale, True, 3))
 
 
 def test_the_output_of_an_experiment_has_as_many_cells_as_its_command_computes() -> None:

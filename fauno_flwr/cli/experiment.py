@@ -18,7 +18,7 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="baseline, buffer, transfer, straggler, federation, gossip or privacy, or "
+            help="baseline, buffer, transfer, straggler, federation, gossip, privacy or scale, or "
             "package.module:attribute of your own."
         ),
     ],

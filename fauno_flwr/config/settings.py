@@ -328,6 +328,8 @@ class CosimConfig:
         Instructions that a node executes for one decision in one pass of an update.
     share_with_tasks : bool
         Whether messages share the links with the tasks on them.
+    message_factor : float
+        Factor on the bytes of each message: what a model so many times as large would send.
     slowdown : dict of str to float
         Factor by which the updates of some nodes take longer, by name: ``{rpi_3: 10, nuc_0: 2}``.
     """
@@ -336,11 +338,13 @@ class CosimConfig:
     takeover: float = 0.0
     training_work: float = 5e5
     share_with_tasks: bool = True
+    message_factor: float = 1.0
     slowdown: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_number("cosim.takeover", self.takeover, at_least=0)
         require_number("cosim.training_work", self.training_work, at_least=0)
+        require_number("cosim.message_factor", self.message_factor, above=0)
         for name, factor in self.slowdown.items():
             require_number(f"cosim.slowdown.{name}", factor, above=0)
 

@@ -147,7 +147,7 @@ class GossipGrid(CosimGrid):
             key = f"{agent.index}-{receiver}"
             self._letters[key] = receiver, letter
             target = self._agents[receiver].node
-            self._transport.send(key, agent.node, target, update.count_bytes(), self._down())
+            self._transport.send(key, agent.node, target, self._bytes(update), self._down())
         fields = {
             "version": trip.training.version,
             "latency": round((self.world.now - trip.sent_at) * self.tick, 4),

@@ -113,9 +113,10 @@ class CosimGrid(LocalGrid):
         # Messages reduce the rates of the links for tasks: this world has its own rates.
         self.world.net = self.world.net._replace(rate=self.world.net.rate.copy())
         apart = self.world.net._replace(rate=self.world.net.rate.copy())
-        self._transport = Transport(self.world.net if config.cosim.share_with_tasks else apart)
         self._server, self._down_since, self._moved = self._node_of_server(), -1, False
         self.on_takeover: Callable[[ArrayRecord | None], None] = lambda arrays: None
+        net = self.world.net if config.cosim.share_with_tasks else apart
+        self._transport = Transport(net, self._server)
         self.clock = CosimClock(lambda: self.world.now, self.run_until, self.tick)
 
         slowdown = config.cosim.slowdowns(scenario.topology.names)
@@ -303,7 +304,7 @@ class CosimGrid(LocalGrid):
         """Send the outcome of a training to the server."""
         trip.phase = RETURNING
         trip.update = trip.training.update_record()
-        size = trip.update.count_bytes()
+        size = self._bytes(trip.update)
         self._transport.send(str(agent.index), agent.node, self._server, size, self._down())
 
     def _reply(self, trip: RoundTrip) -> Message:
@@ -448,8 +449,12 @@ class CosimGrid(LocalGrid):
         content, now = message.content, float(self.world.now)
         training = self._training(agent, content)
         agent.trip = RoundTrip(message, training, now, now + message.metadata.ttl / self.tick)
-        size = content.array_records[ARRAYS].count_bytes()
+        size = self._bytes(content.array_records[ARRAYS])
         self._transport.send(str(agent.index), self._server, agent.node, size, self._down())
+
+    def _bytes(self, arrays: ArrayRecord) -> int:
+        """Return the size of a message in the network."""
+        return math.ceil(arrays.count_bytes() * self.config.cosim.message_factor)
 
     def _training(self, agent: Agent, content: RecordDict) -> LocalTraining:
         # No data of anyone: under virtual time, the noise too is the same in each run.

@@ -48,22 +48,29 @@ class Transport:
     ----------
     net : Net
         Its array ``rate`` is overwritten with the rates that messages leave for tasks.
+    hub : int, optional
+        Node that most messages come from or go to: their routes are computed all at once, so that
+        the cost of one does not grow with the network.
 
     Attributes
     ----------
     source : array of int, shape (L,)
         Node at which each link starts.
     carried : array of float, shape (L,)
-        Bits of the messages that each link has transferred since the object was made.
+        Bits of the messages that each link has transferred in full since the object was made.
+    busy : array of float, shape (L,)
+        Ticks in which each link had a message to transfer.
     """
 
     net: Net
+    hub: int | None = None
     journeys: list[Journey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._capacity = self.net.rate.copy()
-        self.carried = np.zeros(len(self._capacity))
         self._routes: dict[tuple[int, int, float, frozenset[int]], list[int]] = {}
+        self._messages = np.zeros(len(self._capacity), int)  # on each link
+        self.carried, self.busy = np.zeros(len(self._capacity)), np.zeros(len(self._capacity))
         nodes = len(self.net.slots)
         self.source = np.repeat(np.arange(nodes), self.net.slots)
         pairs = self.source * nodes + self.net.neighbour
@@ -75,6 +82,19 @@ class Transport:
             for slot, other in enumerate(self.net.destinations(node).tolist()):
                 if slot:
                     self._graph.add_edge(node, other, row=int(self.net.first[node]) + slot)
+
+    @property
+    def capacity(self) -> np.ndarray:
+        """Rate of each link without messages, in bits per tick, shape (L,)."""
+        return self._capacity
+
+    def transferred(self) -> np.ndarray:
+        """Return the bits that each link has transferred: `carried`, and messages in part."""
+        bits = self.carried.copy()
+        for journey in self.journeys:
+            if journey.rows:
+                bits[journey.rows[0]] += journey.bits - journey.left
+        return bits
 
     def route(self, source: int, target: int, bits: float, down: Iterable[int] = ()) -> list[int]:
         """Return the links of the route with the fewest ticks on an idle network.
@@ -89,20 +109,34 @@ class Transport:
         """
         avoided = frozenset(down) - {source, target}
         key = (source, target, bits, avoided)
-        known = self._routes.get(key)
-        if known is not None:
-            return known
-        if avoided and target not in self.reachable(source, avoided):
-            return self.route(source, target, bits)
+        if key not in self._routes:
+            if avoided and target not in self.reachable(source, avoided):
+                return self.route(source, target, bits)
+            self._find_routes(source, target, bits, avoided)
+        return self._routes[key]
+
+    def _find_routes(self, source: int, target: int, bits: float, avoided: frozenset[int]) -> None:
+        """Find the route between two nodes.
+
+        If one is the hub, also those of all others, unless nodes are avoided: which ones are
+        depends on both ends.
+        """
 
         def ticks(a: int, b: int, data: dict[str, int]) -> float:
             return float(bits / self._capacity[data["row"]] + self.net.latency[data["row"]])
 
-        graph = nx.restricted_view(self._graph, avoided, [])
-        nodes = nx.dijkstra_path(graph, source, target, ticks)
-        rows = [self._graph.edges[hop]["row"] for hop in pairwise(nodes)]
-        self._routes[key] = rows
-        return rows
+        if avoided or self.hub not in (source, target):
+            graph = nx.restricted_view(self._graph, avoided, []) if avoided else self._graph
+            paths = {target: nx.dijkstra_path(graph, source, target, ticks)}
+        elif source == self.hub:
+            paths = nx.single_source_dijkstra_path(self._graph, source, weight=ticks)
+        else:
+            backwards = self._graph.reverse(copy=False)
+            found = nx.single_source_dijkstra_path(backwards, target, weight=ticks)
+            paths = {node: path[::-1] for node, path in found.items()}
+        for path in paths.values():
+            rows = [self._graph.edges[hop]["row"] for hop in pairwise(path)]
+            self._routes[path[0], path[-1], bits, avoided] = rows
 
     def reachable(self, source: int, down: Iterable[int]) -> set[int]:
         """Return the nodes to which there is a way that goes around others, `source` included."""
@@ -127,7 +161,10 @@ class Transport:
         rows = self.route(source, target, bits, down)
         latency = float(self.net.latency[rows[0]]) if rows else 0.0
         self.journeys.append(Journey(key, rows, bits, bits, latency))
-        self._update_rates()
+        if rows and bits > 0:
+            first = rows[0]
+            self._messages[first] += 1
+            self.net.rate[first] = self._capacity[first] / (1 + self._messages[first])
 
     def is_held(self, key: str, open_links: np.ndarray) -> bool:
         """Return whether a message waits for a link that is down."""
@@ -168,6 +205,7 @@ class Transport:
                 for j, rate in zip(self.journeys, rates, strict=True)
             ]
             step = min(min(spans), ticks - now)
+            self.busy[busy > 0] += step
             for journey, rate, span in zip(self.journeys, rates, spans, strict=True):
                 if journey.left > 0:
                     journey.left = 0.0 if span <= step else max(journey.left - rate * step, 0.0)
@@ -199,4 +237,5 @@ class Transport:
         rows = np.array(
             [journey.rows[0] for journey in self.journeys if journey.rows and journey.left > 0], int
         )
-        self.net.rate[:] = self._capacity / (1 + np.bincount(rows, minlength=len(self._capacity)))
+        self._messages = np.bincount(rows, minlength=len(self._capacity))
+        self.net.rate[:] = self._capacity / (1 + self._messages)

@@ -6,6 +6,7 @@ from fauno_flwr.experiments import (
     federation,
     gossip,
     privacy,
+    scale,
     straggler,
     transfer,
     tuning,
@@ -22,6 +23,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         federation.EXPERIMENT,
         gossip.EXPERIMENT,
         privacy.EXPERIMENT,
+        scale.EXPERIMENT,
         tuning.EXPERIMENT,
     )
 }

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from flwr.app import Message
 from safetensors.numpy import save_file
 
 from fauno_flwr.config.settings import GOSSIP, RunConfig
-from fauno_flwr.cosim.agents import Agent, RoundTrip
+from fauno_flwr.cosim.agents import RETURNING, Agent, RoundTrip
 from fauno_flwr.cosim.gossip import GossipGrid
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.experiments.design import BASELINES, Cell
+from fauno_flwr.experiments.load import Delays, Memory, load_of, quantiles
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.gossip_training import consensus_distance, make_training
 from fauno_flwr.federation.handshake import handshake
@@ -81,12 +83,14 @@ class Trained:
         The last version.
     curve : dict of str to list of float
         Of all tasks that ended in the network between two moments of virtual time: ``seconds``
-        (the later moment), ``finished`` (ratio) and ``response`` (s).
-    staleness : float
-        Mean over the merged updates, in versions.
+        (the later moment), ``finished`` (ratio) and ``response`` (s); ``versions`` made until then.
+    staleness : list of float
+        Of the merged updates, in versions; in a gossip, of what each training began with.
     versions : int
     seconds : float
         Virtual.
+    messages : float
+        Train messages that a node has answered, on average.
     traffic : Traffic
     flushes : list of float
         Virtual seconds at which each version was made.
@@ -94,18 +98,23 @@ class Trained:
         ``epsilon`` in the end, and ``signal_to_noise_power``, the mean over the versions of what
         :func:`strategies.privacy.signal_to_noise` estimates, squared, negative by chance if there
         is none; None without privacy.
+    load : dict
+        Of the links, see :func:`fauno_flwr.experiments.load.load_of`; also the ``delay`` of the
+        messages between the nodes and a manager.
     """
 
     actors: list[Arrays]
     earlier: dict[int, list[Arrays]]
     shared: Arrays
     curve: dict[str, list[float]]
-    staleness: float
+    staleness: list[float]
     versions: int
     seconds: float
+    messages: float
     traffic: Traffic
     flushes: list[float]
     privacy: dict[str, float] | None
+    load: dict[str, Any]
 
 
 class WatchedGrid(CosimGrid):
@@ -125,6 +134,7 @@ class WatchedGrid(CosimGrid):
         self, config: RunConfig, scenario: Scenario, decisions: Collection[int] = ()
     ) -> None:
         super().__init__(config, scenario)
+        self._delays = Delays(self.tick)
         self.moments: list[int] = []
         self.totals: list[np.ndarray] = []
         self.distances: list[tuple[int, float]] = []
@@ -140,9 +150,20 @@ class WatchedGrid(CosimGrid):
         super().run_until(end)
         self._count()
 
+    def _send(self, agent: Agent, message: Message) -> None:
+        super()._send(agent, message)
+        self._delays.sent(agent.index, self.world.now)
+
+    def _arrive(self, agent: Agent) -> None:
+        if agent.trip is not None:
+            self._delays.arrived(agent.index, self.world.now)
+        super()._arrive(agent)
+
     def _finish_update(self, agent: Agent, trip: RoundTrip) -> None:
         self._decisions += 0 if trip.rollout is None else len(trip.rollout)
         super()._finish_update(agent, trip)
+        if trip.phase == RETURNING:
+            self._delays.sent(agent.index, self.world.now)
         while self._due and self._decisions >= self._due[0] * self.population.agents:
             self._keep(self.population)
 
@@ -183,6 +204,11 @@ class WatchedGrid(CosimGrid):
             float(carried.sum()),
             float(carried[(ends == self._server).any(axis=0)].max()),
         )
+
+    def load(self) -> dict[str, Any]:
+        """Return the load of :class:`Trained`."""
+        found = load_of(self._transport, self._server, self.world.now - self.moments[0], self.tick)
+        return {**found, "delay": self._delays.quantiles()}
 
     def curve(self) -> dict[str, list[float]]:
         """Return the curve of :class:`Trained`; NaN where no task has ended."""
@@ -244,17 +270,22 @@ def train(
         grid.require_kept()
         events = read_lines(out.path / "events.jsonl")
     flushes = [event for event in events if event["event"] == "flush"]
+    staleness = [tau for flush in flushes for tau in flush["staleness"]]
+    curve, times = grid.curve(), [flush["t"] for flush in flushes]
+    curve["versions"] = np.searchsorted(times, curve["seconds"], side="right").tolist()
     return Trained(
         actors_of(grid.population),
         grid.earlier,
         shared,
-        grid.curve(),
-        float(np.mean([tau for flush in flushes for tau in flush["staleness"]])),
+        curve,
+        staleness,
         len(flushes),
         float(flushes[-1]["t"]),
+        len(staleness) / grid.population.agents,
         grid.traffic(),
         [float(flush["t"]) for flush in flushes],
         _spent(flushes),
+        grid.load(),
     )
 
 
@@ -335,13 +366,19 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     with quiet_flower(logging.ERROR):
         trained = None
         if cell.training:
+            memory, before = Memory(), time.process_time()
             decisions = {cell.decisions[name] for name in cell.worlds if name in cell.decisions}
             trained = train(cell.training, cell.start, decisions)
+            cost = {"cpu_seconds": time.process_time() - before, "megabytes": memory.megabytes()}
     if trained:
         found["training"] = {
             "versions": trained.versions,
             "virtual_seconds": trained.seconds,
-            "staleness": trained.staleness,
+            "staleness": float(np.mean(trained.staleness)),
+            "staleness_quantiles": quantiles(trained.staleness),
+            "messages_per_node": trained.messages,
+            "load": trained.load,
+            **cost,
             "curve": trained.curve,
             "traffic": asdict(trained.traffic),
             "flushes": trained.flushes,

@@ -142,7 +142,9 @@ class Experiment:
     target : bool, default False
         Whether to report the time until half of LeastQueue's losses are avoided.
     traffic : bool, default False
-        Whether to report the load of the links and how far the nodes agree.
+        Whether to report what the links have carried and how far the nodes agree.
+    load : bool, default False
+        Whether to report how full the manager's links are, the staleness, and the cost of a node.
     heuristics : tuple of str, default empty
         Further heuristics beside :data:`BASELINES`: names, or ``package.module:attribute``.
     further : callable, optional
@@ -158,6 +160,7 @@ class Experiment:
     rivals: tuple[str, ...] = ("lq", "sed", "threshold")
     target: bool = False
     traffic: bool = False
+    load: bool = False
     heuristics: tuple[str, ...] = ()
     further: Callable[[Any, Path], list[str]] | None = None
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fauno_flwr.experiments import figures
 from fauno_flwr.experiments.design import Experiment
+from fauno_flwr.experiments.load_table import load_rows, load_table
 from fauno_flwr.experiments.runner import rounded
 from fauno_flwr.experiments.summary import (
     FINISHED,
@@ -53,6 +54,7 @@ def write(
     rows, minus, total = table(summary), differences(summary), overall(summary)
     targets = times_to_target(summary) if experiment.target else []
     traffic = traffic_rows(summary) if experiment.traffic else []
+    load = load_rows(summary) if experiment.load else []
     spent = {clock: sum(cell["seconds"][clock] for cell in cells) for clock in ("wall", "cpu")}
     seeds = max(cell["seed"] or 0 for cell in cells)
     facts = {
@@ -72,6 +74,7 @@ def write(
         "overall": total,
         "times_to_target": targets,
         "traffic": traffic,
+        **({"load": load} if load else {}),
     }
     write_atomically(out / "summary.json", json.dumps(rounded(facts), indent=1) + "\n")
     merged = [_with_differences(row, summary, minus) for row in rows]
@@ -92,6 +95,7 @@ def write(
         *_target_lines(summary, targets),
         *traffic_lines(summary, traffic),
         *further,
+        *load_table(summary, load),
         "",
     ]
     text = "\n".join(lines)
@@ -214,7 +218,11 @@ def _target_lines(summary: Summary, rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        times = ", ".join("-" if t is None else f"{t:.0f}" for t in row["seconds"])
+        unknown = [None] * len(row["seconds"])
+        times = ", ".join(
+            "-" if t is None else f"{t:.0f}" + (f" ({v} versions)" if v is not None else "")
+            for t, v in zip(row["seconds"], row.get("versions", unknown), strict=True)
+        )
         lines.append(
             f"| {summary.titles[row['condition']]} | {summary.title(row['method'])} "
             f"| {100 * row['target']:.2f} | {times} | {row['staleness']:.2f} "

@@ -63,6 +63,8 @@ class Summary:
         Offered load of each condition.
     curves : dict
         ``curves[condition][method]``: a list with ``training`` of the cell of each seed.
+    agents : dict of str to int
+        Nodes that learn in each condition.
     """
 
     experiment: Experiment
@@ -70,6 +72,7 @@ class Summary:
     samples: dict[str, dict[str, Sample]]
     rho: dict[str, float]
     curves: dict[str, dict[str, list[Mapping[str, Any]]]]
+    agents: dict[str, int]
 
     def title(self, policy: str) -> str:
         """Return the name of a policy in tables and figures."""
@@ -95,11 +98,12 @@ def summarise(experiment: Experiment, titles: dict[str, str], cells: Cells) -> S
     """Collect the samples of an experiment from its cells."""
     samples: dict[str, dict[str, Sample]] = {}
     rho: dict[str, float] = {}
+    agents: dict[str, int] = {}
     curves: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     found: dict[str, dict[str, list[Mapping[str, Any]]]] = {name: {} for name in titles}
     for cell in cells:
         for condition, world in cell["worlds"].items():
-            rho[condition] = world["rho"]
+            rho[condition], agents[condition] = world["rho"], world["agents"]
             for policy, metrics in world["policies"].items():
                 name = _name(experiment, cell["method"], policy)
                 found[condition].setdefault(name, []).append(metrics)
@@ -110,7 +114,7 @@ def summarise(experiment: Experiment, titles: dict[str, str], cells: Cells) -> S
             runs.append(cell["training"])
     for condition, policies in found.items():
         samples[condition] = {name: _sample(runs) for name, runs in policies.items()}
-    return Summary(experiment, titles, samples, rho, curves)
+    return Summary(experiment, titles, samples, rho, curves, agents)
 
 
 def _name(experiment: Experiment, method: str, policy: str) -> str:

@@ -21,7 +21,7 @@ def times_to_target(summary: Summary) -> list[Row]:
     list of dict
         One row per condition and method: ``target`` (finished ratio), ``seconds`` and ``end`` (of
         the training) by seed, and the mean ``staleness``. A seed that never reaches the target for
-        good has None.
+        good has None. Where the curves tell, also the ``versions`` made until then.
     """
     rows = []
     for condition, methods in summary.curves.items():
@@ -39,6 +39,9 @@ def times_to_target(summary: Summary) -> list[Row]:
                     "staleness": float(np.mean([run["staleness"] for run in runs])),
                 }
             )
+            if all("versions" in run["curve"] for run in runs):  # not so in older cells
+                curves = [run["curve"] for run in runs]
+                rows[-1]["versions"] = [_versions(c, t) for c, t in zip(curves, times, strict=True)]
     return rows
 
 
@@ -54,3 +57,11 @@ def _reached(curve: Mapping[str, Sequence[float | None]], target: float) -> floa
     if first >= len(smooth):
         return None
     return float(np.asarray(curve["seconds"], float)[begin + SMOOTHING + first])
+
+
+def _versions(curve: Mapping[str, Sequence[float | None]], seconds: float | None) -> int | None:
+    """Return the versions made by then; None for never."""
+    if seconds is None:
+        return None
+    moments, versions = (np.array(curve[name], float) for name in ("seconds", "versions"))
+    return int(np.interp(seconds, moments, versions))

@@ -1,6 +1,7 @@
 """Messages on the simulated links, against times worked out by hand."""
 
 import numpy as np
+import pytest
 
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.cosim.transport import Transport
@@ -134,6 +135,35 @@ def test_rows_between_neighbours() -> None:
     ]
 
 
+def test_routes_from_and_to_the_hub_are_as_short_as_those_found_one_by_one() -> None:
+    net = load_config("ether2", ["topology=random20"]).build_scenario().net
+    with_hub, without = Transport(net, hub=3), Transport(net)
+
+    def ticks(rows: list[int]) -> float:
+        return float(np.sum(8.0 * BYTES / net.rate[rows] + net.latency[rows]))
+
+    for node in range(len(net.slots)):
+        for ends in ((3, node), (node, 3)):
+            found = with_hub.route(*ends, 8.0 * BYTES)
+            assert ticks(found) == pytest.approx(ticks(without.route(*ends, 8.0 * BYTES)))
+            places = [ends[0], *net.neighbour[found].tolist()]
+            assert places[-1] == ends[1]
+            assert with_hub.source[found].tolist() == places[:-1]
+
+
+def test_what_a_link_carries_and_how_long_it_is_busy_is_counted() -> None:
+    transport = Transport(line())
+    transport.send("small", 0, 1, BYTES)
+    transport.send("large", 0, 2, 2 * BYTES)
+    arrivals(transport, 20)
+    there, onwards = transport.route(0, 2, 1.0)
+    assert transport.carried[there] == pytest.approx(3 * 8.0 * BYTES)
+    assert transport.carried[onwards] == pytest.approx(2 * 8.0 * BYTES)
+    assert transport.carried.sum() == pytest.approx(5 * 8.0 * BYTES)
+    assert transport.busy[there] == pytest.approx(6)
+    assert transport.busy[onwards] == pytest.approx(4)
+
+
 def test_a_message_goes_around_a_node_that_is_down_if_there_is_a_way() -> None:
     config = load_config("ether2", [])
     scenario = config.build_scenario()
@@ -151,3 +181,29 @@ def test_a_message_goes_around_a_node_that_is_down_if_there_is_a_way() -> None:
     assert far not in transport.reachable(first, [server])
     assert second in transport.reachable(first, [server])
     assert passed(far, [server]) == passed(far, [])  # it waits
+
+
+def test_a_hub_goes_around_nodes_that_are_down_as_any_other_node() -> None:
+    net = load_config("ether2", ["topology=random20"]).build_scenario().net
+    with_hub, without = Transport(net, hub=3), Transport(net)
+    last = len(net.slots) - 1
+    (through, *_) = [int(net.neighbour[row]) for row in without.route(3, last, 1.0)]
+    with_hub.route(3, last, 1.0)  # known before the failure
+    for ends in ((3, last), (last, 3)):
+        around = with_hub.route(*ends, 1.0, [through])
+        assert around == without.route(*ends, 1.0, [through])
+        assert through not in with_hub.source[around]
+    assert through in net.neighbour[with_hub.route(3, last, 1.0)]
+
+
+def test_what_is_transferred_of_a_message_in_transit_counts() -> None:
+    transport = Transport(line())
+    transport.send("message", 0, 2, BYTES)
+    there, onwards = transport.route(0, 2, 1.0)
+    arrivals(transport, 1)
+    assert transport.carried.sum() == 0
+    part = transport.transferred()
+    assert 0 < part[there] < 8.0 * BYTES
+    assert part.sum() == part[there]
+    arrivals(transport, 20)
+    assert transport.transferred()[onwards] == transport.carried[onwards] == 8.0 * BYTES
