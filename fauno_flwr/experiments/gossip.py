@@ -16,7 +16,7 @@ METHODS = {
     "manager": Method("manager", SHARED),
     "standby": Method("manager with a standby", (*SHARED, "cosim.takeover=10")),
     "ring": Method("gossip on a ring", (*GOSSIP, "federation.graph=ring")),
-    "random": Method(
+    "peers": Method(
         "gossip with random peers",
         (*GOSSIP, "federation.graph=random", "federation.mixing=push-sum"),
     ),
@@ -73,7 +73,7 @@ EXPERIMENT = Experiment(
     "Can the nodes do without a manager, and what is it worth when the manager fails?",
     design,
     METHODS,
-    rivals=("manager", "standby", "ring", "random", "lq", "sed"),
+    rivals=("manager", "standby", "ring", "peers", "lq", "sed"),
     target=True,
     traffic=True,
 )

@@ -41,6 +41,7 @@ from fauno_flwr.experiments.runner import (
 )
 from fauno_flwr.experiments.summary import differences, summarise
 from fauno_flwr.learning.registry import make_population
+from sim_env.policies.heuristics import POLICIES
 
 SMALL = (
     "topology=ether1",
@@ -78,6 +79,8 @@ def test_every_experiment_is_made_of_cells_with_names_of_their_own(name: str) ->
         *EXPERIMENTS[name].methods,
     }
     assert {cell.method for cell in made} - {"heuristics"} <= set(EXPERIMENTS[name].methods)
+    # Or the tables would mix a method and a heuristic.
+    assert not set(EXPERIMENTS[name].methods) & {*POLICIES, *EXPERIMENTS[name].heuristics}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
