@@ -60,7 +60,7 @@ class Guard:
         above whatever has been usual in this training is rejected. Honest norms were at most 3.9
         times the usual one (docs/strategies.md); scaled down, an honest exception is not lost.
         With three nodes or more, until three members are known, the usual norm is taken to be a
-        fifth of that of the model: by default, no update is larger than the model.
+        fifth of that of the initial model: by default, no update is larger than that.
     max_offences : int, default 5
         A node is banned for the rest of the training when more of its replies have been rejected
         than this and a tenth of those that were accepted. A stale update is no offence.
@@ -95,7 +95,7 @@ class Guard:
         require_number("max_offences", max_offences, at_least=1)
         self.max_norm, self.max_weight, self.norm_factor = max_norm, max_weight, norm_factor
         self.max_offences = max_offences
-        self.compares = True
+        self.compares, self.initial_norm = True, 0.0
         self.usual = UsualNorm()
         self.rejections: Counter[tuple[str, int]] = Counter()
         self.accepted: Counter[int] = Counter()
@@ -107,23 +107,23 @@ class Guard:
             f"norm_factor={self.norm_factor:g}, max_offences={self.max_offences})"
         )
 
-    def most_norm(self, base_version: int, base: np.ndarray | None = None) -> float:
+    def most_norm(self, base_version: int, others: bool = False) -> float:
         """Return the norm to which larger updates from a version are scaled down.
 
         Parameters
         ----------
         base_version : int
-        base : array of shape (P,), optional
-            That version, if others will be known by which to compare updates. Until they are, its
-            norm bounds them: no worse than to begin with another model of its size.
+        others : bool, default False
+            Whether others will be known by which to compare updates. Until they are, the norm of
+            the initial model bounds them: no worse than to begin with another model of its size.
         """
         if len(self.usual) >= FEW:
             return min(self.norm_factor * self.usual.at(base_version), self.max_norm)
         # Of two members, either may be the usual one.
         most = self.norm_factor * FAR * self.usual.at(base_version) or math.inf
         # A model of zeros, as a linear one at first, says nothing about its updates.
-        size = 0.0 if base is None else float(np.linalg.norm(base))
-        return min(most, self.norm_factor * ASSUMED * size or math.inf, self.max_norm)
+        assumed = self.norm_factor * ASSUMED * self.initial_norm if others else 0.0
+        return min(most, assumed or math.inf, self.max_norm)
 
     def begin(
         self,
@@ -132,6 +132,7 @@ class Guard:
         weighted_by_key: str | None,
         compression: Compression | None = None,
         compares: bool = True,
+        initial_norm: float = 0.0,
     ) -> None:
         """Freeze the schema and reset the counters: a training begins.
 
@@ -147,9 +148,11 @@ class Guard:
             How updates are encoded; None: replies hold the trained arrays.
         compares : bool, default True
             Whether the norm of an update is compared with those of others.
+        initial_norm : float, default 0.0
+            Norm of the initial model; 0: it says nothing about updates.
         """
         self.expect(layout, arrayrecord_key, weighted_by_key, compression)
-        self.compares = compares
+        self.compares, self.initial_norm = compares, initial_norm
         for counter in (self.rejections, self.accepted, self.offences):
             counter.clear()
         self.usual = UsualNorm()

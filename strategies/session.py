@@ -69,6 +69,7 @@ class Session(SessionPrivacy):
             strategy.compression,
             # With noise for what one member can change, it must not change what others count.
             compares=not isinstance(strategy.privacy, CentralPrivacy),
+            initial_norm=versions.norm,
         )
         strategy.server_optimizer.state.clear()
 

@@ -109,8 +109,7 @@ class SessionPrivacy(SessionEvaluation):
         if isinstance(privacy, CentralPrivacy):
             return privacy.most_norm
         others = len(self.present) + len(self.banned) >= FEW
-        base = self.versions.bases[base_version] if others else None
-        return self.strategy.guard.most_norm(base_version, base)
+        return self.strategy.guard.most_norm(base_version, others)
 
     def resume(self) -> None:
         """Resume as without privacy, and from what was spent when the server died."""

@@ -50,6 +50,8 @@ class Versions:
     layout : Layout
     bases : dict of int to array of shape (P,)
         Vector of each version in use.
+    norm : float
+        Of the initial arrays.
     merged : tuple of float and array of shape (K,), optional
         Norm of the last merged difference, and the weights of its updates; None before the first.
 
@@ -63,6 +65,7 @@ class Versions:
         self.layout, vector = read_initial(initial_arrays)
         self.newest = first
         self.bases = {first: vector}
+        self.norm = float(np.linalg.norm(vector))
         self.merged: tuple[float, np.ndarray] | None = None
 
     def merge(

@@ -71,8 +71,11 @@ def methods() -> dict[str, Method]:
     for critic, settings in SETTINGS.items():
         first, suffix = ("", "") if critic == ACTION else (f"{STATE}-", ", the paper's critic")
         clip = CLIPS[critic, CENTRAL][0]
+        # As much noise as makes no difference: settings allow none at all only without clipping.
+        clipped = "kind=central", f"clip={clip}", "noise_multiplier=1e-3"
         made[f"{first}clipped"] = Method(
-            f"clipped, no noise{suffix}", (*settings, f"federation.max_norm={clip}")
+            f"clipped, no noise{suffix}",
+            (*settings, *(f"federation.privacy.{each}" for each in clipped)),
         )
         for kind in (CENTRAL, LOCAL):
             for epsilon in NOISE:
