@@ -28,6 +28,7 @@ LINES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 LEVELS = {"sed": ("#333333", "--"), "lq": ("#999999", ":")}
 COLUMNS = 4
+NO_BUDGET = 300.0  # where methods without an epsilon stand on its axis
 
 
 def plot_curves(summary: Summary, path: Path) -> None:
@@ -209,17 +210,16 @@ def plot_privacy(summary: Summary, rows: list[Row], path: Path) -> None:
     figure, axes = plt.subplots(
         1, max(1, len(conditions)), figsize=(3.4 * max(2, len(conditions)), 3.8), squeeze=False
     )
+    names = sorted({_split_budget(row["method"])[0] for row in rows})
     for axis, condition in zip(axes[0], conditions, strict=False):
         kinds: dict[str, list[tuple[float, Row]]] = {}
         for row in rows:
-            kind, _, epsilon = row["method"].rpartition("-")
             if row["condition"] == condition:
-                private = epsilon.isdecimal()
-                kinds.setdefault(kind if private else row["method"], []).append(
-                    (float(epsilon) if private else 300.0, row)
-                )
-        for place, (kind, points) in enumerate(sorted(kinds.items())):
-            x = np.array([epsilon for epsilon, _ in points]) * 1.06 ** (place - len(kinds) / 2)
+                kind, epsilon = _split_budget(row["method"])
+                kinds.setdefault(kind, []).append((epsilon, row))
+        for kind, points in sorted(kinds.items()):
+            place = names.index(kind)  # the same looks in all panels
+            x = np.array([epsilon for epsilon, _ in points]) * 1.06 ** (place - len(names) / 2)
             value, low, high = (
                 100 * np.array([getattr(row[FINISHED], key) for _, row in points])
                 for key in ("value", "low", "high")
@@ -237,15 +237,22 @@ def plot_privacy(summary: Summary, rows: list[Row], path: Path) -> None:
             )
         axis.axhline(0, color="black", lw=1)
         axis.set_xscale("log")
-        axis.set_xticks([1, 3, 10, 30, 100, 300], ["1", "3", "10", "30", "100", "none"])
+        ticks = [1, 3, 10, 30, 100, NO_BUDGET]
+        axis.set_xticks(ticks, [*map(str, ticks[:-1]), "none"])
         axis.minorticks_off()
         axis.set_title(summary.titles[condition], fontsize=9)
         axis.grid(alpha=0.3)
     figure.supxlabel("ε at δ = 1e-5, of all updates of a node", fontsize=9)
-    figure.supylabel("finished tasks, points ahead of no federation", fontsize=9)
+    axes[0, 0].set_ylabel("finished tasks, points ahead of no federation", fontsize=8)
     _legend(figure, axes[0, 0])
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _split_budget(method: str) -> tuple[str, float]:
+    """Return a method without its epsilon, and where it stands on the axis."""
+    kind, _, epsilon = method.rpartition("-")
+    return (kind, float(epsilon)) if epsilon.isdecimal() else (method, NO_BUDGET)
 
 
 def _legend(figure: Any, axis: Any, title: str = "") -> None:
