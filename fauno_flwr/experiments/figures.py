@@ -249,6 +249,61 @@ def plot_privacy(summary: Summary, rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def plot_size(summary: Summary, rows: list[Row], path: Path) -> None:
+    """Plot finished tasks and staleness over the number of nodes, a column per kind of network.
+
+    Parameters
+    ----------
+    summary : Summary
+        Of conditions whose names are a kind of network and a number.
+    rows : list of dict
+        Of :func:`fauno_flwr.experiments.load_table.load_rows`.
+    path : Path
+    """
+    kinds = list(dict.fromkeys(name.rstrip("0123456789") for name in summary.titles))
+    policies = [*summary.experiment.methods, "sed", "threshold"]
+    figure, axes = plt.subplots(
+        2, len(kinds), figsize=(3.6 * max(2, len(kinds)), 5.4), sharex="col", squeeze=False
+    )
+    for column, kind in enumerate(kinds):
+        sizes = {
+            summary.agents[name]: name
+            for name in summary.titles
+            if name.rstrip("0123456789") == kind
+        }
+        for place, policy in enumerate(policies):
+            looks: dict[str, Any] = {
+                "marker": MARKERS[place],
+                "ls": LINES[place % len(LINES)],
+                "color": COLOURS[place],
+                "ms": 4,
+                "label": summary.title(policy),
+            }
+            found = {
+                nodes: 100 * float(mean(summary.samples[name][policy].measure(FINISHED).ravel()))
+                for nodes, name in sizes.items()
+                if policy in summary.samples[name]
+            }
+            axes[0, column].plot(list(found), list(found.values()), **looks)
+            stale = {
+                row["nodes"]: row["staleness"]["median"]
+                for row in rows
+                if row["method"] == policy and row["condition"] in sizes.values()
+            }
+            axes[1, column].plot(list(stale), list(stale.values()), **looks)
+        axes[0, column].set_title(kind, fontsize=9)
+        axes[1, column].set_xscale("log")
+        axes[1, column].set_yscale("log")
+        axes[1, column].set_xlabel("nodes that learn", fontsize=8)
+        for axis in axes[:, column]:
+            axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("finished tasks, %", fontsize=8)
+    axes[1, 0].set_ylabel("staleness of an update, median", fontsize=8)
+    _legend(figure, axes[0, 0])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def _split_budget(method: str) -> tuple[str, float]:
     """Return a method without its epsilon, and where it stands on the axis."""
     kind, _, epsilon = method.rpartition("-")

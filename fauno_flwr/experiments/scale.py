@@ -3,11 +3,15 @@
 The protocol, written before the first of these worlds was looked at, is in docs/experiments.md.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.federation import COMPARED, SHARED, VERY_SCARCE
+from fauno_flwr.experiments.figures import plot_size
+from fauno_flwr.experiments.load_table import load_rows
 from fauno_flwr.experiments.methods import Method
+from fauno_flwr.experiments.summary import Summary
 
 FIRST_WORLD = 6_200_000  # no choice was made on these worlds, nor on those of other experiments
 
@@ -125,6 +129,12 @@ def _messages(nodes: int, large_model: bool) -> int:
     return HALF if nodes >= LARGEST else 0
 
 
+def report(summary: Summary, folder: Path) -> list[str]:
+    """Draw the figure over the number of nodes; the table of the load needs no further lines."""
+    plot_size(summary, load_rows(summary), folder / "size.png")
+    return []
+
+
 EXPERIMENT = Experiment(
     "scale",
     "How far does one manager reach, and what is the first thing that gets in the way?",
@@ -134,4 +144,5 @@ EXPERIMENT = Experiment(
     rivals=("fixed", "alone", "top-k", "lq", "sed", "threshold"),
     target=True,
     load=True,
+    further=report,
 )
