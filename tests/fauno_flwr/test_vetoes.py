@@ -64,7 +64,8 @@ def ordinary(*overrides: str) -> str:
 def with_value(key: str, value: str) -> str:
     """Return ordinary settings with another text for one of them."""
     lines = ordinary().splitlines()
-    (place,) = [i for i, line in enumerate(lines) if line.strip().startswith(f"{key}:")]
+    found = [i for i, line in enumerate(lines) if line.strip().startswith(f"{key}:")]
+    (place,) = [i for i in found if not lines[i].split(":")[1].strip().isdecimal()]
     indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
     lines[place] = f"{indent}{key}: {value}"
     return "\n".join(lines)
