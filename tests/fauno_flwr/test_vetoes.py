@@ -65,7 +65,9 @@ def with_value(key: str, value: str) -> str:
     """Return ordinary settings with another text for one of them."""
     lines = ordinary().splitlines()
     found = [i for i, line in enumerate(lines) if line.strip().startswith(f"{key}:")]
-    (place,) = [i for i in found if not lines[i].split(":")[1].strip().isdecimal()]
+    # Of two settings of one name, the heuristics of peers and their number, the text.
+    texts = [i for i in found if not lines[i].split(":")[1].strip().isdecimal()]
+    (place,) = texts if len(found) > 1 else found
     indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
     lines[place] = f"{indent}{key}: {value}"
     return "\n".join(lines)
