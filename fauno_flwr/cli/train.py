@@ -1,5 +1,6 @@
 """The command ``fauno train``."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,7 +88,7 @@ def train_once(config: RunConfig, path: Path) -> None:
     agents = len(scenario.agents)
     typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
     try:
-        grid = make_grid(config, scenario)
+        grid = make_grid(config, scenario, threads=len(os.sched_getaffinity(0)))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     progress, request = Progress(agents, config.federation.versions), StopRequest()

@@ -11,7 +11,6 @@ from safetensors.numpy import load, save
 
 from fauno_flwr.federation.local_training import LocalTraining, Progress
 from fauno_flwr.federation.protocol import ARRAYS
-from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.transitions import Decisions
 from strategies.flower_internals import (
     message_from_bytes,
@@ -42,8 +41,6 @@ class RoundTrip:
         Counters of the worlds when the message arrived.
     rollout : Decisions, optional
         Rollout of the present update.
-    updated : tuple of AgentStack and int, optional
-        Outcome of the present update: a stack, and the place of the agent in it.
     update : ArrayRecord
         What travels back.
     """
@@ -56,7 +53,6 @@ class RoundTrip:
     due: int = 0
     totals: np.ndarray = field(default_factory=lambda: np.zeros(0))
     rollout: Decisions | None = None
-    updated: tuple[AgentStack, int] | None = None
     update: ArrayRecord = field(default_factory=ArrayRecord)
 
 
@@ -113,17 +109,14 @@ class Agent:
         self,
         blobs: Mapping[str, bytes],
         make_training: Callable[[RecordDict], LocalTraining],
-        empty: Callable[[], AgentStack],
     ) -> None:
-        """Restore what :meth:`snapshot` has returned.
+        """Restore what :meth:`snapshot` has returned; an update in progress begins again.
 
         Parameters
         ----------
         blobs : mapping of str to bytes
         make_training : callable
             Makes the training of this agent for the content of a train message.
-        empty : callable
-            Makes a stack of one agent.
         """
         about = json.loads(blobs["about"])
         self.rng.bit_generator.state = about["rng"]
@@ -134,7 +127,7 @@ class Agent:
         if "trip" in about:
             message = message_from_bytes(blobs["message"])
             training = make_training(message.content)
-            self.trip = _rebuild(about["trip"], blobs, message, training, empty)
+            self.trip = _rebuild(about["trip"], blobs, message, training)
 
 
 def _describe(trip: RoundTrip) -> dict[str, Any]:
@@ -158,9 +151,6 @@ def _blobs(trip: RoundTrip) -> dict[str, bytes]:
     }
     if trip.rollout is not None:
         blobs["rollout"] = save(vars(trip.rollout))
-    if trip.updated is not None:
-        stack, place = trip.updated
-        blobs["updated"] = stack.select([place]).save()
     return blobs
 
 
@@ -169,7 +159,6 @@ def _rebuild(
     blobs: Mapping[str, bytes],
     message: Message,
     training: LocalTraining,
-    empty: Callable[[], AgentStack],
 ) -> RoundTrip:
     """Rebuild a round trip of what :func:`_describe` and :func:`_blobs` have returned."""
     training.updates, training.rewards = about["updates"], about["rewards"]
@@ -178,8 +167,4 @@ def _rebuild(
     trip.update = records_from_bytes(blobs["update"]).array_records[ARRAYS]
     if "rollout" in blobs:
         trip.rollout = Decisions(**load(blobs["rollout"]))
-    if "updated" in blobs:
-        stack = empty()
-        stack.load(blobs["updated"])
-        trip.updated = stack, 0
     return trip

@@ -36,7 +36,7 @@ class GossipGrid(CosimGrid):
 
     Parameters
     ----------
-    config, scenario
+    config, scenario, threads
         As of :class:`CosimGrid`.
 
     Attributes
@@ -45,8 +45,8 @@ class GossipGrid(CosimGrid):
         By agent, once training has begun.
     """
 
-    def __init__(self, config: RunConfig, scenario: Scenario) -> None:
-        super().__init__(config, scenario)
+    def __init__(self, config: RunConfig, scenario: Scenario, threads: int = 0) -> None:
+        super().__init__(config, scenario, threads)
         federation, count = config.federation, len(self._agents)
         self.neighbours = neighbours_of(config, scenario)
         self.nodes: list[GossipNode] = []
@@ -227,6 +227,7 @@ def norm_of(base: Arrays, arrays: Arrays) -> float:
     return float(np.sqrt(sum(squares)))
 
 
-def make_grid(config: RunConfig, scenario: Scenario) -> CosimGrid:
-    """Make the co-simulation that ``federation.merging`` asks for."""
-    return (GossipGrid if config.federation.merging == GOSSIP else CosimGrid)(config, scenario)
+def make_grid(config: RunConfig, scenario: Scenario, threads: int = 0) -> CosimGrid:
+    """Make the co-simulation that ``federation.merging`` asks for; see :class:`CosimGrid`."""
+    kind = GossipGrid if config.federation.merging == GOSSIP else CosimGrid
+    return kind(config, scenario, threads)

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.agents import ARRIVING, COLLECTING, RETURNING, UPDATING, Agent, RoundTrip
 from fauno_flwr.cosim.transport import Transport
+from fauno_flwr.cosim.updates import Updates
 from fauno_flwr.federation.local_training import LocalTraining
 from fauno_flwr.federation.protocol import (
     ACTOR,
@@ -87,6 +88,8 @@ class CosimGrid(LocalGrid):
     config : RunConfig
     scenario : Scenario
         The compiled world of `config`.
+    threads : int, default 0
+        Threads that compute updates while the world goes on; results do not depend on them.
 
     Attributes
     ----------
@@ -95,14 +98,15 @@ class CosimGrid(LocalGrid):
     poll_interval : float
         Virtual seconds between two polls that suit this grid.
     seconds : dict of str to float
-        Wall-clock time spent on ``acting``, the ticks of the world included, and on ``learning``.
+        Wall-clock time spent on ``acting``, the ticks of the world included, and on ``learning``,
+        as far as the world has waited for it.
     on_takeover : callable
         Called with the arrays from which another node takes over the server; None: version 0.
     """
 
     poll_interval = POLL_INTERVAL
 
-    def __init__(self, config: RunConfig, scenario: Scenario) -> None:
+    def __init__(self, config: RunConfig, scenario: Scenario, threads: int = 0) -> None:
         super().__init__()
         self.config, self.scenario = config, scenario
         self.tick = config.physics.tick
@@ -126,6 +130,7 @@ class CosimGrid(LocalGrid):
         ]
         agents, training = len(self._agents), config.training
         self.population = make_population(agents, config, scenario)
+        self._updates = Updates(self.population, threads)
         self._recorder = Recorder(self.world, agents, training.ticks)
         self._weights = self.population.weights(scenario.agent_of_node, greedy=False)
         self._weights_changed = False
@@ -226,11 +231,9 @@ class CosimGrid(LocalGrid):
                 self._drop(agent, trip, NODE_UNAVAILABLE, "the node has failed")
             elif trip.phase == COLLECTING and trip.due <= now:
                 self._start_update(agent, trip)
-        done = [(agent, trip) for agent, trip in self._trips(UPDATING) if trip.due <= now]
-        if any(trip.updated is None for _, trip in done):
-            self._compute_updates()
-        for agent, trip in done:
-            self._finish_update(agent, trip)
+        for agent, trip in self._trips(UPDATING):
+            if trip.due <= now:
+                self._finish_update(agent, trip)
         for agent, trip in list(self._trips()):
             if trip.expires <= now:
                 self._drop(agent, trip, MESSAGE_UNAVAILABLE, "time-to-live is over")
@@ -271,29 +274,14 @@ class CosimGrid(LocalGrid):
         ticks = self.config.cosim.training_work * passes / self.scenario.net.speed[agent.node]
         trip.rollout, trip.phase = rollout, UPDATING
         trip.due = now + max(1, math.ceil(ticks * agent.slowdown))
-
-    def _compute_updates(self) -> None:
-        """Compute all updates that have started: their inputs have not changed since."""
-        started = [
-            (agent, trip, trip.rollout)
-            for agent, trip in self._trips(UPDATING)
-            if trip.updated is None and trip.rollout is not None
-        ]
-        with self._timed(LEARNING):
-            stack = self.population.select([agent.index for agent, _, _ in started])
-            metrics = stack.update(
-                [rollout for _, _, rollout in started],
-                np.array([trip.training.learning_rate for _, trip, _ in started]),
-                [agent.rng for agent, _, _ in started],
-            )
-        for place, (_, trip, rollout) in enumerate(started):
-            trip.training.record(rollout, metrics[place])
-            trip.updated = stack, place
+        self._updates.begin(agent, rollout, trip.training.learning_rate)
 
     def _finish_update(self, agent: Agent, trip: RoundTrip) -> None:
-        assert trip.updated is not None
-        self.population.put(agent.index, *trip.updated)
-        trip.rollout = trip.updated = None
+        assert trip.rollout is not None
+        with self._timed(LEARNING):
+            metrics = self._updates.finish(agent)
+        trip.training.record(trip.rollout, metrics)
+        trip.rollout = None
         self._discard_decisions(agent)
         if not trip.training.complete:
             self._collect(agent, trip)
@@ -322,6 +310,7 @@ class CosimGrid(LocalGrid):
     def _drop(self, agent: Agent, trip: RoundTrip, code: int, reason: str) -> None:
         """Fail a message, wherever it is; the agent itself does not change."""
         agent.trip = None
+        self._updates.drop(agent)
         self._replies.append(Message(Error(code, reason), reply_to=trip.message))
         self._transport.forget(str(agent.index))
 
@@ -361,11 +350,10 @@ class CosimGrid(LocalGrid):
         for agent in self._agents:
             start = f"agent-{agent.index}."
             blobs = {n.removeprefix(start): b for n, b in state.items() if n.startswith(start)}
-            agent.restore(
-                blobs,
-                partial(self._training, agent),
-                partial(self.population.select, [agent.index]),
-            )
+            agent.restore(blobs, partial(self._training, agent))
+            trip = agent.trip
+            if trip is not None and trip.rollout is not None:
+                self._updates.begin(agent, trip.rollout, trip.training.learning_rate)
         self._sent = about["sent"]
         self._replies = [message_from_bytes(state[f"reply-{i}"]) for i in range(about["replies"])]
         self._transport.restore(about["journeys"])

@@ -209,6 +209,11 @@ class AgentStack(ABC):
                 metrics[agent] = learned[place]
         return [metrics[agent] for agent in range(self.agents)]
 
+    @property
+    def learns_one_by_one(self) -> bool:
+        """Whether agents learn as fast one by one as side by side, and in threads."""
+        return False
+
     def groups(self, batches: list[Decisions]) -> list[list[int]]:
         """Group agents to learn side by side, so that there is little padding."""
         return alike(batches)

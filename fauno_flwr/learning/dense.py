@@ -1,49 +1,137 @@
-"""A network of one agent in numpy: outputs, gradients and steps of Adam, without autograd.
+"""A network of one agent in compiled code: outputs, gradients and steps of Adam, without autograd.
 
 A client's network is small (three layers, 32 units): what torch takes for it is mostly the overhead
-of its operations, padding, and a tanh that is ten times slower than numpy's.
+of its operations, padding, and a tanh that is ten times slower.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
 
 from fauno_flwr.learning.agents import StackedAdam
+from fauno_flwr.learning.arithmetic import add_outer, add_product, copy, dot, tanh
+from sim_env.engine.compilation import compiled, part
 
-# OpenBLAS starts threads for larger products, which wait for each other: far slower at these sizes.
-MULTIPLICATIONS, ELEMENTS = 2**18, 2**13
-
-
-def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute ``a @ b``, shape (N, O), for many rows of `a` (N, I) and `b` (I, O)."""
-    rows = _block(*b.shape)
-    if len(a) <= rows:
-        return np.matmul(a, b)
-    out = np.empty((len(a), b.shape[1]), np.float32)
-    whole = len(a) - len(a) % rows
-    np.matmul(
-        a[:whole].reshape(-1, rows, a.shape[1]), b, out=out[:whole].reshape(-1, rows, b.shape[1])
-    )
-    np.matmul(a[whole:], b, out=out[whole:])
-    return out
+BLOCK = 256  # rows whose activations are computed together: they stay in the cache
+BETA1, BETA2 = map(np.float32, StackedAdam.BETAS)
+EPSILON, ONE = np.float32(StackedAdam.EPSILON), np.float32(1)
 
 
-def transposed_times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute ``a.T @ b``, shape (I, O), for many rows of `a` (N, I) and `b` (N, O)."""
-    inputs, outputs = a.shape[1], b.shape[1]
-    rows = _block(inputs, outputs)
-    if len(a) <= rows:
-        return np.matmul(a.T, b)
-    whole = len(a) - len(a) % rows
-    left = a[:whole].reshape(-1, rows, inputs).transpose(0, 2, 1)
-    total = np.add.reduce(np.matmul(left, b[:whole].reshape(-1, rows, outputs)))
-    total += np.matmul(a[whole:].T, b[whole:])
-    return total
+class Layers(NamedTuple):
+    """Three layers of I inputs, H units, H units, and one output; float32."""
+
+    first: np.ndarray  # (I, H)
+    first_bias: np.ndarray  # (H,)
+    middle: np.ndarray  # (H, H)
+    middle_bias: np.ndarray  # (H,)
+    last: np.ndarray  # (H,)
+    last_bias: np.ndarray  # (1,)
 
 
-def _block(inputs: int, outputs: int) -> int:
-    """Return the rows of a block: as many as there may be without threads."""
-    most = min(MULTIPLICATIONS // (inputs * outputs), ELEMENTS // max(inputs, outputs))
-    return max(1, most)
+class Network(NamedTuple):
+    """Parameters with their gradient and the state of Adam, as compiled code takes them."""
+
+    layers: Layers
+    slopes: Layers  # by the parameters
+    parameters: np.ndarray  # float32 (P,): all layers, whose arrays are views of it
+    gradient: np.ndarray  # float32 (P,): as the slopes
+    moment: np.ndarray  # float32 (P,)
+    second_moment: np.ndarray  # float32 (P,)
+    steps: np.ndarray  # float32 (1,)
+    max_norm: float
+
+
+class Activations(NamedTuple):
+    """Room for what a network computes of a block of rows."""
+
+    x: np.ndarray  # float32 (N, I)
+    one: np.ndarray  # float32 (N, H)
+    two: np.ndarray  # float32 (N, H)
+    out: np.ndarray  # float32 (N,)
+    slope: np.ndarray  # float32 (N,): of the loss by the outputs
+    row: np.ndarray  # float32 (H,)
+    turned: np.ndarray  # float32 (H, H): the middle layer, transposed
+
+
+def make_activations(network: Network, rows: int) -> Activations:
+    """Allocate room for a network and blocks of at most so many rows."""
+    inputs, hidden = network.layers.first.shape
+    shapes = (rows, inputs), (rows, hidden), (rows, hidden), rows, rows, hidden, (hidden, hidden)
+    return Activations(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+@part
+def forward(layers, room, rows):
+    """Compute the activations of both hidden layers, and the outputs, for inputs ``room.x``."""
+    for r in range(rows):
+        one, two = room.one[r], room.two[r]
+        for h in range(len(one)):
+            one[h] = layers.first_bias[h]
+            two[h] = layers.middle_bias[h]
+        add_product(room.x[r], layers.first, one)
+        tanh(one)
+        add_product(one, layers.middle, two)
+        tanh(two)
+        room.out[r] = dot(two, layers.last) + layers.last_bias[0]
+
+
+@part
+def backward(network, room, rows):
+    """Add to the gradient what ``room.slope`` amounts to; overwrite the activations."""
+    layers, slopes = network.layers, network.slopes
+    for r in range(rows):
+        slope, two = room.slope[r], room.two[r]
+        slopes.last_bias[0] += slope
+        for h in range(len(two)):
+            slopes.last[h] += slope * two[h]
+            two[h] = (ONE - two[h] * two[h]) * (slope * layers.last[h])
+            slopes.middle_bias[h] += two[h]
+    add_outer(room.one, room.two, rows, slopes.middle)
+    for g in range(layers.middle.shape[0]):
+        for h in range(layers.middle.shape[1]):
+            room.turned[h, g] = layers.middle[g, h]
+    for r in range(rows):
+        one = room.one[r]
+        for h in range(len(one)):
+            room.row[h] = 0
+        add_product(room.two[r], room.turned, room.row)
+        for h in range(len(one)):
+            one[h] = (ONE - one[h] * one[h]) * room.row[h]
+            slopes.first_bias[h] += one[h]
+    add_outer(room.x, room.one, rows, slopes.first)
+
+
+@part
+def step(network, rate):
+    """Take a step of Adam by the gradient, clipped as in :class:`StackedAdam`, and clear it."""
+    square = 0.0
+    for i in range(len(network.gradient)):
+        square += network.gradient[i] * network.gradient[i]
+    clip = np.float32(min(1.0, network.max_norm / (np.sqrt(square) + 1e-6)))
+    network.steps[0] += ONE
+    steps = float(network.steps[0])
+    scale = np.float32(rate / (1.0 - float(BETA1) ** steps))
+    correction = np.float32(1.0 / (1.0 - float(BETA2) ** steps))
+    for i in range(len(network.gradient)):
+        g = network.gradient[i] * clip
+        first = network.moment[i] + (g - network.moment[i]) * (ONE - BETA1)
+        second = network.second_moment[i] + (g * g - network.second_moment[i]) * (ONE - BETA2)
+        network.moment[i], network.second_moment[i] = first, second
+        network.parameters[i] -= first / (np.sqrt(second * correction) + EPSILON) * scale
+        network.gradient[i] = 0
+
+
+@compiled
+def evaluate(layers, x, room, out):
+    """Compute the outputs `out` (N,) for inputs `x` (N, I)."""
+    size = room.x.shape[0]
+    for begin in range(0, len(x), size):
+        rows = min(size, len(x) - begin)
+        for r in range(rows):
+            copy(x[begin + r], room.x[r])
+        forward(layers, room, rows)
+        copy(room.out[:rows], out[begin:])
 
 
 class DenseNetwork:
@@ -61,85 +149,38 @@ class DenseNetwork:
 
     def __init__(self, module: nn.Module, optimizer: StackedAdam, agent: int) -> None:
         self._stacked = [p.detach()[agent].numpy() for p in optimizer.parameters]
-        self._first, self._second = optimizer.first[agent].numpy(), optimizer.second[agent].numpy()
-        self._steps, self._place = optimizer.steps, agent
-        self._max_norm = optimizer.max_norm
-        self.parameters = np.concatenate([p.ravel() for p in self._stacked])
-        self.gradient = np.zeros_like(self.parameters)
-        own, slope = (
-            dict(zip(module.state_dict(), self._views(flat), strict=True))
-            for flat in (self.parameters, self.gradient)
+        names = list(module.state_dict())
+        parameters = np.concatenate([p.ravel() for p in self._stacked])
+        gradient = np.zeros_like(parameters)
+        self.network = Network(
+            self._layers(names, parameters),
+            self._layers(names, gradient),
+            parameters,
+            gradient,
+            optimizer.first[agent].numpy(),
+            optimizer.second[agent].numpy(),
+            optimizer.steps[agent : agent + 1].numpy(),
+            float(optimizer.max_norm),
         )
-        self._weights, self._biases = _layers(own)
-        self._weight_slopes, self._bias_slopes = _layers(slope)
 
     def _views(self, flat: np.ndarray) -> list[np.ndarray]:
         ends = np.cumsum([p.size for p in self._stacked])
         parts = np.split(flat, ends[:-1])
         return [part.reshape(p.shape) for part, p in zip(parts, self._stacked, strict=True)]
 
-    def hidden(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the activations of both hidden layers, each (N, H), for inputs (N, I)."""
-        one = times(x, self._weights[0])
-        one += self._biases[0]
-        np.tanh(one, out=one)
-        two = times(one, self._weights[1])
-        two += self._biases[1]
-        np.tanh(two, out=two)
-        return one, two
+    def _layers(self, names: list[str], flat: np.ndarray) -> Layers:
+        named = dict(zip(names, self._views(flat), strict=True))
+        first, middle, last = (named[f"weights.{layer}"] for layer in range(3))
+        biases = [named[f"biases.{layer}"].reshape(-1) for layer in range(3)]
+        return Layers(first, biases[0], middle, biases[1], last.reshape(-1), biases[2])
 
-    def output(self, two: np.ndarray) -> np.ndarray:
-        """Return the outputs (N,) from the second hidden layer."""
-        out = times(two, self._weights[2])
-        out += self._biases[2]
-        return out[:, 0]
-
-    def values(self, x: np.ndarray, chunk: int) -> np.ndarray:
-        """Return the outputs (N,) for inputs (N, I), computed for `chunk` rows at a time."""
-        parts = [self.output(self.hidden(x[i : i + chunk])[1]) for i in range(0, len(x), chunk)]
-        return np.concatenate([np.zeros(0, np.float32), *parts])
-
-    def backward(self, x: np.ndarray, one: np.ndarray, two: np.ndarray, slope: np.ndarray) -> None:
-        """Add to the gradient what the derivatives of a loss by the outputs, (N,), amount to.
-
-        `one` and `two`, the result of :meth:`hidden`, are overwritten.
-        """
-        column = slope[:, None]
-        self._weight_slopes[2][:] += transposed_times(two, column)
-        self._bias_slopes[2][:] += np.add.reduce(slope)
-        self._layer(1, one, two, column * self._weights[2][:, 0])
-        self._layer(0, x, one, times(two, self._weights[1].T))
-
-    def _layer(self, layer: int, x: np.ndarray, y: np.ndarray, slope: np.ndarray) -> None:
-        """Add the gradient of a layer ``y = tanh(x W + b)``; `y` becomes the slope before tanh."""
-        np.multiply(y, y, out=y)
-        np.subtract(np.float32(1), y, out=y)
-        np.multiply(y, slope, out=y)
-        self._weight_slopes[layer][:] += transposed_times(x, y)
-        self._bias_slopes[layer][:] += np.add.reduce(y)
-
-    def step(self, rate: float) -> None:
-        """Take a step of Adam by the gradient, clipped as in :class:`StackedAdam`, and clear it."""
-        g, (beta1, beta2) = self.gradient, StackedAdam.BETAS
-        norm = float(np.sqrt(np.einsum("i,i->", g, g, dtype=np.float64)))
-        g *= np.float32(min(1.0, self._max_norm / (norm + 1e-6)))
-        self._steps[self._place] += 1
-        steps = float(self._steps[self._place])
-        self._first += (g - self._first) * np.float32(1 - beta1)
-        self._second += (g * g - self._second) * np.float32(1 - beta2)
-        spread = np.sqrt(self._second / np.float32(1 - beta2**steps))
-        spread += np.float32(StackedAdam.EPSILON)
-        self.parameters -= self._first / spread * np.float32(rate / (1 - beta1**steps))
-        g[:] = 0
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """Return the outputs (N,) for inputs (N, I)."""
+        out = np.zeros(len(x), np.float32)
+        evaluate(self.network.layers, x, make_activations(self.network, BLOCK), out)
+        return out
 
     def write(self) -> None:
         """Replace the parameters of the agent in the stack by these."""
-        for stacked, own in zip(self._stacked, self._views(self.parameters), strict=True):
+        for stacked, own in zip(self._stacked, self._views(self.network.parameters), strict=True):
             stacked[:] = own
-
-
-def _layers(named: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    weights, biases = (
-        [named[f"{kind}.{layer}"] for layer in range(3)] for kind in ("weights", "biases")
-    )
-    return weights, biases

@@ -1,23 +1,30 @@
-"""PPO-Clip of one agent in numpy, for networks with one output per row: the default ones.
+"""PPO-Clip of one agent in compiled code, for networks with one output per row: the default ones.
 
 The same algorithm as :func:`fauno_flwr.learning.ppo.update`, several times faster: only legal slots
 are rows, without padding, and the gradients are those of :mod:`fauno_flwr.learning.dense`. A test
 compares the two.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from torch import nn
 
 from fauno_flwr.config.agent import STATE, PPOConfig
-from fauno_flwr.learning.dense import DenseNetwork
+from fauno_flwr.learning.arithmetic import copy
+from fauno_flwr.learning.dense import (
+    BLOCK,
+    DenseNetwork,
+    backward,
+    forward,
+    make_activations,
+    step,
+)
 from fauno_flwr.learning.networks import EquivariantActor, PooledCritic
 from fauno_flwr.learning.targets import Targets, targets
 from fauno_flwr.learning.transitions import Decisions
+from sim_env.engine.compilation import compiled, part
 
-CHUNK = 2048  # rows whose activations are in the cache at once
 METRICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
 
@@ -25,6 +32,9 @@ def is_supported(config: PPOConfig, actor: nn.Module, critic: nn.Module) -> bool
     """Return whether the networks are those that this module computes: of these very classes."""
     expected = PooledCritic if config.critic == STATE else EquivariantActor
     return type(actor) is EquivariantActor and type(critic) is expected
+
+
+ONE, ZERO = np.float32(1), np.float32(0)
 
 
 class Rows(NamedTuple):
@@ -60,14 +70,6 @@ class Rows(NamedTuple):
         place = np.cumsum(batch.mask, axis=1)[np.arange(len(count)), batch.action] - 1
         return cls(x, first, count, first + place)
 
-    def slots(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the slots of some decisions: indices, and first and number in that selection."""
-        count = self.number[rows]
-        first = np.cumsum(count) - count
-        index = (self.first[rows] - first).repeat(count)
-        index += np.arange(len(index))
-        return index, first, count
-
 
 def state_inputs(batch: Decisions) -> np.ndarray:
     """Return the inputs of a critic of states, ``[local, x_self, mean_k x_k, min_k x_k]``."""
@@ -88,6 +90,147 @@ def log_softmax(score: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.n
     return shifted
 
 
+class Batch(NamedTuple):
+    """What R decisions with S legal slots in all are trained on."""
+
+    x: np.ndarray  # float32 (S, I): inputs of the actor
+    first: np.ndarray  # int64 (R,): first slot of each decision
+    number: np.ndarray  # int64 (R,): of its slots
+    taken: np.ndarray  # int64 (R,): the slot that was chosen
+    offset: np.ndarray  # float32 (S,): added to the actor's scores
+    state: np.ndarray  # float32 (R, J): inputs of the critic
+    old_log: np.ndarray  # float32 (R,): logarithm of the probability of the choice
+    advantage: np.ndarray  # float32 (R,)
+    returns: np.ndarray  # float32 (R,)
+
+
+class Hyperparameters(NamedTuple):
+    """Settings of PPO as compiled code takes them."""
+
+    actor_rate: float
+    critic_rate: float
+    clip: np.float32
+    entropy: np.float32
+    learn_actor: bool
+
+
+@compiled
+def learn(actor, critic, batch, order, ends, settings, score_room, value_room, sums):
+    """Take a step of each network by each minibatch; add the metrics to `sums` (5,).
+
+    Parameters
+    ----------
+    actor, critic : Network
+    batch : Batch
+    order : array of int64
+        The decisions of all minibatches, one minibatch after the other.
+    ends : array of int64
+        Where each minibatch ends in that order.
+    settings : Hyperparameters
+    score_room, value_room : Activations
+        Of actor and critic; with room for as many rows as any decision has slots.
+    sums : array of float64
+        In the order of :data:`METRICS`.
+    """
+    begin = 0
+    for end in ends:
+        weight, block = np.float32(1.0 / max(end - begin, 1)), begin
+        while block < end:
+            block = learn_block(
+                actor,
+                critic,
+                batch,
+                order,
+                block,
+                end,
+                weight,
+                settings,
+                score_room,
+                value_room,
+                sums,
+            )
+        if end > begin:
+            if settings.learn_actor:
+                step(actor, settings.actor_rate)
+            step(critic, settings.critic_rate)
+        begin = end
+
+
+@part
+def learn_block(
+    actor, critic, batch, order, begin, end, weight, settings, score_room, value_room, sums
+):
+    """Add the gradients of as many decisions as there is room for; return where they end.
+
+    `weight` is that of each decision.
+    """
+    slots, upto = 0, begin
+    while upto < end and slots + batch.number[order[upto]] <= len(score_room.x):
+        row = order[upto]
+        for k in range(batch.number[row]):
+            copy(batch.x[batch.first[row] + k], score_room.x[slots])
+            slots += 1
+        copy(batch.state[row], value_room.x[upto - begin])
+        upto += 1
+    forward(actor.layers, score_room, slots)
+    forward(critic.layers, value_room, upto - begin)
+    first = 0
+    for i in range(begin, upto):
+        row, last = order[i], first + batch.number[order[i]]
+        error = value_room.out[i - begin] - batch.returns[row]
+        value_room.slope[i - begin] = error * weight
+        score, slope = score_room.out[first:last], score_room.slope[first:last]
+        policy_metrics(batch, row, score, slope, weight, settings, sums)
+        sums[1] += weight * 0.5 * error * error
+        first = last
+    if settings.learn_actor:
+        backward(actor, score_room, slots)
+    backward(critic, value_room, upto - begin)
+    return upto
+
+
+@part
+def policy_metrics(batch, row, score, slope, weight, settings, sums):
+    """Compute the slope of the loss by the scores of one decision, and add its metrics."""
+    first, taken = batch.first[row], batch.taken[row] - batch.first[row]
+    for k in range(len(score)):
+        score[k] += batch.offset[first + k]
+    log_softmax_of(score)
+    entropy = np.float32(0)
+    for k in range(len(score)):
+        slope[k] = np.exp(score[k])
+        entropy -= slope[k] * score[k]
+    log_ratio = score[taken] - batch.old_log[row]
+    ratio, gain = np.exp(log_ratio), batch.advantage[row]
+    clipped = min(max(ratio, ONE - settings.clip), ONE + settings.clip)
+    surrogate = min(ratio * gain, clipped * gain)
+    # Where clipping decides, the loss does not depend on the ratio.
+    by_log = ratio * gain if ratio * gain <= surrogate or ratio == clipped else ZERO
+    # Of -surrogate - entropy_weight * entropy, by the scores of all slots.
+    for k in range(len(score)):
+        slope[k] *= (score[k] + entropy) * settings.entropy + by_log
+    slope[taken] -= by_log
+    for k in range(len(score)):
+        slope[k] *= weight
+    sums[0] -= weight * surrogate
+    sums[2] += weight * entropy
+    sums[3] += weight * (ratio - ONE - log_ratio)
+    sums[4] += weight * (abs(ratio - ONE) > settings.clip)
+
+
+@part
+def log_softmax_of(score):
+    """Replace the scores of one decision by the logarithms of their softmax."""
+    highest, total = score[0], np.float32(0)
+    for k in range(1, len(score)):
+        highest = max(highest, score[k])
+    for k in range(len(score)):
+        total += np.exp(score[k] - highest)
+    shift = highest + np.log(total)
+    for k in range(len(score)):
+        score[k] -= shift
+
+
 class Learner:
     """One agent, during an update on its own decisions.
 
@@ -104,16 +247,16 @@ class Learner:
     ) -> None:
         self.config, self.actor, self.critic = config, actor, critic
         rows = self.rows = Rows.of(batch)
-        score = self.actor.values(rows.x, CHUNK)
+        score = self.actor.values(rows.x)
         self.offset: np.ndarray
         if self.config.critic == STATE:
-            self.offset, gae_lambda = np.zeros(1, np.float32), self.config.gae_lambda
+            self.offset, gae_lambda = np.zeros_like(score), self.config.gae_lambda
             self.state = state_inputs(batch)
             self.logs = log_softmax(score, rows.first, rows.number)
-            value = self.critic.values(self.state, CHUNK)
+            value = self.critic.values(self.state)
         else:
             # A constant of the policy: the critic from before the update.
-            action_value, gae_lambda = self.critic.values(rows.x, CHUNK), 0.0
+            action_value, gae_lambda = self.critic.values(rows.x), 0.0
             self.state = rows.x[rows.taken]
             self.offset = action_value / np.float32(self.config.temperature)
             self.logs = log_softmax(score + self.offset, rows.first, rows.number)
@@ -124,76 +267,44 @@ class Learner:
 
     def learn(self, rate: float, rng: np.random.Generator) -> dict[str, float]:
         """Update the networks; return the metrics of the update."""
-        config, keep = self.config, self.targets.rows
-        sums, parts = np.zeros(len(METRICS)), 0
-        for _ in range(config.epochs):
-            for minibatch in np.array_split(rng.permutation(keep), config.minibatches):
-                if not len(minibatch):
-                    continue
-                for rows in self.chunks(minibatch):
-                    sums += self.backward(rows, np.float32(1 / len(minibatch)))
-                parts += 1
-                if config.learn_actor:
-                    self.actor.step(rate)
-                self.critic.step(rate * config.critic_rate)
+        config, rows, keep = self.config, self.rows, self.targets.rows
+        minibatches = [
+            minibatch
+            for _ in range(config.epochs)
+            for minibatch in np.array_split(rng.permutation(keep), config.minibatches)
+        ]
+        sizes = np.array([len(minibatch) for minibatch in minibatches])
+        actor, critic = self.actor.network, self.critic.network
+        sums, room = np.zeros(len(METRICS)), max(BLOCK, *self.rows.number, 0)
+        settings = Hyperparameters(
+            float(rate),
+            float(rate * config.critic_rate),
+            np.float32(config.clip),
+            np.float32(config.entropy),
+            config.learn_actor,
+        )
+        batch = Batch(
+            *rows,
+            self.offset,
+            self.state,
+            self.old_log,
+            self.targets.advantage,
+            self.targets.returns,
+        )
+        rooms = make_activations(actor, room), make_activations(critic, room)
+        learn(
+            actor,
+            critic,
+            batch,
+            np.concatenate(minibatches),
+            np.cumsum(sizes),
+            settings,
+            *rooms,
+            sums,
+        )
         self.actor.write()
         self.critic.write()
-        means = dict(zip(METRICS, (sums / max(parts, 1)).tolist(), strict=True))
+        parts = max(int(np.count_nonzero(sizes)), 1)
+        means = dict(zip(METRICS, (sums / parts).tolist(), strict=True))
         explained = self.targets.explained
         return {"steps": float(len(keep)), **means, "explained_variance": explained}
-
-    def chunks(self, minibatch: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the decisions of a minibatch in parts of about :data:`CHUNK` slots."""
-        ends = self.rows.number[minibatch].cumsum()
-        if ends[-1] <= CHUNK:
-            yield minibatch
-            return
-        cuts = np.searchsorted(ends, np.arange(CHUNK, ends[-1], CHUNK))
-        yield from (part for part in np.split(minibatch, np.unique(cuts)) if len(part))
-
-    def backward(self, rows: np.ndarray, weight: np.float32) -> np.ndarray:
-        """Add the gradients of the losses of some decisions; return their metrics, summed.
-
-        Parameters
-        ----------
-        rows : array of int
-        weight : float32
-            Of each decision.
-        """
-        config = self.config
-        index, first, count = self.rows.slots(rows)
-        x = self.rows.x.take(index, axis=0)
-        one, two = self.actor.hidden(x)
-        score = self.actor.output(two)
-        score += self.offset[index] if len(self.offset) > 1 else self.offset
-        logs = log_softmax(score, first, count)
-        chance = np.exp(logs)
-        entropy = -np.add.reduceat(chance * logs, first)
-        taken = first + (self.rows.taken - self.rows.first)[rows]
-
-        log_ratio = logs[taken] - self.old_log[rows]
-        ratio, gain = np.exp(log_ratio), self.targets.advantage[rows]
-        clipped = np.minimum(np.maximum(ratio, 1 - config.clip), 1 + config.clip)
-        plain = ratio * gain
-        surrogate = np.minimum(plain, clipped * gain)
-        if config.learn_actor:
-            # Where clipping decides, the loss does not depend on the ratio.
-            slope = plain * ((plain <= surrogate) | (ratio == clipped))
-            # Of -surrogate - entropy_weight * entropy, by the scores of all slots.
-            by_score = logs + entropy.repeat(count)
-            by_score *= np.float32(config.entropy)
-            by_score += slope.repeat(count)
-            by_score *= chance
-            by_score[taken] -= slope
-            by_score *= weight
-            self.actor.backward(x, one, two, by_score)
-
-        state = self.state[rows]
-        one, two = self.critic.hidden(state)
-        error = self.critic.output(two) - self.targets.returns[rows]
-        self.critic.backward(state, one, two, error * weight)
-
-        kl = ratio - 1 - log_ratio
-        beyond = np.abs(ratio - 1) > config.clip
-        metrics = -surrogate, 0.5 * error * error, entropy, kl, beyond
-        return np.array([np.add.reduce(metric) for metric in metrics], np.float64) * weight

@@ -12,7 +12,7 @@ from sim_env.scenario import Scenario
 from sim_env.world import World
 
 TICKS = 20
-PARTS = ("heuristics", "actors", "rollouts", "observations")
+PARTS = ("heuristics", "actors", "rollouts", "updates", "observations")
 
 
 def compile_kernels(
@@ -34,13 +34,15 @@ def compile_kernels(
     actors = make_population(1, config, scenario)
     recorder = Recorder(world, 1, keep=TICKS)
     nodes = np.zeros(world.num_nodes)
-    heuristics, policy, rollouts, observations = PARTS
+    heuristics, policy, rollouts, updates, observations = PARTS
     report(heuristics)
     world.run(POLICIES["sed"], TICKS, np.random.default_rng(0))
     report(policy)
     actors.policy().drive(world, TICKS)
     report(rollouts)
     recorder.roll(actors.weights(nodes, greedy=False), TICKS)
+    report(updates)
+    actors.update([recorder.take(0)], 0.0, [np.random.default_rng(0)])
     report(observations)
     world.step(np.zeros((1, world.num_nodes), np.int32))
     world.observe().features()

@@ -64,7 +64,7 @@ class Population(AgentStack):
             Per agent ``steps`` (decisions trained on), ``policy_loss``, ``value_loss``,
             ``entropy``, ``approx_kl``, ``clip_fraction`` and ``explained_variance``.
         """
-        if not self._is_dense():
+        if not self.learns_one_by_one:
             return update(self, batches, rate, rngs)
         rates = np.broadcast_to(np.asarray(rate, np.float64), self.agents)
         return [
@@ -72,7 +72,9 @@ class Population(AgentStack):
             for agent, (batch, rng) in enumerate(zip(batches, rngs, strict=True))
         ]
 
-    def _is_dense(self) -> bool:
+    @property
+    def learns_one_by_one(self) -> bool:
+        """Whether agents learn as fast one by one, in compiled code."""
         return dense_ppo.is_supported(self.config, self.actor, self.critic)
 
     def _dense(self, agent: int) -> tuple[DenseNetwork, DenseNetwork]:
@@ -83,7 +85,7 @@ class Population(AgentStack):
 
     def groups(self, batches: list[Decisions]) -> list[list[int]]:
         """Group agents to learn side by side: all, where that needs no padding."""
-        if self._is_dense():
+        if self.learns_one_by_one:
             return [list(range(self.agents))]
         return super().groups(batches)
 

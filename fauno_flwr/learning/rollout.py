@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fauno_flwr.learning.arithmetic import add_product, tanh
 from sim_env.engine.compilation import compiled, part
 from sim_env.engine.events import event_tick
 from sim_env.engine.features import NUM_DESTINATION, NUM_LOCAL, Encoding, encode
@@ -19,28 +20,6 @@ from sim_env.engine.state import GOLDEN, mix
 from sim_env.policies.compiled import LOCAL, Loop
 from sim_env.policies.compiled import choose as heuristic_choice
 from sim_env.world import World
-
-LARGEST = np.float32(7.90531110763549805)  # whose tanh is 1 in float32
-TANH_TOP = tuple(
-    map(
-        np.float32,
-        (
-            4.89352455891786e-03,
-            6.37261928875436e-04,
-            1.48572235717979e-05,
-            5.12229709037114e-08,
-            -8.60467152213735e-11,
-            2.00018790482477e-13,
-            -2.76076847742355e-16,
-        ),
-    )
-)
-TANH_BOTTOM = tuple(
-    map(
-        np.float32,
-        (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06),
-    )
-)
 
 
 class Weights(NamedTuple):
@@ -144,27 +123,6 @@ def prepare(weights, a, scratch, slots):
 
 
 @part
-def tanh(x):
-    """Take the tanh of float32 numbers in place, to 4e-7.
-
-    Eigen's rational approximation: the compiler computes many at once, whereas the C library's tanh
-    takes most of the time of a rollout.
-    """
-    for i in range(len(x)):
-        v = x[i]
-        v = LARGEST if v > LARGEST else v
-        v = -LARGEST if v < -LARGEST else v
-        square = v * v
-        top = TANH_TOP[6]
-        for k in range(5, -1, -1):
-            top = top * square + TANH_TOP[k]
-        bottom = TANH_BOTTOM[3]
-        for k in range(2, -1, -1):
-            bottom = bottom * square + TANH_BOTTOM[k]
-        x[i] = v * top / bottom
-
-
-@part
 def second_layer(middle, bias, one, two):
     """Compute the second layer `two` from the first layer `one`, whose tanh is taken in place.
 
@@ -179,22 +137,6 @@ def second_layer(middle, bias, one, two):
         end = start + width
         add_product(one[start:end], middle[start:end], two[start:end])
     tanh(two)
-
-
-@part
-def add_product(x, weight, total):
-    """Add ``x @ weight`` to `total`."""
-    width = len(total)
-    whole = len(x) - len(x) % 4
-    for g in range(0, whole, 4):  # four rows for each time that the total is loaded and stored
-        x0, x1, x2, x3 = x[g], x[g + 1], x[g + 2], x[g + 3]
-        w0, w1, w2, w3 = weight[g], weight[g + 1], weight[g + 2], weight[g + 3]
-        for h in range(width):
-            total[h] += (x0 * w0[h] + x1 * w1[h]) + (x2 * w2[h] + x3 * w3[h])
-    for g in range(whole, len(x)):
-        value, row = x[g], weight[g]
-        for h in range(width):
-            total[h] += value * row[h]
 
 
 @part

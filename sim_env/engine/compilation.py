@@ -21,7 +21,8 @@ LOGGER = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]  # sim_env
 # IEEE arithmetic. No compiled function creates an array, so none needs reference counts; counting
 # those of a NamedTuple of arrays at every call would take five times as long as the tick itself.
-OPTIONS: Any = {"error_model": "numpy", "_nrt": False}
+# Other threads go on beside a kernel.
+OPTIONS: Any = {"error_model": "numpy", "_nrt": False, "nogil": True}
 UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
@@ -84,14 +85,23 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
+def own_digest(path: Path) -> str:
+    """Compute a digest of a source, and of those beside it if they make a package."""
+    digest, folder = hashlib.sha256(path.name.encode()), path.parent
+    package = (folder / "__init__.py").exists()
+    for source in sorted(folder.glob("*.py")) if package else [path]:
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 class ContentLocator(caching.UserProvidedCacheLocator):
     """Cache locator that names its folder by the content of this package and of the file."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._py_file = py_file
         self._lineno = py_func.__code__.co_firstlineno
-        own = hashlib.sha256(Path(py_file).read_bytes()).hexdigest()[:16]
-        self._cache_path = str(cache_root() / source_digest() / own)
+        self._cache_path = str(cache_root() / source_digest() / own_digest(Path(py_file)))
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "ContentLocator | None":

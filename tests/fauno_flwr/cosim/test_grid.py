@@ -41,10 +41,10 @@ def settings(*overrides: str) -> RunConfig:
 class Trained:
     """A training and what it has left behind."""
 
-    def __init__(self, path: Path, *overrides: str) -> None:
+    def __init__(self, path: Path, *overrides: str, threads: int = 0) -> None:
         self.path, self.config = path, settings(*overrides)
         scenario = self.config.build_scenario()
-        self.grid = make_grid(self.config, scenario)
+        self.grid = make_grid(self.config, scenario, threads)
         self.rows = Run(
             self.grid, self.config, EdgeTask(self.config, scenario), RunDirectory(path)
         ).execute()
@@ -69,6 +69,25 @@ def test_two_runs_with_one_seed_are_the_same_to_the_byte(tmp_path: Path) -> None
         for key, array in arrays.items():
             assert array.tobytes() == two.arrays[name][key].tobytes()
     assert one.rows[0]["finished_ratio"] == two.rows[0]["finished_ratio"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["federation.merging=gossip", "federation.share=model"],
+        # Updates are dropped with their nodes, and padded networks learn side by side.
+        ["dynamics=failures", "dynamics.node_mttf=20", "dynamics.node_mttr=3"],
+        ["agent.network=padded"],
+    ],
+)
+def test_threads_change_nothing(tmp_path: Path, overrides: list[str]) -> None:
+    alone = Trained(tmp_path / "alone", *overrides)
+    threads = Trained(tmp_path / "threads", *overrides, threads=3)
+    assert alone.text == threads.text
+    for name, arrays in alone.arrays.items():
+        for key, array in arrays.items():
+            assert array.tobytes() == threads.arrays[name][key].tobytes()
 
 
 def test_every_agent_trains_and_reports(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_updates_in_numpy_and_in_torch_are_equal(
     config.learn_actor = learn_actor
     sizes = (60, 3, 0, 1, 25) if slots < 100 else (20, 5)
     ours, theirs = (Population(len(sizes), config, 0, "full", slots) for _ in range(2))
-    assert ours._is_dense()
+    assert ours.learns_one_by_one
     rates = np.linspace(1e-3, 3e-3, len(sizes), dtype=np.float32)
     for seed in range(3):
         batches = [some_decisions(seed + 10 * size, size, slots) for size in sizes]
@@ -304,21 +304,27 @@ def test_updates_in_numpy_and_in_torch_are_equal(
 
 
 def test_networks_of_others_and_padded_ones_are_trained_by_autograd() -> None:
-    assert not Population(1, PPOConfig(network="padded"), 0, "full", 5)._is_dense()
+    assert not Population(1, PPOConfig(network="padded"), 0, "full", 5).learns_one_by_one
 
     class Other(EquivariantActor):
         """An actor that may compute anything."""
 
     population = Population(1, PPOConfig(), 0)
     population.actor.__class__ = Other
-    assert not population._is_dense()
+    assert not population.learns_one_by_one
 
 
-@given(st.integers(1, 1000), st.integers(1, 70), st.integers(1, 70))
-def test_products_in_blocks_equal_products(rows: int, inputs: int, outputs: int) -> None:
-    rng = np.random.default_rng(rows)
-    a, b = rng.standard_normal((rows, inputs)), rng.standard_normal((inputs, outputs))
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    np.testing.assert_allclose(dense.times(a, b), a @ b, rtol=1e-4, atol=1e-4)
-    c = dense.times(a, b)
-    np.testing.assert_allclose(dense.transposed_times(a, c), a.T @ c, rtol=1e-3, atol=1e-2)
+@given(st.integers(0, 600), st.integers(1, 70), st.integers(1, 40))
+def test_outputs_of_any_number_of_rows_are_those_of_autograd(
+    rows: int, hidden: int, seed: int
+) -> None:
+    population = Population(1, PPOConfig(hidden=hidden), seed)
+    actor = population.actor
+    x = np.random.default_rng(seed).standard_normal((rows, actor.weights[0].shape[1]))
+    x = x.astype(np.float32)
+    values = dense.DenseNetwork(actor, population.optimizers["actor"], 0).values(x)
+    expected = torch.from_numpy(x)[None]
+    for layer in range(3):
+        expected = torch.bmm(expected, actor.weights[layer]) + actor.biases[layer]
+        expected = expected.tanh() if layer < 2 else expected
+    np.testing.assert_allclose(values, expected[0, :, 0].detach().numpy(), rtol=1e-4, atol=1e-4)
