@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -26,15 +27,14 @@ OPTIONS: Any = {"error_model": "numpy", "_nrt": False, "nogil": True}
 UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-class CompilationLog(event.Listener):
+class CompilationLog(event.Listener, threading.local):
     """Log each kernel that is compiled because the cache lacks it.
 
     numba broadcasts its event after it has looked into the cache. Kernels and parts that are
-    compiled for another kernel are not logged apart.
+    compiled for another kernel are not logged apart. Each thread has a depth of its own.
     """
 
-    def __init__(self) -> None:
-        self._depth = 0
+    _depth = 0
 
     def on_start(self, event: event.Event) -> None:
         """Log a kernel of this package's, level INFO."""
