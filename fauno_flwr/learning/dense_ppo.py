@@ -275,7 +275,7 @@ class Learner:
         ]
         sizes = np.array([len(minibatch) for minibatch in minibatches])
         actor, critic = self.actor.network, self.critic.network
-        sums, room = np.zeros(len(METRICS)), max(BLOCK, *self.rows.number, 0)
+        sums, room = np.zeros(len(METRICS)), max(BLOCK, int(rows.number.max(initial=0)))
         settings = Hyperparameters(
             float(rate),
             float(rate * config.critic_rate),
