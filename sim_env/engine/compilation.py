@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from numba.core import caching, event
@@ -23,6 +23,13 @@ PACKAGE = Path(__file__).parents[1]  # sim_env
 # those of a NamedTuple of arrays at every call would take five times as long as the tick itself.
 OPTIONS: Any = {"error_model": "numpy", "_nrt": False}
 UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+class Loop(NamedTuple):
+    """A compiled loop over ticks: with the plain tick, and with that of the quirks."""
+
+    plain: Callable[..., int]
+    events: Callable[..., int]
 
 
 class CompilationLog(event.Listener):
