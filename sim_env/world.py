@@ -9,6 +9,7 @@ import numpy as np
 
 from sim_env.audit import audit
 from sim_env.engine import events, kernel
+from sim_env.engine.compilation import Loop
 from sim_env.engine.features import NUM_DESTINATION
 from sim_env.engine.observation import Observation, empty_observation, observe
 from sim_env.engine.reward import OUTCOME, SPARSE, collect
@@ -25,7 +26,7 @@ from sim_env.engine.state import (
 from sim_env.errors import require_kind, require_seeds
 from sim_env.memory import TASK_BYTES, require_memory, require_worlds
 from sim_env.network.failures import LINK
-from sim_env.policies.compiled import HEURISTICS, Loop, code_of, own_loop
+from sim_env.policies.compiled import HEURISTICS, code_of, own_loop
 from sim_env.policies.heuristics import Policy, choose_actions
 from sim_env.scenario import Scenario, as_scenario
 from sim_env.workload.schedule import multipliers
@@ -278,14 +279,16 @@ class World:
             until there was too little room for tasks.
         ticks : int
         *arguments
-            Passed to the loop.
+            Passed to the loop. A function is called with the state before, and again when there is
+            room for more tasks: scratch space that grows with it.
         """
         end = self.now + ticks
         advance = loop.events if self.net.events else loop.plain
         while self.now < end:
             until = min(end, self._outages.next_tick)
             factors = self._factors_of(self.now, until - self.now + 1)
-            self.now += advance(self.net, self.state, self.now, factors, self._actions, *arguments)
+            passed = (each(self.state) if callable(each) else each for each in arguments)
+            self.now += advance(self.net, self.state, self.now, factors, self._actions, *passed)
             if self.now < until:
                 self._grow()
             self._change()

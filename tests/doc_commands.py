@@ -119,6 +119,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "fauno compare --conf ether2 --policies sed,lq,threshold --seeds 16 --out results/mine",
         ),
         (SLOW, "fauno compare --conf balanced topology=grid20 workload.rate=4"),
+        (SLOW, "fauno compare --policies clairvoyant,sed"),
         (SLOW, "fauno replay --conf balanced --policies lq,threshold --out replay.html"),
     ],
     "docs/experiments.md": [

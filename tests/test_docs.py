@@ -88,7 +88,8 @@ EXPERIMENTS_PAGE = (ROOT / "docs" / "experiments.md").read_text()
 def count_cells(experiment: Experiment, quick: bool, seeds: int) -> int:
     design = experiment.design(quick)
     most = {condition.name: condition.seeds or seeds for condition in design.conditions}
-    return len(design.conditions) + sum(min(seeds, most[arm.trained_in]) for arm in design.arms)
+    heuristics = len(design.conditions) * (1 + len(experiment.heuristics))
+    return heuristics + sum(min(seeds, most[arm.trained_in]) for arm in design.arms)
 
 
 def test_the_numbers_of_cells_are_those_of_the_experiments() -> None:

@@ -8,7 +8,7 @@ from fauno_flwr.cli.options import Conf, Overrides, Tables, joined, results_fold
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import require_different
-from sim_env.policies.heuristics import POLICIES
+from sim_env.policies.heuristics import BUILT_IN
 
 
 def compare(
@@ -42,7 +42,7 @@ def compare(
     config = load_config(conf, settings, "compare")
     found = find_heuristics("evaluation.policies", config.evaluation.policies)
     if not found:
-        raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(POLICIES)}")
+        raise ConfigError(f"evaluation.policies is []: must be some of {', '.join(BUILT_IN)}")
     folder = results_folder(out, "compare") if out else None
     scenario = config.build_scenario()
     require_evaluation(config, scenario)

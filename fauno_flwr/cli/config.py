@@ -121,6 +121,7 @@ def catalogue() -> list[tuple[str, list[str], str]]:
             list(heuristics.POLICIES),
             heuristics.GROUP,
         ),
+        ("dispatchers (evaluation.policies, --policies)", list(heuristics.DISPATCHERS), ""),
         ("rewards (reward.kind)", list(reward.REWARDS), reward.GROUP),
         ("observations (observation)", list(features.OBSERVATIONS), features.GROUP),
         ("networks of nodes (topology.kind)", list(topology.KINDS), topology.GROUP),

@@ -26,7 +26,7 @@ from sim_env.errors import (
 )
 from sim_env.network.failures import DynamicsSpec
 from sim_env.network.topology import TopologySpec
-from sim_env.policies.heuristics import POLICIES, require_policy
+from sim_env.policies.heuristics import POLICIES, require_peers, require_policy
 from sim_env.scenario import PhysicsSpec, Scenario, ScenarioSpec
 from sim_env.workload.workload import WorkloadSpec
 from strategies.buffered_async import ON_REPLY, ON_VERSION, require_buffer_size
@@ -82,7 +82,7 @@ class TrainingConfig:
         require_number("training.warmup", self.warmup, at_least=0, at_most=LONGEST_MESSAGE)
         require_number("training.seconds_per_message", self.seconds_per_message, at_least=0)
         if self.peers != SELF:
-            require_policy(self.peers, "training.peers")
+            require_peers(self.peers, "training.peers")
 
     @property
     def most_rollouts(self) -> int:

@@ -1,8 +1,20 @@
-"""FAuNO against the heuristics and other methods, over networks and loads."""
+"""FAuNO against the heuristics and other methods, over networks and loads.
 
-from fauno_flwr.experiments.design import Condition, Design, Experiment, all_methods
+The protocol of the full size, written before the first of its worlds was looked at, is in
+docs/experiments.md.
+"""
+
+from fauno_flwr.experiments import bound
+from fauno_flwr.experiments.design import (
+    HELD_OUT_SEED,
+    Condition,
+    Design,
+    Experiment,
+    all_methods,
+)
 from fauno_flwr.experiments.methods import METHODS
 
+FIRST_WORLD = 4_000_000  # no choice was made on these worlds, nor on those of other experiments
 TOPOLOGIES = ("ether1", "ether2", "ether3", "ether4", "random10", "random20", "random40")
 RATES = (0.5, 1.0, 2.0, 4.0)
 # Copies of the network in training, chosen so that updates have about as many decisions.
@@ -22,7 +34,12 @@ def design(quick: bool) -> Design:
         for topology in (QUICK_TOPOLOGIES if quick else TOPOLOGIES)
         for rate in (QUICK_RATES if quick else RATES)
     ]
-    return Design(conditions, all_methods(conditions), messages=8 if quick else 20)
+    return Design(
+        conditions,
+        all_methods(conditions),
+        messages=8 if quick else 20,
+        first_world=HELD_OUT_SEED if quick else FIRST_WORLD,
+    )
 
 
 EXPERIMENT = Experiment(
@@ -30,4 +47,7 @@ EXPERIMENT = Experiment(
     "Over networks and loads, is FAuNO better than the heuristics, and than other ways to learn?",
     design,
     METHODS,
+    rivals=("lq", "sed", "threshold", "independent", "scof", "model"),
+    heuristics=(bound.BOUND,),
+    further=bound.report,
 )

@@ -36,7 +36,7 @@ from fauno_flwr.tasks.start import start_agents
 from fauno_flwr.tasks.transfer import make_trained, transfer
 from sim_env.engine.state import FINISHED, LOSSES, RESPONSE
 from sim_env.evaluation import run_policy
-from sim_env.policies.heuristics import POLICIES, Policy
+from sim_env.policies.heuristics import BUILT_IN, Policy
 from sim_env.scenario import Scenario
 from sim_env.world import Metrics
 
@@ -418,7 +418,7 @@ def fingerprint(cell: Cell) -> str:
 
 def _source(name: str) -> str:
     """Return the source of the module of a heuristic; empty if built in or compiled."""
-    if name in POLICIES:
+    if name in BUILT_IN:
         return ""
     policy = find_heuristic("heuristics", name)
     try:

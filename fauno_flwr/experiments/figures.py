@@ -125,6 +125,43 @@ def plot_differences(summary: Summary, rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def plot_distances(summary: Summary, rows: list[Row], path: Path) -> None:
+    """Plot the distances to the clairvoyant of :mod:`fauno_flwr.experiments.bound`."""
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.42 * len(conditions) + 1.7), sharey=True)
+    for axis, measure, scale, label in (
+        (axes[0], FINISHED, 100, "finished tasks behind the clairvoyant, points"),
+        (axes[1], RESPONSE, 1, "response behind the clairvoyant, s"),
+    ):
+        for place, group in enumerate(groups):
+            some = [row for row in rows if row["group"] == group]
+            y = [len(conditions) - 1 - conditions.index(row["condition"]) for row in some]
+            value, low, high = (
+                -scale * np.array([getattr(row[measure], key) for row in some])
+                for key in ("value", "low", "high")
+            )
+            axis.errorbar(
+                value,
+                np.array(y) + 0.2 * (1 - place),
+                xerr=[value - high, low - value],
+                fmt=MARKERS[place],
+                color=COLOURS[place],
+                markersize=4,
+                capsize=2,
+                label=group,
+            )
+        axis.axvline(0, color="black", lw=1)
+        axis.set_xlabel(label)
+        axis.grid(axis="x", alpha=0.3)
+    names = [summary.titles[condition] for condition in conditions[::-1]]
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(-0.5, len(names) - 0.5)
+    _legend(figure, axes[0])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def plot_map(summary: Summary, path: Path) -> None:
     """Plot the numbers of all conditions and policies, coloured by the difference to SED."""
     experiment = summary.experiment

@@ -197,7 +197,7 @@ def _verdict_lines(summary: Summary, minus: Sequence[Row]) -> list[str]:
         found = [row["verdict"] for row in minus if row["rival"] == rival and row["decides"]]
         counts = [str(found.count(verdict)) for verdict in ("better", "tie", "worse")]
         lines.append(f"| {summary.title(rival)} | {' | '.join(counts)} |")
-    for rival in summary.experiment.compared:
+    for rival in filter(summary.pairs, summary.experiment.compared):
         cases = not_better_than(summary, rival)
         lines += ["", f"### Where {_ours(summary)} does not beat {summary.title(rival)}", ""]
         lines += [f"- {case}" for case in cases] or ["Nowhere."]

@@ -14,7 +14,7 @@ from typing import Any
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.deployment.processes import no_survivors
 from fauno_flwr.experiments.cells import fingerprint, run_cell
-from fauno_flwr.experiments.design import Cell, Experiment
+from fauno_flwr.experiments.design import HEURISTICS, Cell, Experiment
 from fauno_flwr.experiments.design import cells as cells_of
 from fauno_flwr.experiments.estimate import Estimate
 from fauno_flwr.learning.kernels import compile_kernels
@@ -99,7 +99,8 @@ def stored(path: Path, experiment: Experiment, quick: bool) -> list[dict[str, An
     Raises
     ------
     ConfigError
-        If there are no cells, or if some are missing for the methods and seeds of the others.
+        If there are no cells, or if some are missing for the methods, seeds and further heuristics
+        of the others.
     """
     found: dict[str, dict[str, Any]] = {}
     for file in (path / "cells").glob("*.json"):
@@ -111,6 +112,8 @@ def stored(path: Path, experiment: Experiment, quick: bool) -> list[dict[str, An
     methods = [name for name in experiment.methods if name in computed]
     seeds = max(result["seed"] or 0 for result in found.values())
     keys = [cell.key for cell in cells_of(experiment, quick, seeds, methods)]
+    # Cells from before a further heuristic was added to the experiment are complete without it.
+    keys = [key for key in keys if not _further(key) or _further(key) in map(_further, found)]
     missing = [key for key in keys if key not in found]
     if missing:
         raise ConfigError(
@@ -118,6 +121,12 @@ def stored(path: Path, experiment: Experiment, quick: bool) -> list[dict[str, An
             f"{missing[0]}"
         )
     return [found[key] for key in keys]
+
+
+def _further(key: str) -> str:
+    """Return the end of the name of a cell of a further heuristic; empty for any other cell."""
+    start = key.find(f".{HEURISTICS}-")
+    return key[start:] if start >= 0 else ""
 
 
 def compute(

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from numba.core import caching, event
@@ -25,6 +25,13 @@ PACKAGE = Path(__file__).parents[1]  # sim_env
 # Other threads go on beside a kernel.
 OPTIONS: Any = {"error_model": "numpy", "_nrt": False, "nogil": True}
 UNWRAPPED: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+class Loop(NamedTuple):
+    """A compiled loop over ticks: with the plain tick, and with that of the quirks."""
+
+    plain: Callable[..., int]
+    events: Callable[..., int]
 
 
 class CompilationLog(event.Listener, threading.local):

@@ -5,15 +5,15 @@ compiled twin: an attribute ``compiled``, a function of one decision that numba 
 (:func:`own_loop`).
 """
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 from numba.extending import is_jitted
 
 from sim_env.engine.compilation import OPTIONS, compiled, part
+from sim_env.engine.compilation import Loop as Loop
 from sim_env.engine.events import event_tick
 from sim_env.engine.features import BACK, CAPACITY, EXECUTE, LOAD, QUEUE, SEND, SPEED, WAIT
 from sim_env.engine.kernel import has_room, tick
@@ -39,13 +39,6 @@ def code_of(policy: heuristics.Policy) -> int | None:
         return CODES.get(policy)
     except TypeError:  # an object without a hash
         return None
-
-
-class Loop(NamedTuple):
-    """A compiled loop over ticks: with the plain tick, and with that of the quirks."""
-
-    plain: Callable[..., int]
-    events: Callable[..., int]
 
 
 @part

@@ -13,6 +13,7 @@ from sim_env import plugins
 from sim_env.engine.features import CAPACITY, LOAD, QUEUE, SPEED
 from sim_env.engine.observation import Observation
 from sim_env.errors import shown
+from sim_env.policies.clairvoyant import Clairvoyant
 
 Policy = Callable[[Observation, np.random.Generator], np.ndarray]
 """A policy: ``(observation, rng) -> actions`` of R decisions, whole numbers of shape (R,)."""
@@ -72,7 +73,10 @@ POLICIES: dict[str, Policy] = {
     "random": random,
     "local": local,
 }
-"""The built-in heuristics by name."""
+"""The built-in heuristics by name: they decide by what an agent observes."""
+DISPATCHERS: dict[str, Policy] = {"clairvoyant": Clairvoyant()}
+"""Policies that see more; they decide for all agents of a world, and cannot stand in for one."""
+BUILT_IN = {**POLICIES, **DISPATCHERS}
 TITLES = {
     "sed": "ShortestExpectedDelay",
     "threshold": "Threshold",
@@ -80,12 +84,18 @@ TITLES = {
     "lqrand": "LeastQueueRandomTies",
     "random": "Random",
     "local": "Local",
+    "clairvoyant": "Clairvoyant",
 }
 GROUP = "fauno.policies"  # of entry points
 
 
 def require_policy(name: str, what: str = "policy") -> None:
     """Raise ``ValueError`` unless `name` may be that of a policy; import nothing."""
+    plugins.require_name(what, name, BUILT_IN, GROUP)
+
+
+def require_peers(name: str, what: str = "peers") -> None:
+    """Raise ``ValueError`` unless `name` may be that of a policy of one agent; import nothing."""
     plugins.require_name(what, name, POLICIES, GROUP)
 
 
@@ -95,7 +105,7 @@ def get_policy(name: str, what: str = "policy") -> Policy:
     Parameters
     ----------
     name : str
-        One of :data:`POLICIES`, an entry point of ``fauno.policies``, or an import path such as
+        One of :data:`BUILT_IN`, an entry point of ``fauno.policies``, or an import path such as
         ``my_module:MyRule``.
     what : str, default "policy"
         Name of the setting, for the error message.
@@ -106,7 +116,7 @@ def get_policy(name: str, what: str = "policy") -> Policy:
         If there is none, it cannot be imported, is a class that needs arguments, or cannot be
         called.
     """
-    found = plugins.find(what, name, POLICIES, GROUP)
+    found = plugins.find(what, name, BUILT_IN, GROUP)
     if isinstance(found, type):
         found = plugins.call(what, name, found)
     if not callable(found):

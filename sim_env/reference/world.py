@@ -193,7 +193,8 @@ class ReferenceWorld:
                     self._end(task, "failure", self.now, change.index)
                 node.queue, node.intake, node.service = [], [], None
 
-    def _may_send(self, n: int, m: int) -> bool:
+    def may_send(self, n: int, m: int) -> bool:
+        """Return whether neighbours are linked now, and the second one is up."""
         return self.nodes[m].up and (min(n, m), max(n, m)) not in self.broken
 
     # ---- the order of events within a tick -----------------------------------------------------
@@ -408,7 +409,7 @@ class ReferenceWorld:
         if task is None:
             self.counts["masked"] += action != 0
             return
-        if action != 0 and not self._is_legal(n, action, task):
+        if action != 0 and not self.is_legal(n, action, task):
             self.counts["masked"] += 1
             action = 0
         if action == 0:
@@ -430,10 +431,11 @@ class ReferenceWorld:
         due = self.now + self.travel(n, action, self.net.job_input[task.job])
         self._send("offload", task, due, self._neighbour(n, action))
 
-    def _is_legal(self, n: int, slot: int, task: Task) -> bool:
+    def is_legal(self, n: int, slot: int, task: Task) -> bool:
+        """Return whether an action about a task is legal."""
         if slot == 0 or not 0 < slot < self.net.slots[n]:
             return slot == 0
-        return task.hops < self.net.hop_cap and self._may_send(n, self._neighbour(n, slot))
+        return task.hops < self.net.hop_cap and self.may_send(n, self._neighbour(n, slot))
 
     def _end(self, task: Task, outcome: str, now: int, n: int) -> None:
         """End a task at node n; credit the nodes that it pays."""
@@ -484,7 +486,7 @@ class ReferenceWorld:
                         "execute": execute,
                         "send": send,
                         "back": back,
-                        "legal": self._is_legal(n, k, task),
+                        "legal": self.is_legal(n, k, task),
                     }
                 )
             for k, slot in enumerate(slots):

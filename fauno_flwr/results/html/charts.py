@@ -11,7 +11,7 @@ from bokeh.palettes import Blues256
 from bokeh.plotting import figure
 
 from fauno_flwr.results.report import COLOURS, LOSSES
-from sim_env.policies.heuristics import POLICIES
+from sim_env.policies.heuristics import BUILT_IN
 
 # Of Okabe and Ito, who chose them for the colour-blind; lines and markers differ as well.
 PALETTE = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#D55E00")
@@ -166,7 +166,7 @@ def policy_colour(policy: str, place: int) -> str:
     if policy in COLOURS:
         return COLOURS[policy]
     known = ["sed", "untrained", "threshold", "lq", "random", "local"]
-    known += [name for name in POLICIES if name not in known]
+    known += [name for name in BUILT_IN if name not in known]
     number = known.index(policy) if policy in known else len(known) + place
     return PALETTE[number % (len(PALETTE) - 1)]
 

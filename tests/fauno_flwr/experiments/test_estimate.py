@@ -51,7 +51,8 @@ def test_the_estimate_of_a_stored_experiment_is_near_from_the_start(
     name: str, folder: str, quick: bool, methods: tuple[str, ...]
 ) -> None:
     seconds = read_seconds(ROOT / "docs" / "results" / folder / "cells.tar.gz")
-    made = cells(EXPERIMENTS[name], quick, 3, methods)
+    stored = cells(EXPERIMENTS[name], quick, 3, methods)
+    made = [cell for cell in stored if cell.key in seconds]  # others were added since
     done = replay(made, seconds)
     estimate, missing = Estimate(made), {cell.key: cell for cell in made}
     end = done[-1][0]

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from fauno_flwr.cli.main import app
 from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.experiments import EXPERIMENTS, tuning
+from fauno_flwr.experiments import EXPERIMENTS, bound, tuning
 from fauno_flwr.experiments.cells import fingerprint, run_cell, train
 from fauno_flwr.experiments.design import (
+    BASELINES,
     DEVELOPMENT_SEED,
     HELD_OUT_SEED,
     Arm,
@@ -39,7 +40,7 @@ from fauno_flwr.experiments.runner import (
     in_process,
     stored,
 )
-from fauno_flwr.experiments.summary import differences, summarise
+from fauno_flwr.experiments.summary import SIGN, deciding, differences, summarise
 from fauno_flwr.learning.registry import make_population
 from sim_env.policies.heuristics import POLICIES
 
@@ -278,6 +279,52 @@ def test_tables_can_be_made_again_of_the_cells_alone(done, tmp_path: Path) -> No
         stored(tmp_path, TINY, True)
     with pytest.raises(ConfigError, match="holds no cells"):
         stored(tmp_path / "figures", TINY, True)
+
+
+def test_cells_from_before_a_heuristic_was_added_make_tables_without_it(
+    done, tmp_path: Path
+) -> None:
+    shutil.copytree(done[0] / "cells", tmp_path / "cells")
+    more = replace(TINY, heuristics=("clairvoyant",), further=bound.report)
+    old = stored(tmp_path, more, True)
+    assert len(old) == len(done[1])
+    text = write(more, True, old, tmp_path)
+    assert "Clairvoyant" not in text
+    assert not (tmp_path / "figures" / "bound.png").exists()
+
+
+def test_every_policy_has_its_distance_to_the_clairvoyant(done, tmp_path: Path) -> None:
+    more = replace(TINY, heuristics=("clairvoyant",), further=bound.report)
+    (cell,) = (each for each in cells(more, True, 2) if each.policies == ("clairvoyant",))
+    made = [*done[1], run_cell(cell)]
+    text = write(more, True, made, tmp_path)
+    assert (tmp_path / "figures" / "bound.png").exists()
+    _, _, section = text.partition("## Distance to the clairvoyant")
+    lines = [line for line in section.splitlines() if line.startswith("| 1 cluster")]
+    assert [line.split(" | ")[1] for line in lines][:3] == [
+        "Clairvoyant",
+        "FAuNO",
+        "ShortestExpectedDelay",
+    ]
+    assert "best heuristic: " in lines[3]
+    summary = summarise(more, {"small": "1 cluster"}, made)
+    best = bound.best_heuristic(summary, "small")
+    samples, measure = summary.samples["small"], deciding(summary, "small")
+    values = {name: SIGN[measure] * samples[name].measure(measure).mean() for name in BASELINES}
+    assert values[best] == max(values.values())
+    # Of the first method, the distance is that of the table of differences with its sign.
+    first = next(row for row in bound.distances(summary) if row["policy"] == "fauno")
+    (same,) = (
+        row
+        for row in differences(summary)
+        if row["rival"] == "clairvoyant" and row["measure"] == "finished_ratio"
+    )
+    assert first["finished_ratio"].value == same["value"]
+
+
+def test_the_full_baseline_is_on_worlds_of_its_own_and_the_quick_one_where_it_was() -> None:
+    design = EXPERIMENTS["baseline"].design
+    assert (design(True).first_world, design(False).first_world) == (HELD_OUT_SEED, 4_000_000)
 
 
 def test_cells_of_other_settings_are_not_mixed_in(done) -> None:
