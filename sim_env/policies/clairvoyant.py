@@ -7,7 +7,8 @@ optimum**: it decides task by task.
 
 For each task it compares its own node, every neighbour, and the nodes one hop further by a cost in
 ticks (:func:`price`): the time until the output is home, or a multiple of the time that the task
-had if it is to be lost, and its service time for each task that it delays, known or expected. So a
+had if it is to be lost, its service time for each task that it delays, known or expected, and its
+place in a queue that fills up. So a
 task that costs the others more than itself is lost on purpose, under heavy load. Without the delay
 of others it would be as selfish as ShortestExpectedDelay, and hardly better. Messages do not wait
 for each other on a link in this world: transfers are known exactly.
@@ -24,7 +25,9 @@ from sim_env.engine.kernel import has_room, legal, tick, travel
 from sim_env.engine.observation import Observation, undecided
 from sim_env.engine.state import NONE, OUTBOUND, SENT, WHEEL, State
 
-LOSS, DELAY = 8.0, 3.0  # see prices(); chosen on development worlds
+LOSS, DELAY = 8.0, 1.0  # see prices(); chosen on development worlds, as the next one
+# Of the ticks from birth to deadline: the cost of a place in a queue that is expected to be full.
+CROWD = 0.3
 LEAST = 1e-9  # ticks: what rounding may add to an end
 
 
@@ -169,7 +172,8 @@ def price(net, st, b, n, task, at, back, now, queue, prices):
 
     The tasks that it delays are those known behind it, and those expected while it waits and for
     half of its service: at the rate of the node's births, or of what it has accepted lately if that
-    is more.
+    is more. Beyond half of its capacity, the queue that is expected then has a price too, or else
+    small tasks, which delay nobody, would fill it behind a large one, and births overflow.
     """
     start, load, behind = queue
     deadline = st.deadline[b, task]
@@ -181,8 +185,10 @@ def price(net, st, b, n, task, at, back, now, queue, prices):
     end = start + st.work[b, task] / net.speed[n]
     home = np.ceil(end - LEAST) + back
     service = min(end, float(deadline)) - start
-    rate = prices.delay * max(st.incoming[b, n], net.arrivals[n])
-    others = service * (behind + rate * (start - at + 0.5 * service))
+    rate = max(st.incoming[b, n], net.arrivals[n])
+    others = service * (behind + prices.delay * rate * (start - at + 0.5 * service))
+    filled = (load + rate * (start - at)) / net.capacity[n]
+    others += CROWD * (deadline - st.born[b, task]) * min(max(2.0 * filled - 1.0, 0.0), 1.0)
     return others + (lost if home > deadline else home - now)
 
 

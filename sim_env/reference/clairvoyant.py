@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from sim_env.policies.clairvoyant import LEAST, Prices, prices
+from sim_env.policies.clairvoyant import CROWD, LEAST, Prices, prices
 from sim_env.reference.world import ReferenceWorld, Task
 
 Flight = tuple[int, Task]
@@ -129,6 +129,8 @@ class Dispatcher:
         end = start + float(self.net.job_work[task.job]) / float(self.net.speed[n])
         home = math.ceil(end - LEAST) + back
         service = min(end, float(task.deadline)) - start
-        rate = self.prices.delay * max(node.incoming, float(self.net.arrivals[n]))
-        others = service * (behind + rate * (start - at + 0.5 * service))
+        rate = max(node.incoming, float(self.net.arrivals[n]))
+        others = service * (behind + self.prices.delay * rate * (start - at + 0.5 * service))
+        filled = (load + rate * (start - at)) / float(self.net.capacity[n])
+        others += CROWD * (task.deadline - task.born) * min(max(2.0 * filled - 1.0, 0.0), 1.0)
         return others + (lost if home > task.deadline else home - now)
