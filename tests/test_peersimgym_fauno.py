@@ -18,7 +18,7 @@ NETWORKS = ("Ether, 1 cluster", "random, 10 nodes")
 
 
 def small() -> Experiment:
-    """Return the comparison with networks of this project, short trainings, and no held-out seed."""
+    """Return the comparison on networks of this project, with short trainings."""
     conditions = [
         Condition(
             f"{name}-rate{rate}",
