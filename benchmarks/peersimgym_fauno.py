@@ -64,11 +64,13 @@ SETTINGS = (
     f"actions, sampled ones in paper mode."
 )
 KNOWN = (
-    "† Known of the published numbers: the policy (FAuNO), the jobs (Alibaba trace), the kind of "
-    "network, that there is one number for Ether and one for a random network, which therefore is "
-    "the same in both columns of Ether, and that λ was 0.5, 1 or 2. Unknown: λ and the number of "
-    "nodes behind each of them, how the trace was scaled, deadlines, ticks per second, version of "
-    "the simulator, training (seeds, episodes, all hyper-parameters), whether actions were "
+    "† Four single entries of a public list of results. Known of them: the policy (FAuNO), the kind "
+    "of network (one pair for Ether, which therefore is the same in both columns of Ether, and one "
+    "for a random network), and for Ether the jobs (Alibaba trace). Summaries of the paper name λ = "
+    "0.5, 1 and 2, 2 and 4 clusters, and random networks of 10 to 40 nodes. Unknown: λ and the "
+    "number of nodes behind each number, the jobs of the random network, how the trace was scaled, "
+    "deadlines, ticks per second, version of the simulator, training (seeds, episodes, all "
+    "hyper-parameters), whether actions were "
     "sampled, worlds and intervals, whether the two numbers of a kind are of the same run, and "
     "the paper's numbers of LeastQueue and SCOF. Ticks per second are 10 in the configurations "
     "that its authors left, and only then are responses of this size seen. So this is no "
@@ -198,7 +200,7 @@ def main() -> None:
         )
         found = stored(out, chosen, False)
     seeds = max(cell["seed"] or 0 for cell in found)
-    notes = [f"{seeds} trainings of each method. {READING}", SETTINGS, KNOWN]
+    notes = [f"{seeds} training{'s' * (seeds > 1)} of each method. {READING}", SETTINGS, KNOWN]
     write_paper_tables(tables(chosen, found), "FAuNO in the original's physics", notes, out)
     print((out / "paper.md").read_text())
 
