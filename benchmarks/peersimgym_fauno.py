@@ -64,10 +64,10 @@ SETTINGS = (
     f"actions, sampled ones in paper mode."
 )
 KNOWN = (
-    "† Four single entries of a public list of results. Known of them: the policy (FAuNO), the kind "
-    "of network (one pair for Ether, which therefore is the same in both columns of Ether, and one "
-    "for a random network), and for Ether the jobs (Alibaba trace). Summaries of the paper name λ = "
-    "0.5, 1 and 2, 2 and 4 clusters, and random networks of 10 to 40 nodes. Unknown: λ and the "
+    "† Four single entries of a public list of results. Known of them: the policy (FAuNO), the "
+    "kind of network (one pair for Ether, which therefore is the same in both columns of Ether, and one "
+    "for a random network), and for Ether the jobs (Alibaba trace). Summaries of the paper name "
+    "λ = 0.5, 1 and 2, 2 and 4 clusters, and random networks of 10 to 40 nodes. Unknown: λ and the "
     "number of nodes behind each number, the jobs of the random network, how the trace was scaled, "
     "deadlines, ticks per second, version of the simulator, training (seeds, episodes, all "
     "hyper-parameters), whether actions were "
