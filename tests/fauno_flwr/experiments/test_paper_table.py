@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_a_policy_that_loses_the_long_tasks_is_not_the_fastest() -> None:
     made = summary(fauno=sample(0.9, 20.0), local=sample(0.6, 2.0, 1), sed=sample(0.895, 30.0, 1))
     _, response = paper_tables(made, table(made))
     assert bold(response) == {"50 % & more_λ"}
+
+
+def test_the_clairvoyant_bound_is_shown_and_not_a_rival() -> None:
+    made = summary(fauno=sample(0.9, 20.0), clairvoyant=sample(0.99, 10.0, 1))
+    experiment = replace(EXPERIMENT, heuristics=("clairvoyant",))
+    made = replace(made, experiment=experiment)
+    for one in paper_tables(made, table(made)):
+        assert list(one.blocks["λ = 1/s"])[-1].lower() == "clairvoyant"
+        assert bold(one) == {"50 % & more_λ"}
 
 
 def test_a_response_that_is_undefined_is_missing() -> None:
