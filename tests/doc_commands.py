@@ -27,6 +27,7 @@ EXAMPLE = "tests/test_examples.py runs the app on an engine of its own"
 SEARCH = "takes hours: tests/fauno_flwr/test_search.py runs the script with fewer trials"
 SHELL = "changes the start file of the user's shell"
 SYNTAX = "shows the form of a command"
+DATA = "needs data of the original: tests/test_peersimgym_fauno.py runs its cells"
 SUITE = "runs this test"
 NEWCOMER = "tests/test_own_network.py runs it"
 
@@ -286,6 +287,7 @@ COMMANDS: dict[str, list[tuple[str, str]]] = {
             "fauno peersimgym --topology net.json --jobs jobs.csv --arrival-rate 1 --scale 10 "
             "--cycles 1000 --policy lq --seed 1 --json",
         ),
+        (DATA, "python benchmarks/peersimgym_fauno.py DATA --out DIR"),
     ],
     "examples/README.md": [
         (NETWORK, "pip install -e '.[examples]'"),

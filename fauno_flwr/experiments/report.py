@@ -10,6 +10,8 @@ import numpy as np
 from fauno_flwr.experiments import figures
 from fauno_flwr.experiments.design import Experiment
 from fauno_flwr.experiments.load_table import load_rows, load_table
+from fauno_flwr.experiments.paper_table import READING, paper_tables
+from fauno_flwr.experiments.paper_text import write_paper_tables
 from fauno_flwr.experiments.runner import rounded
 from fauno_flwr.experiments.summary import (
     FINISHED,
@@ -47,7 +49,8 @@ def write(
     cells : sequence of dict
         From :func:`fauno_flwr.experiments.cells.run_cell`.
     out : Path
-        Gets ``summary.json``, ``table.csv``, ``results.md`` and ``figures/``.
+        Gets ``summary.json``, ``table.csv``, ``results.md`` and ``figures/``; ``paper.md`` and
+        ``paper.tex`` if the conditions are a grid.
     """
     titles = {condition.name: condition.title for condition in experiment.design(quick).conditions}
     summary = summarise(experiment, titles, cells)
@@ -80,9 +83,13 @@ def write(
     merged = [_with_differences(row, summary, minus) for row in rows]
     write_atomically(out / "table.csv", to_csv(merged))
     _plot(summary, minus, targets, out / "figures")
+    heading = f"{experiment.name}{', quick' if quick else ''}"
+    if papers := paper_tables(summary, rows):
+        scope = f"{seeds} training seeds." if seeds > 1 else ONE_SEED.strip("*")
+        write_paper_tables(papers, heading, [READING, scope], out)
     further = experiment.further(summary, out / "figures") if experiment.further else []
     lines = [
-        f"# {experiment.name}{', quick' if quick else ''}",
+        f"# {heading}",
         "",
         experiment.question,
         "",

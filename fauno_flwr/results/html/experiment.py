@@ -268,9 +268,8 @@ def _curve_section(found: Row, curves: Mapping[str, Mapping[str, Sequence[Row]]]
 
 def _cell_section(folder: Path) -> Section:
     """Return links to what the numbers come from."""
-    files = [
-        name for name in ("results.md", "table.csv", "summary.json") if (folder / name).exists()
-    ]
+    names = ("results.md", "table.csv", "summary.json", "paper.md", "paper.tex")
+    files = [name for name in names if (folder / name).exists()]
     cells = sorted((folder / "cells").glob("*.json"))
     named = "".join(f'<li><a href="{name}">{name}</a></li>' for name in files)
     listed = "".join(
