@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterable
 from logging import INFO
 
 import numpy as np
-from flwr.app import DEFAULT_TTL, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from strategies.arguments import read_length, require_shared
 from strategies.buffer import Update, require_buffer_size, updates_needed
 from strategies.checkpoint import Checkpoints
 from strategies.checks import require_choice, require_number, require_whole
 from strategies.clock import Clock
 from strategies.compression import Compression
+from strategies.deadlines import time_to_live
 from strategies.flower_hooks import FlowerHooks
 from strategies.guard import STALE, Guard, RejectedError
 from strategies.hooks import (
@@ -199,22 +201,25 @@ class BufferedAsync(FlowerHooks):
         clock: Clock | None = None,
         seed: int = 0,
     ) -> None:
-        require_buffer_size(buffer_size)
+        require_shared(
+            buffer_size=buffer_size,
+            fraction_evaluate=fraction_evaluate,
+            min_available_nodes=min_available_nodes,
+            ttl=ttl,
+            poll_interval=poll_interval,
+            refresh_interval=refresh_interval,
+            backoff=backoff,
+            max_backoff=max_backoff,
+            max_failures=max_failures,
+            patience=patience,
+        )
         require_choice("normalize", normalize, (BY_WEIGHT, BY_COUNT))
         require_choice("refill", refill, (ON_REPLY, ON_VERSION))
         require_number("fraction_train", fraction_train, above=0, at_most=1)
-        require_number("fraction_evaluate", fraction_evaluate, at_least=0, at_most=1)
         require_number("weight_factor", weight_factor, at_least=1)
-        require_number("poll_interval", poll_interval, above=0)
-        require_number("refresh_interval", refresh_interval, at_least=0)
-        require_number("backoff", backoff, at_least=0)
-        require_number("max_backoff", max_backoff, at_least=backoff)
-        require_number("patience", patience, at_least=0)
         for name, least, count in (
             ("min_train_nodes", 1, min_train_nodes),
             ("min_evaluate_nodes", 0, min_evaluate_nodes),
-            ("min_available_nodes", 1, min_available_nodes),
-            ("max_failures", 1, max_failures),
             ("max_staleness", 0, max_staleness),
             ("concurrency", 1, concurrency),
         ):
@@ -222,8 +227,6 @@ class BufferedAsync(FlowerHooks):
                 require_whole(name, count, at_least=least)
         if flush_after is not None:
             require_number("flush_after", flush_after, at_least=0)
-        if ttl is not None and not callable(ttl):
-            require_number("ttl", ttl, above=0)
         if time_limit != math.inf:
             require_number("time_limit", time_limit, above=0)
         self.buffer_size = buffer_size
@@ -266,9 +269,8 @@ class BufferedAsync(FlowerHooks):
 
     def time_to_live(self, node_id: int) -> float:
         """Return the time-to-live of messages to a node, in seconds."""
-        if self.ttl is None:
-            return self.running.exchange.deadlines.of(node_id) if self.running else DEFAULT_TTL
-        return self.ttl(node_id) if callable(self.ttl) else self.ttl
+        learned = self.running.exchange.deadlines if self.running else None
+        return time_to_live(self.ttl, node_id, learned)
 
     @property
     def nodes_to_begin(self) -> int:
@@ -378,9 +380,7 @@ class BufferedAsync(FlowerHooks):
             If every node keeps failing, see `max_failures`; or no update has been accepted in
             `timeout`.
         """
-        require_whole("num_rounds", num_rounds, at_least=0)
-        if timeout is not None:
-            require_number("timeout", timeout, above=0)
+        limit = read_length(num_rounds, timeout)
         train_config = train_config or ConfigRecord()
         evaluate_config = evaluate_config or ConfigRecord()
         name = type(self).__name__
@@ -391,7 +391,7 @@ class BufferedAsync(FlowerHooks):
             self, grid, initial_arrays, train_config, evaluate_config, evaluate_fn
         )
         self.session.resume()
-        return self.session.run(num_rounds, math.inf if timeout is None else timeout, should_stop)
+        return self.session.run(num_rounds, limit, should_stop)
 
     def drain(self, grid: Grid, timeout: float) -> int:
         """Wait for the messages in flight and discard their replies, after :meth:`start`.

@@ -1,6 +1,6 @@
 """How long a message may take, learned from the latencies of this training."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from flwr.app import DEFAULT_TTL
@@ -61,3 +61,21 @@ class Deadlines:
         """Restore a checkpoint."""
         self._longest, self._missed = dict(state["longest"]), dict(state["missed"])
         self._slowest = state["slowest"]
+
+
+def time_to_live(
+    ttl: float | Callable[[int], float] | None, node_id: int, deadlines: Deadlines | None
+) -> float:
+    """Return the time-to-live of messages to a node, in seconds.
+
+    Parameters
+    ----------
+    ttl : float or callable, optional
+        Of all nodes, or of each; None: learned.
+    node_id : int
+    deadlines : Deadlines or None
+        What has been learned; None before a training.
+    """
+    if ttl is None:
+        return float(DEFAULT_TTL) if deadlines is None else deadlines.of(node_id)
+    return ttl(node_id) if callable(ttl) else ttl

@@ -1,7 +1,7 @@
 """Messages to nodes, and their replies, matched by the server's own record."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from logging import ERROR, WARNING
 from typing import Any, Protocol
 
@@ -13,9 +13,9 @@ from strategies.arrays import size_of_arrays
 from strategies.checks import printable
 from strategies.deadlines import Deadlines
 from strategies.failures import LONGEST, readable
-from strategies.flights import TRAIN, Flight, Flights
+from strategies.flights import EVALUATE, TRAIN, Flight, Flights
 from strategies.grid_protocols import clock_of
-from strategies.guard import STALE, RejectedError
+from strategies.guard import STALE, Metrics, RejectedError
 from strategies.hooks import ExchangeStrategy
 
 # Seconds after its time-to-live at which a message is given up: usually the engine has reported
@@ -25,6 +25,7 @@ MOST_FAILURES = 50  # messages in a row, after which a node is banned: hours, wi
 
 
 Fields = dict[str, Any]  # what an event tells about a message in flight
+Read = Callable[[Message, Flight, Fields], None]
 
 
 class Numbered(Protocol):
@@ -129,19 +130,20 @@ class Exchange:
             return None
         return flight
 
-    def accept(self, reply: Message, read: Callable[[Message, Flight, Fields], None]) -> None:
-        """Hand a reply to `read`, and report it if that raises ``RejectedError``.
+    def accept(self, reply: Message, train: Read, evaluate: Read) -> None:
+        """Hand a reply to one of two functions; report it if that raises ``RejectedError``.
 
         Parameters
         ----------
         reply : Message
-        read : callable
-            ``read(reply, flight, fields)``, with what an event tells about the flight.
+        train, evaluate : callable
+            ``f(reply, flight, fields)``, with what an event tells about the flight.
         """
         flight = self.match(reply)
         if flight is None:
             return
         fields, guard = self.fields(flight), self.strategy.guard
+        read = evaluate if flight.kind == EVALUATE else train
         try:
             read(reply, flight, fields)
         except RejectedError as error:
@@ -149,6 +151,50 @@ class Exchange:
             self.fail(flight.node_id, "reject", str(error), check=error.check, **fields)
             return
         guard.accepted[flight.node_id] += 1
+
+    def trained(
+        self, reply: Message, flight: Flight, metrics: Metrics, fields: Fields, **further: Any
+    ) -> float:
+        """Report a valid reply of a node that has trained; return the seconds since training began.
+
+        An evaluation does not count: a node that can evaluate may still fail in training.
+        """
+        now = self.now()
+        self.flights.succeeded(flight.node_id)
+        self.deadlines.answered(flight.node_id, now - flight.sent_at)
+        sent = {"metrics": dict(metrics), "bytes": size_of_arrays(reply)}
+        self.emit("reply", node=flight.node_id, **further, **sent, **fields)
+        return now
+
+    def has_evaluated(self, waiting: Collection[int], end: float) -> bool:
+        """Return whether an evaluation is over: all have answered, or so many seconds are over.
+
+        Parameters
+        ----------
+        waiting : collection of int
+            Those to whom no message has been sent yet.
+        end : float
+            Seconds since training began.
+        """
+        return self.now() >= end or not (waiting or self.flights.evaluating)
+
+    def drain(self, timeout: float, receive: Callable[[Message], None]) -> int:
+        """Hand what arrives to `receive` until nothing is in flight; return what still is.
+
+        Parameters
+        ----------
+        timeout : float
+            Longest wait in seconds.
+        receive : callable
+        """
+        end = self.now() + timeout
+        while len(self.flights) and self.now() < end:
+            replies = self.pull()
+            for reply in replies:
+                receive(reply)
+            if not replies:
+                self.sleep()
+        return len(self.flights)
 
     def give_up_after(self, node_id: int) -> float:
         """Return the seconds after which a message to a node is given up, whatever its ttl."""

@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Iterable
 from logging import INFO
 
-from flwr.app import DEFAULT_TTL, ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from strategies.buffer import require_buffer_size
-from strategies.checks import require_number, require_whole
+from strategies.arguments import read_length, require_shared
 from strategies.clock import Clock
+from strategies.deadlines import time_to_live
 from strategies.gossip import Neighbours, both_ways, ring
 from strategies.guard import Guard
 from strategies.hooks import EvaluateFn, Event, ShouldStop
@@ -96,23 +96,24 @@ class Gossip:
         clock: Clock | None = None,
         seed: int = 0,
     ) -> None:
-        require_buffer_size(buffer_size)
-        require_number("fraction_evaluate", fraction_evaluate, at_least=0, at_most=1)
-        require_whole("min_available_nodes", min_available_nodes, at_least=1)
-        require_whole("max_failures", max_failures, at_least=1)
-        require_number("poll_interval", poll_interval, above=0)
-        require_number("refresh_interval", refresh_interval, at_least=0)
-        require_number("backoff", backoff, at_least=0)
-        require_number("max_backoff", max_backoff, at_least=backoff)
-        require_number("patience", patience, at_least=0)
+        require_shared(
+            buffer_size=buffer_size,
+            fraction_evaluate=fraction_evaluate,
+            min_available_nodes=min_available_nodes,
+            ttl=ttl,
+            poll_interval=poll_interval,
+            refresh_interval=refresh_interval,
+            backoff=backoff,
+            max_backoff=max_backoff,
+            max_failures=max_failures,
+            patience=patience,
+        )
         members = math.inf if callable(graph) else len(both_ways(graph))
         if members < min_available_nodes:
             raise ValueError(
                 f"graph has {members} members: must have min_available_nodes = "
                 f"{min_available_nodes} or more"
             )
-        if ttl is not None and not callable(ttl):
-            require_number("ttl", ttl, above=0)
         self.buffer_size, self.graph, self.identify = buffer_size, graph, member_of
         self.fraction_evaluate, self.min_available_nodes = fraction_evaluate, min_available_nodes
         self.weighted_by_key = weighted_by_key
@@ -133,9 +134,8 @@ class Gossip:
 
     def time_to_live(self, node_id: int) -> float:
         """Return the time-to-live of messages to a node, in seconds."""
-        if self.ttl is None:
-            return self.office.exchange.deadlines.of(node_id) if self.office else DEFAULT_TTL
-        return self.ttl(node_id) if callable(self.ttl) else self.ttl
+        learned = self.office.exchange.deadlines if self.office else None
+        return time_to_live(self.ttl, node_id, learned)
 
     def start(
         self,
@@ -149,6 +149,8 @@ class Gossip:
         should_stop: ShouldStop | None = None,
     ) -> GossipResult:
         """Train until there have been `num_rounds` rounds, or `should_stop` ends it.
+
+        Messages may be in flight when it returns: see :meth:`drain`.
 
         A round is as many trainings as nodes take part; fast nodes train more often than slow ones.
 
@@ -185,9 +187,7 @@ class Gossip:
         TrainingFailedError
             If every node keeps failing, or no model has been accepted in `timeout`.
         """
-        require_whole("num_rounds", num_rounds, at_least=0)
-        if timeout is not None:
-            require_number("timeout", timeout, above=0)
+        limit = read_length(num_rounds, timeout)
         train_config = train_config or ConfigRecord()
         evaluate_config = evaluate_config or ConfigRecord()
         log_start("Gossip", num_rounds, initial_arrays, train_config, evaluate_config)
@@ -196,5 +196,26 @@ class Gossip:
         self.office = PostOffice(
             self, grid, initial_arrays, train_config, evaluate_config, evaluate_fn
         )
-        limit = math.inf if timeout is None else timeout
         return self.office.run(num_rounds, limit, should_stop)
+
+    def drain(self, grid: Grid, timeout: float) -> int:
+        """Wait for the messages in flight and discard their replies, after :meth:`start`.
+
+        The result of :meth:`start` does not change: a model that arrives later is not in it.
+
+        Parameters
+        ----------
+        grid : Grid
+            The grid that was given to :meth:`start`.
+        timeout : float
+            Longest wait in seconds.
+
+        Returns
+        -------
+        int
+            Messages that are still unanswered.
+        """
+        if self.office is None:
+            return 0
+        self.office.exchange.grid = grid
+        return self.office.drain(timeout)

@@ -4,17 +4,17 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from strategies.arrays import size_of_arrays, to_arrays, to_record
+from strategies.arrays import to_arrays, to_record
 from strategies.buffer import most_weight
 from strategies.evaluation import mean_metrics
-from strategies.exchange import Exchange
+from strategies.exchange import Exchange, Fields
 from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.gossip import (
@@ -29,9 +29,9 @@ from strategies.gossip import (
 from strategies.guard import STALE, Metrics, RejectedError
 from strategies.hooks import EvaluateFn, ExchangeStrategy, ShouldStop
 from strategies.neighbourhood import Neighbourhood
-from strategies.reports import log_end, log_metrics, log_version
+from strategies.reports import log_end, log_metrics, log_version, log_waiting
 from strategies.result import NUM_ROUNDS, SHOULD_STOP, TrainingResult
-from strategies.sampling import sample_size
+from strategies.sampling import draw
 from strategies.versions import read_initial
 
 MOST_STEPS = 10.0  # times the median that count in a mean, as by default in BufferedAsync
@@ -219,6 +219,10 @@ class PostOffice:
         if self.evaluation is not None:
             self.evaluation.waiting &= self.places.online.keys()
 
+    def drain(self, timeout: float) -> int:
+        """Receive and discard the replies in flight; return how many messages are unanswered."""
+        return self.exchange.drain(timeout, self.receive)
+
     # ---- sending -----------------------------------------------------------------------------
 
     def idle(self) -> list[int]:
@@ -250,8 +254,7 @@ class PostOffice:
             return True
         self.waiting_since = self.exchange.now()
         if nodes != self.too_few:
-            text = "Waiting for nodes to connect: %d connected (minimum required: %d)."
-            log(INFO, text, nodes, least)
+            log_waiting(nodes, least)
         self.too_few = nodes
         return False
 
@@ -290,23 +293,17 @@ class PostOffice:
 
     def receive(self, reply: Message) -> None:
         """Validate a reply, and keep its model for the neighbours."""
-        self.exchange.accept(reply, self._read)
+        self.exchange.accept(reply, self.receive_model, self.receive_evaluation)
 
-    def _read(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
-        if flight.kind == EVALUATE:
-            self.receive_evaluation(reply, flight)
-        else:
-            self.receive_model(reply, flight, fields)
-
-    def receive_evaluation(self, reply: Message, flight: Flight) -> None:
+    def receive_evaluation(self, reply: Message, flight: Flight, fields: Fields) -> None:
         """Validate and keep metrics, if they are of the round that is being evaluated."""
         self.strategy.guard.check_size(reply)
         found = self.strategy.guard.check_metrics(reply)
         if self.evaluation is not None and self.evaluation.round == flight.base_version:
             self.evaluation.found.append(found)
-        self.exchange.emit("evaluation", node=flight.node_id, **self.exchange.fields(flight))
+        self.exchange.emit("evaluation", node=flight.node_id, **fields)
 
-    def receive_model(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
+    def receive_model(self, reply: Message, flight: Flight, fields: Fields) -> None:
         """Replace the model of a member by the one in a reply."""
         state = self.places.members.get(flight.member)
         if state is None or state.node_id != flight.node_id:
@@ -315,18 +312,14 @@ class PostOffice:
             raise RejectedError(
                 GOSSIP, "the app merges no neighbours: must be ClientApp(mods=[gossip_mod()])"
             )
-        guard, now = self.strategy.guard, self.exchange.now()
+        guard = self.strategy.guard
         base = self.layout.flatten(to_arrays(state.model))
-        update = guard.check(reply, flight, base, now)
+        update = guard.check(reply, flight, base, self.exchange.now())
         # As decoded: neighbours get the types of the initial arrays, and no bytes of its own.
         record = reply.content.array_records[guard.record_name(reply)]
         self.places.receive(flight.member, to_record(guard.decode(record)), update.steps)
         self.trained.append((update.steps, update.metrics))
-        self.last_success = now
-        self.exchange.flights.succeeded(flight.node_id)
-        self.exchange.deadlines.answered(flight.node_id, now - flight.sent_at)
-        fields = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply), **fields}
-        self.exchange.emit("reply", node=flight.node_id, **fields)
+        self.last_success = self.exchange.trained(reply, flight, update.metrics, fields)
 
     # ---- rounds ------------------------------------------------------------------------------
 
@@ -356,9 +349,7 @@ class PostOffice:
         fraction = self.strategy.fraction_evaluate
         if fraction == 0 or self.evaluation is not None:
             return
-        members = sorted(self.places.online)
-        drawn = self.rng.permutation(len(members))[: sample_size(fraction, 1, len(members))]
-        waiting = {members[i] for i in drawn}
+        waiting = draw(sorted(self.places.online), fraction, 1, self.rng)
         self.evaluation = Evaluation(self.newest, self.exchange.now(), waiting)
         self.evaluated = self.newest
 
@@ -367,8 +358,8 @@ class PostOffice:
         evaluation = self.evaluation
         if evaluation is None:
             return
-        over = self.exchange.now() - evaluation.opened_at >= self.timeout
-        if (evaluation.waiting or self.exchange.flights.evaluating) and not over:
+        end = evaluation.opened_at + self.timeout
+        if not self.exchange.has_evaluated(evaluation.waiting, end):
             return
         self.evaluation = None
         if evaluation.found:

@@ -34,6 +34,12 @@ def shown_config(config: ConfigRecord) -> str:
     return "{" + ", ".join(parts) + "}"
 
 
+def log_waiting(nodes: int, least: int) -> None:
+    """Log that too few nodes are online to begin, as Flower does."""
+    text = "Waiting for nodes to connect: %d connected (minimum required: %d)."
+    log(INFO, text, nodes, least)
+
+
 def log_version(version: int, num_rounds: int, updates: int, seconds: float) -> None:
     """Log that a version has been made."""
     log(INFO, "")

@@ -1,6 +1,9 @@
 """How many nodes are drawn, by the arguments of Flower's FedAvg; and sorted lists of nodes."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
 
 
 def sample_size(fraction: float, least: int, nodes: int) -> int:
@@ -16,6 +19,12 @@ def sample_size(fraction: float, least: int, nodes: int) -> int:
         Nodes that take part.
     """
     return min(nodes, max(int(fraction * nodes), least)) if fraction > 0 else 0
+
+
+def draw(nodes: Sequence[int], fraction: float, least: int, rng: np.random.Generator) -> set[int]:
+    """Draw some of the nodes; see :func:`sample_size`."""
+    drawn = rng.permutation(len(nodes))[: sample_size(fraction, least, len(nodes))]
+    return {nodes[i] for i in drawn}
 
 
 def add(ascending: list[int], value: int) -> None:

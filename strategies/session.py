@@ -2,22 +2,20 @@
 
 from collections.abc import Iterable
 from logging import INFO, WARNING
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from strategies.arrays import size_of_arrays
 from strategies.buffer import Update
 from strategies.configs import VersionConfig
-from strategies.exchange import Exchange
+from strategies.exchange import Exchange, Fields
 from strategies.failures import TrainingFailedError
 from strategies.flights import EVALUATE, TRAIN, Flight
 from strategies.hooks import ON_VERSION, EvaluateFn, SessionStrategy, ShouldStop
 from strategies.merge import Robust
 from strategies.privacy import EPSILON, CentralPrivacy, LocalPrivacy
-from strategies.reports import log_end, log_metrics, log_version
+from strategies.reports import log_end, log_metrics, log_version, log_waiting
 from strategies.result import NUM_ROUNDS, TIME_LIMIT, TrainingResult
 from strategies.result import ON_VERSION as ON_VERSION_STOP
 from strategies.sampling import discard
@@ -181,15 +179,9 @@ class Session(SessionPrivacy):
 
     def drain(self, timeout: float) -> int:
         """Receive and discard the replies in flight; return how many messages are unanswered."""
-        end = self.exchange.now() + timeout
-        while len(self.flights) and self.exchange.now() < end:
-            replies = self.exchange.pull()
-            for reply in replies:
-                self.receive(reply)
-            if not replies:
-                self.exchange.sleep()
+        unanswered = self.exchange.drain(timeout, self.receive)
         self.buffer.clear()
-        return len(self.flights)
+        return unanswered
 
     # ---- sending -----------------------------------------------------------------------------
 
@@ -299,35 +291,26 @@ class Session(SessionPrivacy):
     def _wait_for_nodes(self, nodes: int) -> None:
         self.waiting_since = self.exchange.now()
         if nodes != self.too_few:
-            text = "Waiting for nodes to connect: %d connected (minimum required: %d)."
-            log(INFO, text, nodes, self.strategy.nodes_to_begin)
+            log_waiting(nodes, self.strategy.nodes_to_begin)
         self.too_few = nodes
 
     # ---- receiving ---------------------------------------------------------------------------
 
     def receive(self, reply: Message) -> None:
         """Validate a reply, and buffer its update or report why not."""
-        self.exchange.accept(reply, self._read)
+        self.exchange.accept(reply, self._receive_update, self.receive_evaluation)
 
-    def _read(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
-        if flight.kind == EVALUATE:
-            self.receive_evaluation(reply, flight)
-        else:
-            self._receive_update(reply, flight, fields)
-
-    def _receive_update(self, reply: Message, flight: Flight, fields: dict[str, Any]) -> None:
+    def _receive_update(self, reply: Message, flight: Flight, fields: Fields) -> None:
         # A buffered update is merged into the next version: its staleness will not change.
         self.strategy.check_staleness(fields["staleness"])
         base = self.versions.bases[flight.base_version]
         if isinstance(self.strategy.privacy, LocalPrivacy):
             self.strategy.privacy.check(reply)
         update = self.strategy.guard.check(reply, flight, base, self.exchange.now())
-        # Not after an evaluation: a node that can evaluate may still fail in training.
-        self.flights.succeeded(flight.node_id)
-        self.last_success = self.exchange.now()
-        self.exchange.deadlines.answered(flight.node_id, self.last_success - flight.sent_at)
-        fields = {"metrics": dict(update.metrics), "bytes": size_of_arrays(reply), **fields}
-        self.exchange.emit("reply", node=flight.node_id, replaced=self.buffer.put(update), **fields)
+        replaced = self.buffer.put(update)
+        self.last_success = self.exchange.trained(
+            reply, flight, update.metrics, fields, replaced=replaced
+        )
 
     # ---- versions ----------------------------------------------------------------------------
 

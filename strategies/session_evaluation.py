@@ -8,12 +8,12 @@ from flwr.app import Message
 from flwr.common.logger import log
 
 from strategies.evaluation import Evaluation
-from strategies.exchange import Exchange
+from strategies.exchange import Exchange, Fields
 from strategies.flights import Flight
 from strategies.hooks import ON_VERSION, SessionStrategy, ShouldStop
 from strategies.reports import log_metrics
 from strategies.result import SHOULD_STOP, TrainingResult
-from strategies.sampling import add, sample_size
+from strategies.sampling import add, draw
 from strategies.session_state import SessionState
 from strategies.versions import Versions
 
@@ -76,28 +76,25 @@ class SessionEvaluation(SessionState):
         if fraction == 0 or self.evaluation is not None:
             return
         self.look()
-        count = len(self.present)
-        size = sample_size(fraction, self.strategy.min_evaluate_nodes, count)
-        drawn = self.rng.permutation(count)[:size]
-        waiting = {self.present[i] for i in drawn}
+        waiting = draw(self.present, fraction, self.strategy.min_evaluate_nodes, self.rng)
         self.evaluation = Evaluation(self.version, self.result.arrays, waiting, self.exchange.now())
         self.evaluated = self.version
 
-    def receive_evaluation(self, reply: Message, flight: Flight) -> None:
+    def receive_evaluation(self, reply: Message, flight: Flight, fields: Fields) -> None:
         """Validate and keep a reply, if it is about the version that is being evaluated."""
         self.strategy.guard.check_size(reply)
         self.strategy.guard.check_metrics(reply)
         if self.evaluation is not None and self.evaluation.version == flight.base_version:
             self.evaluation.replies.append(reply)
-        self.exchange.emit("evaluation", node=flight.node_id, **self.exchange.fields(flight))
+        self.exchange.emit("evaluation", node=flight.node_id, **fields)
 
     def close_evaluation(self) -> None:
         """Aggregate the open evaluation once all have answered, or its time is over."""
         evaluation = self.evaluation
         if evaluation is None:
             return
-        over = self.exchange.now() - evaluation.opened_at >= self.timeout
-        if (evaluation.waiting or self.flights.evaluating) and not over:
+        end = evaluation.opened_at + self.timeout
+        if not self.exchange.has_evaluated(evaluation.waiting, end):
             return
         self.evaluation, version = None, evaluation.version
         metrics = self.strategy.aggregate_evaluate(version, evaluation.replies)

@@ -17,7 +17,7 @@ from sim_env.scenario import Net
 
 @dataclass
 class Journey:
-    """A message in transit.
+    """A message in transit; :class:`Transport` knows how far it is on the present link.
 
     Parameters
     ----------
@@ -27,17 +27,11 @@ class Journey:
         Remaining links, the present one first, as rows of ``net.rate``.
     bits : float
         Size.
-    left : float
-        Bits that the present link has yet to transfer.
-    wait : float
-        Ticks of latency that follow.
     """
 
     key: str
     rows: list[int]
     bits: float
-    left: float
-    wait: float
 
 
 @dataclass
@@ -54,6 +48,8 @@ class Transport:
 
     Attributes
     ----------
+    journeys : list of Journey
+        The messages in transit.
     source : array of int, shape (L,)
         Node at which each link starts.
     carried : array of float, shape (L,)
@@ -64,12 +60,15 @@ class Transport:
 
     net: Net
     hub: int | None = None
-    journeys: list[Journey] = field(default_factory=list)
+    journeys: list[Journey] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self._capacity = self.net.rate.copy()
         self._routes: dict[tuple[int, int, float, frozenset[int]], list[int]] = {}
-        self._messages = np.zeros(len(self._capacity), int)  # on each link
+        # Of each journey: its present link, -1 at its target; the bits that this link has yet to
+        # transfer; the ticks of latency that follow.
+        self._row, self._left, self._wait = np.zeros(0, int), np.zeros(0), np.zeros(0)
+        self._messages = np.zeros(len(self._capacity), int)  # that each link is transferring
         self.carried, self.busy = np.zeros(len(self._capacity)), np.zeros(len(self._capacity))
         nodes = len(self.net.slots)
         self.source = np.repeat(np.arange(nodes), self.net.slots)
@@ -91,9 +90,9 @@ class Transport:
     def transferred(self) -> np.ndarray:
         """Return the bits that each link has transferred: `carried`, and messages in part."""
         bits = self.carried.copy()
-        for journey in self.journeys:
-            if journey.rows:
-                bits[journey.rows[0]] += journey.bits - journey.left
+        sizes = np.array([journey.bits for journey in self.journeys])
+        on_links = self._row >= 0
+        np.add.at(bits, self._row[on_links], (sizes - self._left)[on_links])
         return bits
 
     def route(self, source: int, target: int, bits: float, down: Iterable[int] = ()) -> list[int]:
@@ -150,7 +149,7 @@ class Transport:
 
     def forget(self, key: str) -> None:
         """Remove a message from the network."""
-        self.journeys = [journey for journey in self.journeys if journey.key != key]
+        self._remove([i for i, journey in enumerate(self.journeys) if journey.key == key])
         self._update_rates()
 
     def send(
@@ -160,10 +159,9 @@ class Transport:
         bits = 8.0 * num_bytes
         rows = self.route(source, target, bits, down)
         latency = float(self.net.latency[rows[0]]) if rows else 0.0
-        self.journeys.append(Journey(key, rows, bits, bits, latency))
-        if rows and bits > 0:
+        self._add(Journey(key, rows, bits), bits, latency)
+        if rows:
             first = rows[0]
-            self._messages[first] += 1
             self.net.rate[first] = self._capacity[first] / (1 + self._messages[first])
 
     def is_held(self, key: str, open_links: np.ndarray) -> bool:
@@ -185,57 +183,76 @@ class Transport:
         arrived: list[str] = []
         now = 0.0
         while self.journeys:
-            here = [journey for journey in self.journeys if not journey.rows]
-            if here:
-                arrived += [journey.key for journey in here]
-                self.journeys = [journey for journey in self.journeys if journey.rows]
+            if (here := np.flatnonzero(self._row < 0)).size:
+                arrived += [self.journeys[i].key for i in here]
+                self._remove(here.tolist())
                 continue
-            busy = np.bincount(
-                [journey.rows[0] for journey in self.journeys if journey.left > 0],
-                minlength=len(self._capacity),
-            )
-            rates = [
-                self._capacity[j.rows[0]] / (busy[j.rows[0]] + tasks[j.rows[0]])
-                if j.left > 0 and open_links[j.rows[0]]
-                else 0.0
-                for j in self.journeys
-            ]
-            spans = [
-                (j.left / rate if rate > 0 else np.inf) if j.left > 0 else j.wait
-                for j, rate in zip(self.journeys, rates, strict=True)
-            ]
-            step = min(min(spans), ticks - now)
-            self.busy[busy > 0] += step
-            for journey, rate, span in zip(self.journeys, rates, spans, strict=True):
-                if journey.left > 0:
-                    journey.left = 0.0 if span <= step else max(journey.left - rate * step, 0.0)
-                else:
-                    journey.wait = 0.0 if span <= step else journey.wait - step
-                if journey.left == 0 and journey.wait == 0:
-                    self.carried[journey.rows[0]] += journey.bits
-                    journey.rows = journey.rows[1:]
-                    if journey.rows:
-                        journey.left = journey.bits
-                        journey.wait = float(self.net.latency[journey.rows[0]])
+            row, left, wait = self._row, self._left, self._wait
+            moving = left > 0
+            sharing = self._messages[row] + tasks[row]
+            rate, span = np.zeros(len(row)), np.where(moving, np.inf, wait)
+            np.divide(self._capacity[row], sharing, out=rate, where=moving & open_links[row])
+            np.divide(left, rate, out=span, where=rate > 0)
+            step = min(float(span.min()), ticks - now)
+            self.busy[row[moving]] += step  # once for each link: NumPy does not add up
+            done, still = span <= step, moving & (span > step)
+            self._left = np.where(moving, 0.0, left)
+            self._left[still] = np.maximum(left[still] - rate[still] * step, 0.0)
+            self._wait = np.where(moving, wait, np.where(done, 0.0, wait - step))
+            # A few in each step: those that have left a link, or wait for its latency now.
+            for i in np.flatnonzero(moving & (self._left == 0)):
+                self._messages[row[i]] -= 1
+            for i in np.flatnonzero((self._left == 0) & (self._wait == 0)):
+                self._go_on(int(i))
             now += step
-            if now >= ticks and all(journey.rows for journey in self.journeys):
+            if now >= ticks and (self._row >= 0).all():
                 break
         self._update_rates()
         return arrived
 
+    def _go_on(self, i: int) -> None:
+        """Put a message that a link has transferred on its next one."""
+        journey = self.journeys[i]
+        self.carried[journey.rows[0]] += journey.bits
+        journey.rows = journey.rows[1:]
+        self._row[i] = journey.rows[0] if journey.rows else -1
+        if journey.rows:
+            self._left[i] = journey.bits
+            self._wait[i] = self.net.latency[self._row[i]]
+            self._messages[self._row[i]] += journey.bits > 0
+
+    def _add(self, journey: Journey, left: float, wait: float) -> None:
+        row = journey.rows[0] if journey.rows else -1
+        self.journeys.append(journey)
+        self._row = np.append(self._row, row)
+        self._left, self._wait = np.append(self._left, left), np.append(self._wait, wait)
+        if row >= 0:
+            self._messages[row] += left > 0
+
+    def _remove(self, places: list[int]) -> None:
+        for i in reversed(places):
+            if self._row[i] >= 0:
+                self._messages[self._row[i]] -= self._left[i] > 0
+            del self.journeys[i]
+        self._row = np.delete(self._row, places)
+        self._left, self._wait = np.delete(self._left, places), np.delete(self._wait, places)
+
     def snapshot(self) -> list[dict[str, Any]]:
         """Return the messages in transit, as JSON can hold them."""
-        return [asdict(journey) for journey in self.journeys]
+        progress = zip(self._left.tolist(), self._wait.tolist(), strict=True)
+        return [
+            {**asdict(journey), "left": left, "wait": wait}
+            for journey, (left, wait) in zip(self.journeys, progress, strict=True)
+        ]
 
     def restore(self, snapshot: list[dict[str, Any]]) -> None:
         """Restore what :meth:`snapshot` has returned."""
-        self.journeys = [Journey(**values) for values in snapshot]
+        self._remove(list(range(len(self.journeys))))
+        for message in snapshot:
+            journey = Journey(message["key"], message["rows"], message["bits"])
+            self._add(journey, message["left"], message["wait"])
         self._update_rates()
 
     def _update_rates(self) -> None:
         """Reduce the rates for tasks by the shares of the messages on each link."""
-        rows = np.array(
-            [journey.rows[0] for journey in self.journeys if journey.rows and journey.left > 0], int
-        )
-        self._messages = np.bincount(rows, minlength=len(self._capacity))
         self.net.rate[:] = self._capacity / (1 + self._messages)

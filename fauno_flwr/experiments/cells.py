@@ -69,7 +69,7 @@ class Trained:
         is none; None without privacy.
     load : dict
         Of the links, see :func:`fauno_flwr.experiments.load.load_of`; also the ``delay`` of the
-        messages between the nodes and a manager.
+        messages between the nodes and a manager, or between neighbours.
     """
 
     actors: list[Arrays]

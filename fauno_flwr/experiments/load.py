@@ -17,7 +17,7 @@ MEGABYTE = 8e6  # bits
 
 
 class Delays:
-    """Seconds that the messages of a training were on their way, in both directions.
+    """Seconds that the messages of a training were on their way.
 
     Parameters
     ----------
@@ -27,16 +27,16 @@ class Delays:
 
     def __init__(self, tick: float) -> None:
         self._tick = tick
-        self._sent: dict[int, float] = {}
+        self._sent: dict[str, float] = {}
         self._seconds: list[float] = []
 
-    def sent(self, agent: int, tick: float) -> None:
-        """Note that the message of an agent, or its reply, sets out."""
-        self._sent[agent] = tick
+    def sent(self, key: str, tick: float) -> None:
+        """Note that a message sets out; a key is in use until the message has arrived."""
+        self._sent[key] = tick
 
-    def arrived(self, agent: int, tick: float) -> None:
+    def arrived(self, key: str, tick: float) -> None:
         """Note that it has arrived."""
-        self._seconds.append((tick - self._sent.pop(agent)) * self._tick)
+        self._seconds.append((tick - self._sent.pop(key)) * self._tick)
 
     def quantiles(self) -> dict[str, float]:
         """Return the median and the 95th percentile."""
@@ -59,7 +59,7 @@ def load_of(transport: Transport, manager: int, ticks: float, tick: float) -> di
     transport : Transport
         After a training.
     manager : int
-        The server's node.
+        The server's node; in a gossip the node that would be it.
     ticks : float
         Duration of the training.
     tick : float

@@ -7,6 +7,7 @@ import numpy as np
 
 from fauno_flwr.experiments.summary import Row, Summary
 
+WITHOUT_MANAGER = "federation.merging=gossip"
 PROPORTIONAL = 0.5  # utilisation up to which it grows in proportion to the nodes
 
 
@@ -19,9 +20,9 @@ def load_rows(summary: Summary) -> list[Row]:
         ``nodes`` that learn; ``megabytes`` on the manager's links, ``utilisation`` of the busiest
         of them and of the busiest one ``elsewhere``; ``nodes_at_full``: how many nodes would fill
         the busiest link of the manager if its utilisation grew in proportion to them, None where it
-        is nearly full and no longer proportional; ``delay`` of messages and ``staleness`` of
-        updates, their ``median`` and ``p95``; CPU milliseconds per node and message,
-        ``cpu_ms``; ``peak_megabytes`` of the process and ``growth_megabytes`` per node.
+        is nearly full and no longer proportional, and without a manager; ``delay`` of messages and
+        ``staleness`` of updates, their ``median`` and ``p95``; CPU milliseconds per node and
+        message, ``cpu_ms``; ``peak_megabytes`` of the process and ``growth_megabytes`` per node.
     """
     return [
         _row(summary, condition, method, runs)
@@ -37,6 +38,7 @@ def _row(summary: Summary, condition: str, method: str, runs: Sequence[Mapping[s
         return float(np.mean([_at(run, path) for run in runs]))
 
     used = of("load", "manager", "utilisation")
+    managed = WITHOUT_MANAGER not in summary.experiment.methods[method].settings
     return {
         "condition": condition,
         "method": method,
@@ -47,7 +49,7 @@ def _row(summary: Summary, condition: str, method: str, runs: Sequence[Mapping[s
         "megabytes": of("load", "manager", "megabytes"),
         "utilisation": used,
         "elsewhere": of("load", "elsewhere"),
-        "nodes_at_full": nodes / used if 0 < used < PROPORTIONAL else None,
+        "nodes_at_full": nodes / used if managed and 0 < used < PROPORTIONAL else None,
         "delay": {name: of("load", "delay", name) for name in ("median", "p95")},
         "staleness": {name: of("staleness_quantiles", name) for name in ("median", "p95")},
         "cpu_ms": 1000 * of("cpu_seconds") / (nodes * of("messages_per_node")),
@@ -72,7 +74,8 @@ def load_table(summary: Summary, rows: Sequence[Row]) -> list[str]:
         "## Load, staleness and cost",
         "",
         "Of the manager's links: megabytes, utilisation of the busiest one, and the nodes that "
-        "would fill it, in proportion (- where it is half full or more). Delay of a message and "
+        "would fill it, in proportion (- where it is half full or more; in a gossip, which has no "
+        "manager, the links are those of the node that would be it). Delay of a message and "
         "staleness of an update: median, 95 %. CPU and memory of the training.",
         "",
         "| condition | method | nodes | MB | utilisation % | elsewhere % | nodes at 100 % "

@@ -1,4 +1,4 @@
-"""How far one manager reaches: networks of 20 to 3,000 nodes, and where its links are full.
+"""How far one manager reaches, and gossip without one: networks of 20 to 3,000 nodes.
 
 The protocol, written before the first of these worlds was looked at, is in docs/experiments.md.
 """
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fauno_flwr.experiments.design import Arm, Condition, Design, Experiment
 from fauno_flwr.experiments.federation import COMPARED, SHARED, VERY_SCARCE
 from fauno_flwr.experiments.figures import plot_size
+from fauno_flwr.experiments.gossip import GOSSIP
 from fauno_flwr.experiments.load_table import load_rows
 from fauno_flwr.experiments.methods import Method
 from fauno_flwr.experiments.summary import Summary
@@ -71,9 +72,10 @@ METHODS: dict[str, Method] = {
     "fixed": Method("FAuNO, K = 10", (*SHARED, "federation.buffer_size=10")),
     "alone": COMPARED["alone"],
     "top-k": Method("FAuNO, K = m/2, top 10 %", (*SHARED, "federation.compression=top-k")),
+    "gossip": Method("gossip on the topology", GOSSIP),
 }
-EVERYWHERE = ("fauno", "fixed", "alone")
-WITH_LARGE_MODEL = ("fauno", "fixed", "top-k")
+EVERYWHERE = ("fauno", "fixed", "alone", "gossip")
+WITH_LARGE_MODEL = ("fauno", "fixed", "top-k", "gossip")
 
 
 def design(quick: bool) -> Design:
@@ -141,7 +143,7 @@ EXPERIMENT = Experiment(
     design,
     METHODS,
     seeds=3,
-    rivals=("fixed", "alone", "top-k", "lq", "sed", "threshold"),
+    rivals=("fixed", "alone", "top-k", "gossip", "lq", "sed", "threshold"),
     target=True,
     load=True,
     further=report,

@@ -82,18 +82,18 @@ class WatchedGrid(CosimGrid):
 
     def _send(self, agent: Agent, message: Message) -> None:
         super()._send(agent, message)
-        self._delays.sent(agent.index, self.world.now)
+        self._delays.sent(str(agent.index), self.world.now)
 
     def _arrive(self, agent: Agent) -> None:
         if agent.trip is not None:
-            self._delays.arrived(agent.index, self.world.now)
+            self._delays.arrived(str(agent.index), self.world.now)
         super()._arrive(agent)
 
     def _finish_update(self, agent: Agent, trip: RoundTrip) -> None:
         self._decisions += 0 if trip.rollout is None else len(trip.rollout)
         super()._finish_update(agent, trip)
         if trip.phase == RETURNING:
-            self._delays.sent(agent.index, self.world.now)
+            self._delays.sent(str(agent.index), self.world.now)
         while self._due and self._decisions >= self._due[0] * self.population.agents:
             self._keep(self.population)
 
@@ -157,6 +157,16 @@ class WatchedGrid(CosimGrid):
 
 class WatchedGossip(WatchedGrid, GossipGrid):
     """A co-simulation without a server that is watched in the same way."""
+
+    def _receivers(self, agent: int) -> list[int]:
+        receivers = super()._receivers(agent)
+        for receiver in receivers:
+            self._delays.sent(f"{agent}-{receiver}", self.world.now)
+        return receivers
+
+    def _deliver(self, key: str) -> None:
+        self._delays.arrived(key, self.world.now)
+        super()._deliver(key)
 
 
 def actors_of(population: AgentStack) -> list[Arrays]:

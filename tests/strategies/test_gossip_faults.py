@@ -265,6 +265,51 @@ def test_the_result_is_the_mean_of_its_models_though_nodes_go_on() -> None:
     np.testing.assert_allclose(result.arrays["w"].numpy(), models(result).mean(axis=0))
 
 
+def test_what_arrives_after_the_last_round_is_awaited_and_counts_nowhere() -> None:
+    grid = InMemoryGrid(gossiping(), 5, duration=lambda i, k: 100.0 if i == 4 else 1.0)
+    events: Events = []
+    strategy = Gossip(0.5, fraction_evaluate=0.0, on_event=events.append)
+    result = strategy.start(grid, zeros(), 6)
+    before, mean, sent = models(result), result.arrays["w"].numpy(), len(events)
+    assert grid.clock.monotonic() < 100
+    assert strategy.drain(grid, timeout=10) == 1  # the slow one
+    assert strategy.drain(grid, timeout=1000) == 0
+    assert 100 <= grid.clock.monotonic() < 101  # no longer than the slow one takes
+    assert {event["event"] for event in events[sent:]} == {"reply"}
+    np.testing.assert_array_equal(models(result), before)
+    np.testing.assert_array_equal(result.arrays["w"].numpy(), mean)
+    assert result.versions == 6
+
+
+def test_a_drained_training_leaves_the_next_one_alone() -> None:
+    strategy, grid = Gossip(0.5), InMemoryGrid(gossiping(), 4)
+    strategy.start(grid, zeros(), 2)
+    assert strategy.drain(grid, timeout=10) == 0
+    again = strategy.start(grid, zeros(), 3)
+    fresh = Gossip(0.5).start(InMemoryGrid(gossiping(), 4), zeros(), 3)
+    np.testing.assert_array_equal(models(again), models(fresh))
+
+
+def test_failures_and_bad_replies_after_the_end_are_reported_and_end_nothing() -> None:
+    grid = InMemoryGrid(
+        replying(lambda i, w: w + (np.nan if i == 3 else 1.0)),
+        4,
+        duration=lambda i, k: 20.0 if i > 1 else 1.0,
+        faults=lambda i, k: "raise" if i == 2 else None,
+    )
+    events: Events = []
+    strategy = Gossip(1, fraction_evaluate=0.0, on_event=events.append)
+    strategy.start(grid, zeros(), 3)
+    sent = len(events)
+    assert strategy.drain(grid, timeout=1000) == 0
+    found = [event["event"] for event in events[sent:]]
+    assert (found.count("error"), found.count("reject")) == (1, 1)
+
+
+def test_nothing_is_in_flight_before_a_training() -> None:
+    assert Gossip().drain(InMemoryGrid(gossiping(), 2), timeout=10) == 0
+
+
 def test_large_integers_are_merged_within_their_range() -> None:
     own = {"n": np.array([2**63 - 1, -(2**63)])}
     merged = merge_models(own, [own], [0.5])

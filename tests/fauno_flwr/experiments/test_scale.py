@@ -35,6 +35,28 @@ def test_the_largest_networks_are_trained_once() -> None:
     assert all(found == ({1} if nodes > 900 else {1, 2, 3}) for nodes, found in seeds.items())
 
 
+def test_gossip_gets_as_many_messages_to_a_node_as_a_manager() -> None:
+    made = {cell.key: cell.training for cell in cells(scale.EXPERIMENT, False, 1)}
+    for name in ("ether20", "random300", "random1000", "large-model1000"):
+        gossip, fauno = made[f"{name}.gossip.1"], made[f"{name}.fauno.1"]
+        assert gossip is not None
+        assert fauno is not None
+        # A round of gossip is a training of each node; a version, one of half of them.
+        assert 2 * gossip.federation.versions == fauno.federation.versions
+    assert "ether3000.gossip.1" not in made
+
+
+def test_without_a_manager_no_links_are_those_of_all() -> None:
+    gossip, manager = trained("federation.merging=gossip"), trained()
+    # Letters cross the links between neighbours: none of them has those of all nodes.
+    assert gossip.load["manager"]["megabytes"] < 0.5 * gossip.load["megabytes"]
+    assert 0 < gossip.load["delay"]["median"] <= gossip.load["delay"]["p95"]
+    busiest = max(manager.load["manager"]["utilisation"], manager.load["elsewhere"])
+    assert max(gossip.load["manager"]["utilisation"], gossip.load["elsewhere"]) < busiest
+    slow = trained("federation.merging=gossip", "cosim.message_factor=200")
+    assert slow.load["delay"]["median"] > 3 * gossip.load["delay"]["median"]
+
+
 def trained(*overrides: str):
     settings = ("evaluation.policies=[]", "federation.versions=2", "seed=901", *overrides)
     return train(load_config("ether2", ["topology=random10", *SHORT, *settings]))
@@ -65,15 +87,17 @@ def test_the_links_of_the_manager_carry_each_message_and_its_reply() -> None:
 
 def test_the_report_has_a_row_for_each_method(tmp_path) -> None:
     condition = Condition("tiny", "1 cluster", WORLD, SHORT, seeds=1)
-    design = Design([condition], [Arm("fauno", "tiny")], messages=2)
-    experiment = Experiment(
-        "tiny", "?", lambda quick: design, {"fauno": Method("FAuNO")}, target=True, load=True
-    )
+    design = Design([condition], [Arm("fauno", "tiny"), Arm("gossip", "tiny")], messages=2)
+    methods = {"fauno": Method("FAuNO"), "gossip": Method("gossip", scale.GOSSIP)}
+    experiment = Experiment("tiny", "?", lambda quick: design, methods, target=True, load=True)
     made = cells(experiment, True, 2)
-    assert [cell.key for cell in made] == ["tiny.heuristics", "tiny.fauno.1"]
+    assert [cell.key for cell in made] == ["tiny.heuristics", "tiny.fauno.1", "tiny.gossip.1"]
     text = write(experiment, True, [run_cell(cell) for cell in made], tmp_path)
     assert "## Load, staleness and cost" in text
     (row,) = [
         line for line in text.splitlines() if "| FAuNO | 6 |" in line or "| FAuNO | 5" in line
     ]
     assert row.startswith("| 1 cluster | FAuNO |")
+    load = text.split("## Load, staleness and cost")[1]
+    (row,) = [line for line in load.splitlines() if line.startswith("| 1 cluster | gossip |")]
+    assert row.split(" | ")[6] == "-"  # no number of nodes fills the links of a manager
