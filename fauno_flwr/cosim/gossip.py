@@ -8,7 +8,8 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from fauno_flwr.config import rules
 from fauno_flwr.config.agent import NOTHING
-from fauno_flwr.config.settings import GOSSIP, RANDOM, RING, RunConfig
+from fauno_flwr.config.federation import GOSSIP, RANDOM, RING
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.agents import Agent, RoundTrip
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.federation.protocol import ARRAYS, BASE_VERSION, CONFIG, TRAIN

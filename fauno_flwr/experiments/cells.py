@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from fauno_flwr.config.settings import GOSSIP, RunConfig
+from fauno_flwr.config.federation import GOSSIP
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.experiments.design import BASELINES, Cell
 from fauno_flwr.experiments.load import Memory, quantiles
 from fauno_flwr.experiments.watched import Traffic, WatchedGossip, WatchedGrid, actors_of

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from fauno_flwr.config.agent import NOTHING
+from fauno_flwr.config.federation import GOSSIP
 from fauno_flwr.config.loading import load_config
-from fauno_flwr.config.settings import GOSSIP, RunConfig
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.experiments.methods import METHODS, Method
 from fauno_flwr.tasks.heuristics import find_heuristics
 from sim_env.errors import require_choice

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fauno_flwr.config.settings import GOSSIP, RunConfig
+from fauno_flwr.config.federation import GOSSIP
+from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.experiments.design import Cell
 from sim_env.network.topology import TopologySpec, build_topology
 

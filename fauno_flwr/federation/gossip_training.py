@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord
 from flwr.common.logger import log
 
 from fauno_flwr.config.errors import ConfigError
-from fauno_flwr.config.settings import GOSSIP
+from fauno_flwr.config.federation import GOSSIP
 from fauno_flwr.federation.context import RunContext
 from fauno_flwr.federation.failures import RunFailedError
 from fauno_flwr.federation.members import Members
