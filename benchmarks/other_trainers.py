@@ -44,6 +44,7 @@ from sim_env.policies.heuristics import TITLES, Policy, get_policy
 ONE, ALL = "one node", "all nodes"
 SEEDS = 3
 FIRST_WORLD = 1_000_000
+HEURISTIC = "heuristics-"
 HEURISTICS = ("random", "local", "lq", "sed", "threshold")
 
 
@@ -73,6 +74,12 @@ BUDGETS = {
     ONE: Budget(100_000, 30.0, 8, measure_node),
     ALL: Budget(500_000, 40.0, 16, measure_all),
 }
+# What is measured, with title and format; and, by budget, what it leaves open.
+MEASURED = {
+    ALL: {"finished": ("finished %", "{:.1f}"), "response": ("response s", "{:.2f}")},
+}
+MEASURED[ONE] = {**MEASURED[ALL], "reward": ("reward", "{:.3f}")}
+SPENT = {"steps": "cpu_seconds", "seconds": "agent_steps"}
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,8 @@ def measure_heuristics(kind: str) -> dict[str, dict[str, float]]:
 def cells() -> dict[str, Callable[[], dict]]:
     """Return what computes each cell, by name."""
     found: dict[str, Callable[[], dict]] = {
-        f"heuristics-{kind.split()[0]}": partial(measure_heuristics, kind) for kind in BUDGETS
+        f"{HEURISTIC}{kind.partition(' ')[0]}": partial(measure_heuristics, kind)
+        for kind in BUDGETS
     }
     for name, method in METHODS.items():
         for seed in range(1, SEEDS + 1):
@@ -230,52 +238,52 @@ def compute(folder: Path, part: int, parts: int) -> None:
         unfinished.replace(path)
 
 
-def shown(values: list[float], form: str = "{:.1f}") -> str:
+def shown(values: list[float], form: str) -> str:
     """Return the mean of trainings, and half of its 95 % Student interval if there are several."""
     found = interval(np.array(values))
     half = f" ± {form.format(found.high - found.mean)}" if len(values) > 1 else ""
     return form.format(found.mean) + half
 
 
-def row(title: str, cells: list[dict[str, dict[str, float]]]) -> str:
-    """Format a method: how fast it trains, and what it has learned at both budgets."""
+def row(method: Method, cells: list[dict[str, dict[str, float]]]) -> list[str]:
+    """Return how fast a method trains, and what it has learned at both budgets."""
     ends = [max(cell.values(), key=lambda found: found["cpu_seconds"]) for cell in cells]
-    columns = [
-        title,
-        *(
-            f"{np.mean([end[what] / end['cpu_seconds'] for end in ends]):,.0f}"
-            for what in ("agent_steps", "decisions")
-        ),
-    ]
-    for budget, spent in (("steps", "cpu_seconds"), ("seconds", "agent_steps")):
+    columns = [method.title]
+    for what in ("agent_steps", "decisions"):
+        columns.append(f"{np.mean([end[what] / end['cpu_seconds'] for end in ends]):,.0f}")
+    for budget, other in SPENT.items():
         found = [cell[budget] for cell in cells]
-        columns += [
-            f"{np.mean([each[spent] for each in found]):,.0f}",
-            shown([100 * each["finished"] for each in found]),
-            shown([each["response"] for each in found], "{:.2f}"),
-        ]
-    return f"| {' | '.join(columns)} |"
+        columns.append(f"{np.mean([each[other] for each in found]):,.0f}")
+        for what, (_, form) in MEASURED[method.kind].items():
+            columns.append(shown([each[what] for each in found], form))
+    return columns
+
+
+def heuristic_row(kind: str, name: str, found: dict[str, float]) -> list[str]:
+    """Return what a heuristic does, without any training."""
+    measured = [form.format(found[what]) for what, (_, form) in MEASURED[kind].items()]
+    return [TITLES[name], "", "", *["", *measured] * len(SPENT)]
 
 
 def table(folder: Path) -> str:
     """Return the tables of what is there, as Markdown."""
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("cells/*.json")}
-    lines = []
-    for kind, budget in BUDGETS.items():
-        heads = [kind, "agent-steps / CPU s", "decisions / CPU s"]
-        for after in (f"{budget.steps:,} agent-steps", f"{budget.seconds:g} CPU s"):
-            other = "CPU s" if "steps" in after else "agent-steps"
-            heads += [f"after {after}: {other}", "finished %", "response s"]
-        lines += ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        for name, method in METHODS.items():
-            cells = [each for cell, each in found.items() if cell.rpartition("-")[0] == name]
-            if method.kind == kind and cells:
-                lines.append(row(method.title, cells))
-        for name, each in found.get(f"heuristics-{kind.split()[0]}", {}).items():
-            numbers = f"{100 * each['finished']:.1f} | {each['response']:.2f}"
-            lines.append(f"| {TITLES[name]} | | | | {numbers} | | {numbers} |")
     (folder / "table.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    return "\n".join(lines[1:])
+    rows: list[list[str]] = []
+    for kind, budget in BUDGETS.items():
+        titles = [title for title, _ in MEASURED[kind].values()]
+        heads = [kind, "agent-steps / CPU s", "decisions / CPU s"]
+        heads += [f"{budget.steps:,} agent-steps: CPU s", *titles]
+        heads += [f"{budget.seconds:g} CPU s: agent-steps", *titles]
+        rows += [heads, ["---"] * len(heads)]
+        for name, method in METHODS.items():
+            cells = [found[cell] for cell in sorted(found) if cell.rpartition("-")[0] == name]
+            if method.kind == kind and cells:
+                rows.append(row(method, cells))
+        for name, each in found.get(f"{HEURISTIC}{kind.partition(' ')[0]}", {}).items():
+            rows.append(heuristic_row(kind, name, each))
+    lines = [f"| {' | '.join(columns)} |" for columns in rows]
+    return "\n".join(lines).replace(f"| {ALL} ", f"\n| {ALL} ")
 
 
 def main() -> None:

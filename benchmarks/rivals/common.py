@@ -108,8 +108,8 @@ def measure_node(
     Returns
     -------
     dict of str to float
-        ``finished`` (ratio) and ``response`` (mean of the finished ones, seconds) of the node's own
-        tasks, and ``reward`` (mean over its decisions, in the window).
+        Of the node's own tasks ``finished``, in per cent, and ``response``, mean of the finished
+        ones in seconds; and ``reward``, mean over its decisions in the window.
     """
     network = scenario()
     code, rng = code_of(get_policy(PEERS)), np.random.default_rng(list(seeds))
@@ -145,7 +145,7 @@ def measure_node(
         own = outcomes(np.concatenate([*kept, world.events()]), node, EVALUATION_WARMUP, end)
         born, finished, ticks = born + own[0], finished + own[1], ticks + own[2]
     return {
-        "finished": finished / born,
+        "finished": 100 * finished / born,
         "response": ticks * network.spec.physics.tick / max(finished, 1),
         "reward": float(np.concatenate(rewards).mean()),
     }
@@ -162,9 +162,9 @@ def outcomes(events: np.ndarray, node: int, start: int, stop: int) -> tuple[int,
 
 
 def measure_all(policy: Policy, seeds: Sequence[int], window: int = WINDOW) -> dict[str, float]:
-    """Let all nodes act by the policy; return ``finished`` and ``response`` of all tasks."""
+    """Let all nodes act by the policy; return ``finished`` and ``response`` of all."""
     metrics = run_policy(scenario(), policy, seeds, warmup=EVALUATION_WARMUP, window=window)
     return {
-        "finished": float(metrics.finished_ratio.mean()),
+        "finished": float(100 * metrics.finished_ratio.mean()),
         "response": float(metrics.mean_response.mean()),
     }

@@ -5,18 +5,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from rivals.common import HORIZON, NODE, PEERS, WARMUP, WORLDS, Progress, Report, settings
 
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.cosim.agents import Agent, RoundTrip
 from fauno_flwr.cosim.grid import CosimGrid
 from fauno_flwr.federation.context import RunContext
-from fauno_flwr.federation.logs import quiet_flower
 from fauno_flwr.federation.gossip_training import make_training
 from fauno_flwr.federation.handshake import handshake
+from fauno_flwr.federation.logs import quiet_flower
 from fauno_flwr.federation.run import make_members
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.tasks.edge import EdgeTask
+from rivals.common import HORIZON, NODE, PEERS, WARMUP, WORLDS, Progress, Report, settings
 from sim_env.policies.heuristics import Policy
 
 ROLLOUTS = 2  # to a message

@@ -6,8 +6,8 @@ import ray
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.tune.registry import register_env
-from rivals.common import WORLDS, FlatPolicy, Progress, Report, node_settings
 
+from rivals.common import WORLDS, FlatPolicy, Progress, Report, node_settings
 from sim_env.envs.single import EdgeEnv
 
 SETTINGS = {"lr": 1e-3, "gamma": 0.95, "lambda_": 0.95, "entropy_coeff": 0.01}

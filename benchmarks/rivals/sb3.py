@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rivals.common import HORIZON, WORLDS, FlatPolicy, Progress, Report, node_settings, scenario
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
+from rivals.common import HORIZON, WORLDS, FlatPolicy, Progress, Report, node_settings, scenario
 from sim_env.envs.parallel import EdgeParallelEnv
 from sim_env.envs.sb3 import EdgeVecEnv
 
@@ -82,7 +82,7 @@ def all_nodes(seed: int, report: Report) -> None:
     env = supersuit.concat_vec_envs_v1(env, NETWORKS, base_class="stable_baselines3")
     env.venv.reset(seed=seed)  # the one of SB3 does not pass a seed on
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  SB3 draws from this generator
+    np.random.seed(seed)  # noqa: NPY002 - that of SB3
     torch.manual_seed(seed)
     model = MaskablePPO("MlpPolicy", WithMasks(env), device="cpu", **SHARED, **SETTINGS)
     learn(model, int(env.action_space.n), True, report)

@@ -3,9 +3,10 @@
 import gymnasium
 import numpy as np
 import torch
-from rivals.common import WORLDS, FlatPolicy, Progress, Report, node_settings
 from torch import Tensor, nn
 from torch.distributions import Categorical
+
+from rivals.common import WORLDS, FlatPolicy, Progress, Report, node_settings
 
 STEPS, EPOCHS, MINIBATCHES, HIDDEN = 128, 4, 4, 64
 RATE, GAMMA, LAMBDA = 1e-3, 0.95, 0.95
