@@ -20,7 +20,7 @@ from rivals.common import HORIZON, NODE, PEERS, WARMUP, WORLDS, Progress, Report
 from sim_env.policies.heuristics import Policy
 
 ROLLOUTS = 2  # to a message
-RATE = 3e-3
+RATE, GAMMA = 1e-3, 0.975  # a decision every 2.5 ticks: 0.99 to a tick, as the rivals'
 
 
 def one_node(seed: int, report: Report, *overrides: str) -> None:
@@ -31,7 +31,8 @@ def one_node(seed: int, report: Report, *overrides: str) -> None:
     """
     training = {"worlds": WORLDS, "ticks": HORIZON // ROLLOUTS, "warmup": WARMUP, "peers": PEERS}
     own = [f"training.{name}={value}" for name, value in training.items()]
-    config = settings(f"seed={seed}", f"agent.learning_rate={RATE}", *own, *overrides)
+    own += [f"agent.learning_rate={RATE}", f"agent.gamma={GAMMA}"]
+    config = settings(f"seed={seed}", *own, *overrides)
     task = EdgeTask(config, config.build_scenario())
     agents = task.make_population(1)
     rng = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from ray.tune.registry import register_env
 from rivals.common import WORLDS, FlatPolicy, Progress, Report, node_settings
 from sim_env.envs.single import EdgeEnv
 
-SETTINGS = {"lr": 1e-3, "gamma": 0.95, "lambda_": 0.95, "entropy_coeff": 0.01}
+SETTINGS = {"lr": 1e-3, "gamma": 0.99, "lambda_": 0.95, "entropy_coeff": 0.01}
 SIZES = {"train_batch_size_per_learner": 2048, "minibatch_size": 256, "num_epochs": 10}
 
 

@@ -15,7 +15,7 @@ from rivals.common import HORIZON, WORLDS, FlatPolicy, Progress, Report, node_se
 from sim_env.envs.parallel import EdgeParallelEnv
 from sim_env.envs.sb3 import EdgeVecEnv
 
-SETTINGS: dict[str, Any] = {"gamma": 0.95, "ent_coef": 0.01, "learning_rate": 1e-3}
+SETTINGS: dict[str, Any] = {"gamma": 0.99, "ent_coef": 0.01, "learning_rate": 1e-3}
 SIZES = {1: {"n_steps": 2048, "batch_size": 64}, WORLDS: {"n_steps": 128, "batch_size": 256}}
 NETWORKS, SHARED = 4, {"n_steps": 128, "batch_size": 1024}
 

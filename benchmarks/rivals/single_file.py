@@ -9,7 +9,7 @@ from torch.distributions import Categorical
 from rivals.common import WORLDS, FlatPolicy, Progress, Report, node_settings
 
 STEPS, EPOCHS, MINIBATCHES, HIDDEN = 128, 4, 4, 64
-RATE, GAMMA, LAMBDA = 1e-3, 0.95, 0.95
+RATE, GAMMA, LAMBDA = 1e-3, 0.99, 0.95
 CLIP, ENTROPY, VALUE, MAX_NORM = 0.2, 0.01, 0.5, 0.5
 
 
