@@ -187,6 +187,7 @@ class Meter:
 
 def train(name: str, seed: int, budget: Budget) -> dict[str, dict[str, float]]:
     """Train by one method, and return what :class:`Meter` has found."""
+    torch.set_num_threads(1)
     method = METHODS[name]
     module, _, function = method.place.partition(":")
     meter = Meter(budget)
@@ -293,7 +294,6 @@ def main() -> None:
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"))
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     if not options.table:
         compute(options.out, *options.part)
     print(table(options.out))

@@ -17,7 +17,7 @@ from sim_env.envs.sb3 import EdgeVecEnv
 
 SETTINGS: dict[str, Any] = {"gamma": 0.99, "ent_coef": 0.01, "learning_rate": 1e-3}
 SIZES = {1: {"n_steps": 2048, "batch_size": 64}, WORLDS: {"n_steps": 128, "batch_size": 256}}
-NETWORKS, SHARED = 4, {"n_steps": 128, "batch_size": 1024}
+NETWORKS, SHARED = 4, {**SETTINGS, "gamma": 0.97, "n_steps": 128, "batch_size": 1024}
 
 
 def learn(model: BaseAlgorithm, slots: int, masked: bool, report: Report) -> None:
@@ -84,5 +84,5 @@ def all_nodes(seed: int, report: Report) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - that of SB3
     torch.manual_seed(seed)
-    model = MaskablePPO("MlpPolicy", WithMasks(env), device="cpu", **SHARED, **SETTINGS)
+    model = MaskablePPO("MlpPolicy", WithMasks(env), device="cpu", **SHARED)
     learn(model, int(env.action_space.n), True, report)
