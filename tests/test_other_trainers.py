@@ -97,6 +97,20 @@ def test_a_method_trains_until_both_budgets_are_spent(small: ModuleType, name: s
     assert 0 <= found["steps"]["finished"] <= 100
 
 
+def test_a_federation_of_all_nodes_is_measured_on_its_way_and_at_its_end(
+    small: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rivals import ours
+
+    short = ("federation.versions=2", "training.worlds=2", "training.ticks=32")
+    monkeypatch.setattr(ours, "settings", lambda *more: common.settings(*more, *short))
+    budget = replace(small.BUDGETS[small.ALL], seconds=1e9)  # never spent: measured at the end
+    found = small.train("ours-all", 1, budget)
+    assert STEPS <= found["steps"]["agent_steps"] < found["seconds"]["agent_steps"]
+    assert found["steps"]["decisions"] < found["seconds"]["decisions"]
+    assert 0 < found["seconds"]["finished"] <= 100
+
+
 def test_cells_are_kept_and_not_computed_again(
     small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

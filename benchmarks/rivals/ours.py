@@ -61,14 +61,14 @@ class Reporting(CosimGrid):
     """A co-simulation that tells its progress."""
 
     def __init__(self, config: RunConfig, report: Report) -> None:
-        self._report, self._decisions = report, 0
+        self._listener, self._decisions = report, 0
         super().__init__(config, config.build_scenario())
         self.tell()
 
     def tell(self) -> None:
         """Tell how many ticks all agents have acted, in all worlds."""
         steps = self.world.now * self.world.num_worlds * self.population.agents
-        self._report(Progress(steps, self._decisions, self._best))
+        self._listener(Progress(steps, self._decisions, self._best))
 
     def _best(self) -> Policy:
         return self.population.policy(self.scenario.agent_of_node, greedy=True)
