@@ -1,0 +1,1 @@
+"""Trainers that a user could pick for this environment, and ours."""
