@@ -120,17 +120,21 @@ def train_once(config: RunConfig, path: Path) -> None:
     typer.echo(
         f"\n{grid.clock.monotonic():.0f} s of virtual time in {ended - started:.0f} "
         f"s of wall-clock time; {steps:,} agent-steps; results in {path}\n"
-        f"{where_time_goes(grid.seconds, begun, ended)}"
+        f"{where_time_goes(grid.seconds, grid.seconds_beside, begun, ended)}"
     )
 
 
-def where_time_goes(spent: Mapping[str, float], begun: Mapping[str, float], ended: float) -> str:
+def where_time_goes(
+    spent: Mapping[str, float], beside: float, begun: Mapping[str, float], ended: float
+) -> str:
     """Return one line that says what a training has spent its wall-clock time on.
 
     Parameters
     ----------
     spent : mapping of str to float
         Seconds of the stage ``training`` by what they were spent on.
+    beside : float
+        Seconds of learning in threads.
     begun : mapping of str to float
         When each stage began.
     ended : float
@@ -142,4 +146,5 @@ def where_time_goes(spent: Mapping[str, float], begun: Mapping[str, float], ende
         "evaluation": begun["done"] - begun["evaluating"],
         "table, figures and replay": ended - begun["done"],
     }
-    return "; ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    line = "; ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    return f"{line}; beside it, learning in threads {beside:.1f} s" if beside else line

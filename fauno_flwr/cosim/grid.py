@@ -181,6 +181,11 @@ class CosimGrid(LocalGrid):
                 self._deliver(key)
             self._step_trips()
 
+    @property
+    def seconds_beside(self) -> float:
+        """Wall-clock seconds that threads have spent on learning, while the world went on."""
+        return self._updates.beside
+
     def _server_is_down(self) -> bool:
         return not self.world.state.up[0, self._server]
 

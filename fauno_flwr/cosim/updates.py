@@ -4,6 +4,7 @@ An update lasts in virtual time, and its inputs do not change while it does: it 
 any moment until its end, with the same result.
 """
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -29,14 +30,14 @@ class Update:
         Learning rate.
     rng : Generator
         Copy of the agent's, which a dropped update leaves as it is.
-    outcome : tuple of AgentStack, int and dict, or its Future; optional
+    outcome : tuple of AgentStack, int and dict, or a Future of it and of its seconds; optional
     """
 
     agent: Agent
     rollout: Decisions
     rate: float
     rng: np.random.Generator
-    outcome: Outcome | Future[Outcome] | None = None
+    outcome: Outcome | Future[tuple[Outcome, float]] | None = None
 
 
 class Updates:
@@ -49,6 +50,11 @@ class Updates:
     threads : int
         So many updates are computed beside the world, if agents learn as fast one by one as
         together; 0: none, updates are computed when one is due.
+
+    Attributes
+    ----------
+    beside : float
+        Wall-clock seconds that the threads have spent on the finished updates.
     """
 
     def __init__(self, population: AgentStack, threads: int) -> None:
@@ -56,6 +62,7 @@ class Updates:
         apart = threads > 0 and population.learns_one_by_one
         self._pool = ThreadPoolExecutor(threads) if apart else None
         self._begun: dict[int, Update] = {}
+        self.beside = 0.0
 
     def begin(self, agent: Agent, rollout: Decisions, rate: float) -> None:
         """Begin the update of an agent."""
@@ -76,7 +83,10 @@ class Updates:
             self._compute()
         outcome = update.outcome
         assert outcome is not None
-        stack, place, metrics = outcome.result() if isinstance(outcome, Future) else outcome
+        if isinstance(outcome, Future):
+            outcome, seconds = outcome.result()
+            self.beside += seconds
+        stack, place, metrics = outcome
         del self._begun[agent.index]
         self._population.put(agent.index, stack, place)
         agent.rng = update.rng
@@ -98,5 +108,7 @@ def _learn(stack: AgentStack, updates: list[Update]) -> list[dict[str, float]]:
     )
 
 
-def _learn_alone(stack: AgentStack, update: Update) -> Outcome:
-    return stack, 0, _learn(stack, [update])[0]
+def _learn_alone(stack: AgentStack, update: Update) -> tuple[Outcome, float]:
+    begin = time.perf_counter()
+    metrics = _learn(stack, [update])[0]
+    return (stack, 0, metrics), time.perf_counter() - begin
