@@ -88,8 +88,8 @@ def train_once(config: RunConfig, path: Path) -> None:
     agents = len(scenario.agents)
     typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
     try:
-        cores = len(os.sched_getaffinity(0))
-        grid = make_grid(config, scenario, threads=cores if cores > 1 else 0)
+        # A core is left to the world, which is mostly what the others wait for.
+        grid = make_grid(config, scenario, threads=len(os.sched_getaffinity(0)) - 1)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     progress, request = Progress(agents, config.federation.versions), StopRequest()
