@@ -30,6 +30,7 @@ VALUES: dict[str, list[Any]] = {
     "evaluation.policies": [["lq"]],
     "cosim.slowdown": [{"rpi_0": 50}],
     "cosim.server": ["nuc_0"],
+    "cosim.message_factor": [1000.0],
     "world.address": ["127.0.0.1:9"],
     "world.env_id": ["Acrobot-v1"],
     "training.peers": ["local"],
@@ -71,8 +72,10 @@ def others(key: str, value: Any, folder: Path) -> list[Any]:
         return [str(folder / f"b.{kind}")]
     if key == "workload.sources":
         return [str(folder / f"{name}.csv") for name in SOURCES]
-    if key in ("federation.checkpoints", "federation.start"):
+    if key == "federation.checkpoints":
         return [str(folder / "checkpoints")]
+    if key == "federation.start":  # of a run that is there, where runs are made
+        return [str(folder / "1" / "checkpoints" / "critic.safetensors")]
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):

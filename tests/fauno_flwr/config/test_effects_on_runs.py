@@ -56,7 +56,7 @@ class Runs:
         self.expected: dict[tuple[str, ...], bytes] = {}
 
     def fingerprint(self, config: RunConfig) -> bytes:
-        """Run; return critics and actors (the best too), events and table."""
+        """Run; return critics and actors (the best too), events, table, and what else is there."""
         self.count += 1
         directory = RunDirectory(self.folder / str(self.count))
         scenario = config.build_scenario()
@@ -71,7 +71,8 @@ class Runs:
         events = [json.loads(line) for line in text.splitlines()]
         told = ("event", "version", "t", "epsilon")
         kinds = [[event.get(name) for name in told] for event in events]
-        return b"|".join([*parts, json.dumps([kinds, rows, bool(saved)]).encode()])
+        replay = (directory.path / "replay.npz").exists()
+        return b"|".join([*parts, json.dumps([kinds, rows, bool(saved), replay]).encode()])
 
     def base(self, settings: tuple[str, ...]) -> bytes:
         """Return the fingerprint without a change, which is the same every time."""

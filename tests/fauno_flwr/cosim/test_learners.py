@@ -11,7 +11,6 @@ from fauno_flwr.federation.run import Run
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.results.directory import RunDirectory
 from fauno_flwr.tasks.edge import EdgeTask
-from sim_env.evaluation import run_policies
 from tests.fauno_flwr.cosim.test_grid import Trained, settings
 
 WHOLE = "federation.share=model"
@@ -97,17 +96,9 @@ def test_double_dqn_improves_in_co_simulation(tmp_path: Path) -> None:
             "evaluation.policies=[lq]",
         ],
     )
-    scenario, measured = config.build_scenario(), config.evaluation
-    start = make_population(1, config, scenario).policy(greedy=True)
-    (before,) = run_policies(
-        scenario,
-        {"start": start},
-        measured.seeds,
-        warmup=measured.warmup,
-        window=measured.window,
-    )
+    scenario = config.build_scenario()
     grid = CosimGrid(config, scenario)
-    after, queues = Run(
+    after, before, queues = Run(
         grid, config, EdgeTask(config, scenario), RunDirectory(tmp_path / "run")
     ).execute()
     assert after["finished_ratio"]["low"] > before["finished_ratio"]["high"]
