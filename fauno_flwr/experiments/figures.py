@@ -117,9 +117,7 @@ def plot_differences(summary: Summary, rows: list[Row], path: Path) -> None:
         axis.axvline(0, color="black", lw=1)
         axis.set_xlabel(label)
         axis.grid(axis="x", alpha=0.3)
-    names = [summary.titles[condition] for condition in conditions[::-1]]
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylim(-0.5, len(names) - 0.5)
+    _name_rows(summary, axes[0], conditions)
     _legend(figure, axes[0], f"{summary.title(next(iter(summary.experiment.methods)))} has ...")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -154,12 +152,17 @@ def plot_distances(summary: Summary, rows: list[Row], path: Path) -> None:
         axis.axvline(0, color="black", lw=1)
         axis.set_xlabel(label)
         axis.grid(axis="x", alpha=0.3)
-    names = [summary.titles[condition] for condition in conditions[::-1]]
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylim(-0.5, len(names) - 0.5)
+    _name_rows(summary, axes[0], conditions)
     _legend(figure, axes[0])
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _name_rows(summary: Summary, axis: Any, conditions: list[str]) -> None:
+    """Name the rows of a figure by its conditions, the first one on top."""
+    names = [summary.titles[condition] for condition in conditions[::-1]]
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(-0.5, len(names) - 0.5)
 
 
 def plot_map(summary: Summary, path: Path) -> None:
