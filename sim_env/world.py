@@ -202,6 +202,11 @@ class World:
         pairs = (self.num_worlds, *[self.num_nodes if exchange else 0] * 2)
         self.state = self.state._replace(exchange=np.zeros(pairs, np.int64))
 
+    @property
+    def next_change(self) -> int:
+        """Tick of the next failure or repair of a node or link; later than any if there is none."""
+        return self._outages.next_tick
+
     def events(self) -> np.ndarray:
         """Return the events of the first world since the last call, and forget them.
 

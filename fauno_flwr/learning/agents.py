@@ -6,7 +6,7 @@ A = 1 in a Flower client; A = all agents in co-simulation and in the joint evalu
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -76,6 +76,18 @@ class StackedAdam:
         """Restore what :meth:`state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+class Learner(Protocol):
+    """A copy of one agent that learns on its own, in a thread perhaps."""
+
+    def learn(
+        self, decisions: Decisions, rate: float, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """Update the copy on these decisions; return the metrics of the update."""
+
+    def write(self) -> None:
+        """Replace the agent in the stack by this copy."""
 
 
 class AgentStack(ABC):
@@ -211,8 +223,12 @@ class AgentStack(ABC):
 
     @property
     def learns_one_by_one(self) -> bool:
-        """Whether agents learn as fast one by one as side by side, and in threads."""
+        """Whether agents learn as fast one by one, each by its :meth:`learner`."""
         return False
+
+    def learner(self, agent: int) -> Learner:
+        """Return a copy of an agent that learns on its own, if :attr:`learns_one_by_one`."""
+        raise NotImplementedError
 
     def groups(self, batches: list[Decisions]) -> list[list[int]]:
         """Group agents to learn side by side, so that there is little padding."""

@@ -135,7 +135,7 @@ def evaluate(layers, x, room, out):
 
 
 class DenseNetwork:
-    """A copy of one agent's tanh network with one output, with its optimiser.
+    """A copy of one agent's tanh network with one output, and of its optimiser's state.
 
     Parameters
     ----------
@@ -149,6 +149,9 @@ class DenseNetwork:
 
     def __init__(self, module: nn.Module, optimizer: StackedAdam, agent: int) -> None:
         self._stacked = [p.detach()[agent].numpy() for p in optimizer.parameters]
+        first, second = optimizer.first[agent].numpy(), optimizer.second[agent].numpy()
+        steps = optimizer.steps[agent : agent + 1].numpy()
+        self._moments = [first, second, steps]
         names = list(module.state_dict())
         parameters = np.concatenate([p.ravel() for p in self._stacked])
         gradient = np.zeros_like(parameters)
@@ -157,9 +160,9 @@ class DenseNetwork:
             self._layers(names, gradient),
             parameters,
             gradient,
-            optimizer.first[agent].numpy(),
-            optimizer.second[agent].numpy(),
-            optimizer.steps[agent : agent + 1].numpy(),
+            first.copy(),
+            second.copy(),
+            steps.copy(),
             float(optimizer.max_norm),
         )
 
@@ -181,6 +184,13 @@ class DenseNetwork:
         return out
 
     def write(self) -> None:
-        """Replace the parameters of the agent in the stack by these."""
-        for stacked, own in zip(self._stacked, self._views(self.network.parameters), strict=True):
-            stacked[:] = own
+        """Replace the agent in the stack by this copy, its optimiser too."""
+        network = self.network
+        own = [
+            *self._views(network.parameters),
+            network.moment,
+            network.second_moment,
+            network.steps,
+        ]
+        for stacked, new in zip([*self._stacked, *self._moments], own, strict=True):
+            stacked[:] = new

@@ -58,17 +58,36 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, batch: Decisions) -> "Rows":
         """Select and join the features of the legal slots."""
-        count = batch.mask.sum(axis=1)
-        first = np.cumsum(count) - count
-        slot = batch.destination[batch.mask]
-        least = np.minimum.reduceat(slot, first, axis=0) if len(count) else slot
-        own, width = batch.local.shape[1], slot.shape[1]
-        x = np.empty((len(slot), own + 2 * width), np.float32)
-        x[:, :own] = np.repeat(batch.local, count, axis=0)
-        x[:, own : own + width] = slot
-        np.subtract(slot, np.repeat(least, count, axis=0), out=x[:, own + width :])
-        place = np.cumsum(batch.mask, axis=1)[np.arange(len(count)), batch.action] - 1
-        return cls(x, first, count, first + place)
+        number = batch.mask.sum(axis=1)
+        first = np.cumsum(number) - number
+        inputs = batch.local.shape[1] + 2 * batch.destination.shape[2]
+        x = np.empty((int(number.sum()), inputs), np.float32)
+        rows = cls(x, first, number, np.empty_like(first))
+        join(batch.local, batch.destination, batch.mask, batch.action, rows)
+        return rows
+
+
+@compiled
+def join(local, destination, mask, action, rows):
+    """Fill ``rows.x`` and ``rows.taken``."""
+    own, width = local.shape[1], destination.shape[2]
+    for r in range(len(local)):
+        first, slot = rows.first[r], 0
+        for k in range(mask.shape[1]):
+            if not mask[r, k]:
+                continue
+            x = rows.x[first + slot]
+            copy(local[r], x)
+            copy(destination[r, k], x[own:])
+            if k == action[r]:
+                rows.taken[r] = first + slot
+            slot += 1
+        for f in range(width):
+            least = rows.x[first, own + f]
+            for k in range(1, slot):
+                least = min(least, rows.x[first + k, own + f])
+            for k in range(slot):
+                rows.x[first + k, own + width + f] = rows.x[first + k, own + f] - least
 
 
 def state_inputs(batch: Decisions) -> np.ndarray:
@@ -232,50 +251,32 @@ def log_softmax_of(score):
 
 
 class Learner:
-    """One agent, during an update on its own decisions.
+    """A copy of one agent that learns on its own, beside the stack it is from.
 
     Parameters
     ----------
     config : PPOConfig
     actor, critic : DenseNetwork
         For which :func:`is_supported` is true.
-    batch : Decisions
     """
 
-    def __init__(
-        self, config: PPOConfig, actor: DenseNetwork, critic: DenseNetwork, batch: Decisions
-    ) -> None:
+    def __init__(self, config: PPOConfig, actor: DenseNetwork, critic: DenseNetwork) -> None:
         self.config, self.actor, self.critic = config, actor, critic
-        rows = self.rows = Rows.of(batch)
-        score = self.actor.values(rows.x)
-        self.offset: np.ndarray
-        if self.config.critic == STATE:
-            self.offset, gae_lambda = np.zeros_like(score), self.config.gae_lambda
-            self.state = state_inputs(batch)
-            self.logs = log_softmax(score, rows.first, rows.number)
-            value = self.critic.values(self.state)
-        else:
-            # A constant of the policy: the critic from before the update.
-            action_value, gae_lambda = self.critic.values(rows.x), 0.0
-            self.state = rows.x[rows.taken]
-            self.offset = action_value / np.float32(self.config.temperature)
-            self.logs = log_softmax(score + self.offset, rows.first, rows.number)
-            expected = np.exp(self.logs) * action_value
-            value = np.add.reduceat(expected, rows.first) if len(batch) else expected
-        self.old_log = self.logs[rows.taken]
-        self.targets: Targets = targets(self.config, batch, value, gae_lambda)
 
-    def learn(self, rate: float, rng: np.random.Generator) -> dict[str, float]:
-        """Update the networks; return the metrics of the update."""
-        config, rows, keep = self.config, self.rows, self.targets.rows
+    def learn(
+        self, decisions: Decisions, rate: float, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """Update the networks on these decisions; return the metrics of the update."""
+        config = self.config
+        batch, learned = self._prepare(decisions)
         minibatches = [
             minibatch
             for _ in range(config.epochs)
-            for minibatch in np.array_split(rng.permutation(keep), config.minibatches)
+            for minibatch in np.array_split(rng.permutation(learned.rows), config.minibatches)
         ]
         sizes = np.array([len(minibatch) for minibatch in minibatches])
         actor, critic = self.actor.network, self.critic.network
-        sums, room = np.zeros(len(METRICS)), max(BLOCK, int(rows.number.max(initial=0)))
+        sums, room = np.zeros(len(METRICS)), max(BLOCK, int(batch.number.max(initial=0)))
         settings = Hyperparameters(
             float(rate),
             float(rate * config.critic_rate),
@@ -283,28 +284,36 @@ class Learner:
             np.float32(config.entropy),
             config.learn_actor,
         )
-        batch = Batch(
-            *rows,
-            self.offset,
-            self.state,
-            self.old_log,
-            self.targets.advantage,
-            self.targets.returns,
-        )
         rooms = make_activations(actor, room), make_activations(critic, room)
-        learn(
-            actor,
-            critic,
-            batch,
-            np.concatenate(minibatches),
-            np.cumsum(sizes),
-            settings,
-            *rooms,
-            sums,
-        )
-        self.actor.write()
-        self.critic.write()
+        order, ends = np.concatenate(minibatches), np.cumsum(sizes)
+        learn(actor, critic, batch, order, ends, settings, *rooms, sums)
         parts = max(int(np.count_nonzero(sizes)), 1)
         means = dict(zip(METRICS, (sums / parts).tolist(), strict=True))
-        explained = self.targets.explained
-        return {"steps": float(len(keep)), **means, "explained_variance": explained}
+        steps = float(len(learned.rows))
+        return {"steps": steps, **means, "explained_variance": learned.explained}
+
+    def _prepare(self, decisions: Decisions) -> tuple[Batch, Targets]:
+        """Compute what the networks of before the update say of the decisions."""
+        config, rows = self.config, Rows.of(decisions)
+        score = self.actor.values(rows.x)
+        if config.critic == STATE:
+            offset, gae_lambda = np.zeros_like(score), config.gae_lambda
+            state = state_inputs(decisions)
+            logs = log_softmax(score, rows.first, rows.number)
+            value = self.critic.values(state)
+        else:
+            # A constant of the policy: the critic from before the update.
+            action_value, gae_lambda = self.critic.values(rows.x), 0.0
+            state = rows.x[rows.taken]
+            offset = action_value / np.float32(config.temperature)
+            logs = log_softmax(score + offset, rows.first, rows.number)
+            expected = np.exp(logs) * action_value
+            value = np.add.reduceat(expected, rows.first) if len(decisions) else expected
+        learned = targets(config, decisions, value, gae_lambda)
+        old_log = logs[rows.taken]
+        return Batch(*rows, offset, state, old_log, learned.advantage, learned.returns), learned
+
+    def write(self) -> None:
+        """Replace the agent in the stack by this one."""
+        self.actor.write()
+        self.critic.write()

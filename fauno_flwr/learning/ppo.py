@@ -67,21 +67,25 @@ class Population(AgentStack):
         if not self.learns_one_by_one:
             return update(self, batches, rate, rngs)
         rates = np.broadcast_to(np.asarray(rate, np.float64), self.agents)
-        return [
-            dense_ppo.Learner(self.config, *self._dense(agent), batch).learn(rates[agent], rng)
-            for agent, (batch, rng) in enumerate(zip(batches, rngs, strict=True))
-        ]
+        metrics = []
+        for agent, (batch, rng) in enumerate(zip(batches, rngs, strict=True)):
+            learner = self.learner(agent)
+            metrics.append(learner.learn(batch, rates[agent], rng))
+            learner.write()
+        return metrics
 
     @property
     def learns_one_by_one(self) -> bool:
         """Whether agents learn as fast one by one, in compiled code."""
-        return dense_ppo.is_supported(self.config, self.actor, self.critic)
+        changed = type(self).learn is not Population.learn
+        return not changed and dense_ppo.is_supported(self.config, self.actor, self.critic)
 
-    def _dense(self, agent: int) -> tuple[DenseNetwork, DenseNetwork]:
+    def learner(self, agent: int) -> dense_ppo.Learner:
+        """Return a copy of an agent that learns on its own."""
         actor, critic = (
             DenseNetwork(self.networks[name], self.optimizers[name], agent) for name in self.TRAINED
         )
-        return actor, critic
+        return dense_ppo.Learner(self.config, actor, critic)
 
     def groups(self, batches: list[Decisions]) -> list[list[int]]:
         """Group agents to learn side by side: all, where that needs no padding."""

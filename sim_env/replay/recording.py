@@ -12,11 +12,12 @@ from sim_env.errors import require_seeds, require_whole
 from sim_env.evaluation import LONGEST_DRAIN
 from sim_env.policies.heuristics import Policy
 from sim_env.scenario import Scenario
-from sim_env.world import World
+from sim_env.world import TRACE, World
 
 LONGEST = 6000  # ticks, ten minutes of ticks of 0.1 s
 BATCH = 2000  # decisions whose scores are computed at once
 DRAIN = 50  # ticks between two checks for the end, as in an evaluation
+EVENTS_OF_TASK = 64  # more than a task ever has
 # Scores of the actions of R decisions: probabilities (R, K), and values (R, K) or None.
 Scores = tuple[np.ndarray, np.ndarray | None]
 
@@ -165,10 +166,13 @@ def record(
     watch, log = _Changes(world), _DecisionLog(world, scores)
     events = []
     end = min(longest, warmup + window)
+    # No more ticks at once than the world has room for events.
+    span = int(min(DRAIN, max(1.0, TRACE / (EVENTS_OF_TASK * max(scenario.net.births, 1e-9)))))
     while world.now < end:
         if scores is not None:
             log.add()
-        world.run(policy, 1, rng)
+            span = 1
+        world.run(policy, min(span, end - world.now, world.next_change - world.now), rng)
         events.append(world.events())
         watch.see()
         going_on = world.now == end and world.metrics().inside.any()
@@ -224,6 +228,7 @@ class _DecisionLog:
         self.world, self._scores = world, scores
         self._rows: list[tuple[np.ndarray, ...]] = []
         self._seen: list[Observation] = []
+        self._unscored = 0
         self._probability: list[np.ndarray] = []
         self._value: list[np.ndarray] = []
 
@@ -239,7 +244,8 @@ class _DecisionLog:
         slots = self.world.net.slots[nodes]
         self._rows.append((tick, nodes, st.serial[0, task].astype(np.int32), slots))
         self._seen.append(seen)
-        if sum(map(len, self._seen)) >= BATCH:
+        self._unscored += len(seen)
+        if self._unscored >= BATCH:
             self._score()
 
     def _score(self) -> None:
@@ -248,7 +254,7 @@ class _DecisionLog:
         columns = ("world", "node", "local", "destination", "mask", "reward")
         joined = {c: np.concatenate([getattr(seen, c) for seen in self._seen]) for c in columns}
         seen = Observation(**joined, encoding=self._seen[0].encoding)
-        self._seen = []
+        self._seen, self._unscored = [], 0
         own = np.arange(seen.mask.shape[1]) < self.world.net.slots[seen.node][:, None]
         probability, value = self._scores(seen)
         self._probability.append(probability[own].astype(np.float32))
