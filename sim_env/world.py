@@ -222,6 +222,12 @@ class World:
         self.state.traced[0] = 0
         return recorded
 
+    def tasks_on_links(self) -> np.ndarray:
+        """Count the tasks on their way to a neighbour: by link, mean of the worlds, shape (L,)."""
+        counts = np.zeros(len(self.net.neighbour))
+        kernel.count_on_links(self.net, self.state, counts)
+        return counts / self.num_worlds
+
     def step(self, actions: np.ndarray) -> None:
         """Advance by one tick.
 

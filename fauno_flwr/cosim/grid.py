@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from safetensors.numpy import load, save
 
 from fauno_flwr.config.settings import RunConfig
-from fauno_flwr.cosim.agents import ARRIVING, COLLECTING, RETURNING, UPDATING, Agent, RoundTrip
+from fauno_flwr.cosim.agents import COLLECTING, RETURNING, UPDATING, Agent, RoundTrip
 from fauno_flwr.cosim.transport import Transport
 from fauno_flwr.cosim.updates import Updates
 from fauno_flwr.federation.local_training import LocalTraining
@@ -36,7 +36,7 @@ from fauno_flwr.federation.protocol import (
 from fauno_flwr.learning.metrics import task_metrics
 from fauno_flwr.learning.recorder import Recorder
 from fauno_flwr.learning.registry import make_population
-from sim_env.engine.state import FINISHED, LOSSES, OUTBOUND, RESPONSE
+from sim_env.engine.state import FINISHED, LOSSES, RESPONSE
 from sim_env.scenario import Scenario
 from sim_env.world import World
 from strategies.arrays import Arrays, to_record
@@ -216,31 +216,30 @@ class CosimGrid(LocalGrid):
         """Receive what has crossed the network, by the key under which it was sent."""
         self._arrive(self._agents[int(key)])
 
-    def _trips(self, *phases: str) -> Iterator[tuple[Agent, RoundTrip]]:
-        """Return the round trips in these phases, or in any, in the order of the agents."""
-        for agent in self._agents:
-            if agent.trip is not None and (not phases or agent.trip.phase in phases):
-                yield agent, agent.trip
+    def _trips(self) -> list[tuple[Agent, RoundTrip]]:
+        """Return the round trips in the order of the agents."""
+        return [(agent, agent.trip) for agent in self._agents if agent.trip is not None]
 
     def _next_due(self, end: int) -> int:
-        now = self.world.now
-        due = [trip.due for _, trip in self._trips(COLLECTING, UPDATING)]
-        expires = [math.ceil(trip.expires) for _, trip in self._trips()]
-        return max(now + 1, min([end, *due, *expires]))
+        trips = [trip for _, trip in self._trips()]
+        due = [trip.due for trip in trips if trip.phase in (COLLECTING, UPDATING)]
+        expires = [math.ceil(trip.expires) for trip in trips]
+        return max(self.world.now + 1, min([end, *due, *expires]))
 
     def _step_trips(self) -> None:
         """Start and finish the updates that are due, and fail the messages that have expired."""
         now, up = self.world.now, self.world.state.up[0]
-        for agent, trip in self._trips(ARRIVING, COLLECTING, UPDATING):
-            if not up[agent.node]:
+        trips = self._trips()
+        for agent, trip in trips:
+            if trip.phase != RETURNING and not up[agent.node]:
                 self._drop(agent, trip, NODE_UNAVAILABLE, "the node has failed")
             elif trip.phase == COLLECTING and trip.due <= now:
                 self._start_update(agent, trip)
-        for agent, trip in self._trips(UPDATING):
-            if trip.due <= now:
+        for agent, trip in trips:
+            if agent.trip is trip and trip.phase == UPDATING and trip.due <= now:
                 self._finish_update(agent, trip)
-        for agent, trip in list(self._trips()):
-            if trip.expires <= now:
+        for agent, trip in trips:
+            if agent.trip is trip and trip.expires <= now:
                 self._drop(agent, trip, MESSAGE_UNAVAILABLE, "time-to-live is over")
 
     # ---- the phases of a trip -------------------------------------------------------------------
@@ -320,7 +319,7 @@ class CosimGrid(LocalGrid):
         self._transport.forget(str(agent.index))
 
     def _drop_all(self, reason: str) -> None:
-        for agent, trip in list(self._trips()):
+        for agent, trip in self._trips():
             self._drop(agent, trip, NODE_UNAVAILABLE, reason)
 
     # ---- checkpoints ---------------------------------------------------------------------------
@@ -375,14 +374,10 @@ class CosimGrid(LocalGrid):
         return np.flatnonzero(~self.world.state.up[0]).tolist()
 
     def _tasks_on_links(self) -> np.ndarray:
-        """Return the number of tasks on each link, averaged over the worlds, shape (L,)."""
-        net, st = self.world.net, self.world.state
-        counts = np.zeros(len(net.neighbour))
+        """Return how many tasks share each link with messages, shape (L,)."""
         if self.config.cosim.share_with_tasks:
-            world, task = np.nonzero(st.kind == OUTBOUND)
-            rows = self._transport.rows_between(st.sender[world, task], st.place[world, task])
-            counts += np.bincount(rows, minlength=len(counts)) / self.world.num_worlds
-        return counts
+            return self.world.tasks_on_links()
+        return np.zeros(len(self.world.net.neighbour))
 
     def _node_of_server(self) -> int:
         topology, name = self.scenario.topology, self.config.cosim.server

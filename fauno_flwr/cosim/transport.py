@@ -72,9 +72,6 @@ class Transport:
         self.carried, self.busy = np.zeros(len(self._capacity)), np.zeros(len(self._capacity))
         nodes = len(self.net.slots)
         self.source = np.repeat(np.arange(nodes), self.net.slots)
-        pairs = self.source * nodes + self.net.neighbour
-        self._order = np.argsort(pairs)
-        self._pairs = pairs[self._order]
         self._graph: nx.DiGraph = nx.DiGraph()
         self._graph.add_nodes_from(range(len(self.net.slots)))
         for node in range(len(self.net.slots)):
@@ -141,11 +138,6 @@ class Transport:
         """Return the nodes to which there is a way that goes around others, `source` included."""
         graph = nx.restricted_view(self._graph, set(down) - {source}, [])
         return {source, *nx.descendants(graph, source)}
-
-    def rows_between(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Return the links between neighbours, as rows of ``net.rate``."""
-        place = np.searchsorted(self._pairs, source * len(self.net.slots) + target)
-        return np.asarray(self._order[place])
 
     def forget(self, key: str) -> None:
         """Remove a message from the network."""

@@ -41,6 +41,7 @@ def compile_kernels(
     actors.policy().drive(world, TICKS)
     report(rollouts)
     recorder.roll(actors.weights(nodes, greedy=False), TICKS)
+    world.tasks_on_links()
     report(updates)
     actors.update([recorder.take(0)], 0.0, [np.random.default_rng(0)])
     report(observations)

@@ -463,3 +463,17 @@ def tick(net, st, now, actions, factor, next_factor):
             incoming[b, n] = 0.95 * incoming[b, n] + 0.05 * accepted[b, n]
             accepted[b, n] = 0
     return True
+
+
+@compiled
+def count_on_links(net, st, counts):
+    """Add the tasks that are on their way to a neighbour to `counts` of their links (L,)."""
+    for b in range(st.kind.shape[0]):
+        for task in range(st.kind.shape[1]):
+            if st.kind[b, task] != OUTBOUND:
+                continue
+            sender = st.sender[b, task]
+            row = net.first[sender]
+            while net.neighbour[row] != st.place[b, task]:
+                row += 1
+            counts[row] += 1

@@ -125,16 +125,6 @@ def test_time_in_one_piece_or_in_many_is_the_same() -> None:
     assert whole == [k for _ in range(1000) for k in many.advance(0.1, closed, tasks)]
 
 
-def test_rows_between_neighbours() -> None:
-    transport = Transport(line())
-    rows = transport.rows_between(np.array([0, 2, 3]), np.array([1, 1, 2]))
-    assert rows.tolist() == [
-        transport.route(0, 1, 1.0)[0],
-        transport.route(2, 1, 1.0)[0],
-        transport.route(3, 2, 1.0)[0],
-    ]
-
-
 def test_routes_from_and_to_the_hub_are_as_short_as_those_found_one_by_one() -> None:
     net = load_config("ether2", ["topology=random20"]).build_scenario().net
     with_hub, without = Transport(net, hub=3), Transport(net)

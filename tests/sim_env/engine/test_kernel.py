@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sim_env.audit import chain
 from sim_env.engine import features, reward
 from sim_env.engine import state as states
+from sim_env.policies.heuristics import POLICIES
 from sim_env.reference.world import ReferenceWorld
 from sim_env.scenario import Scenario, load_scenario
 from sim_env.world import World
@@ -208,3 +209,17 @@ def test_a_world_depends_on_its_own_seed_only() -> None:
         alone.step(np.ones((1, 23), np.int32))
     assert np.array_equal(together.state.total[1], alone.state.total[0])
     assert not np.array_equal(together.state.total[0], together.state.total[1])
+
+
+def test_tasks_on_their_way_to_a_neighbour_are_counted_by_link() -> None:
+    world = World("ether2", [1, 2])
+    for _ in range(8):
+        world.run(POLICIES["random"], 25, np.random.default_rng(0))
+        net, state = world.net, world.state
+        expected = np.zeros(len(net.neighbour))
+        for b, task in zip(*np.nonzero(state.kind == states.OUTBOUND), strict=True):
+            sender, place = int(state.sender[b, task]), int(state.place[b, task])
+            slot = net.destinations(sender).tolist().index(place)
+            expected[net.first[sender] + slot] += 1 / world.num_worlds
+        assert world.tasks_on_links() == pytest.approx(expected)
+        assert expected.any()
