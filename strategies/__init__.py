@@ -4,6 +4,7 @@
 ``docs/strategies.md``. :class:`InMemoryGrid` runs a whole federation in one process, for tests.
 """
 
+from strategies.adaptive_clip import AdaptiveClip
 from strategies.buffered_async import BufferedAsync
 from strategies.checkpoint import CheckpointError, Checkpoints
 from strategies.compression import Int8, TopK, compress_update, compression_mod
@@ -27,6 +28,7 @@ from strategies.virtual_time import VirtualTimeGrid
 __all__ = [
     "SGD",
     "Adam",
+    "AdaptiveClip",
     "BufferedAsync",
     "CentralPrivacy",
     "CheckpointError",

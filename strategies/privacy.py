@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from flwr.app import Message
 
+from strategies.adaptive_clip import AdaptiveClip
 from strategies.checks import require_number, require_whole, shown
 from strategies.guard import RejectedError
 from strategies.ledger import Ledger
@@ -37,6 +39,10 @@ class CentralPrivacy:
     Epsilon is that of the member that took part in most of them. A member that has other data
     instead of none differs by twice as much: its epsilon is that of half the `noise_multiplier`.
 
+    With `adaptive` a version is released together with a noisy count of the updates within the
+    clip, and has so much more noise (``z_delta`` of :class:`AdaptiveClip`) that both are one
+    release of `noise_multiplier`: epsilon is the same as with a fixed clip.
+
     Which nodes take part in which version, and when, is not protected; nor are metrics.
 
     The noise of each release is drawn from a new generator, seeded by the operating system: no
@@ -45,7 +51,8 @@ class CentralPrivacy:
     Parameters
     ----------
     clip : float
-        Largest Euclidean norm of an update, over all arrays.
+        Largest Euclidean norm of an update, over all arrays; with `adaptive` that of the first
+        version.
     noise_multiplier : float
         Standard deviation of the noise in units of what one member can change.
     max_epsilon : float, optional
@@ -54,6 +61,8 @@ class CentralPrivacy:
         Probability with which epsilon does not hold; less than one in the number of nodes.
     seed : int, optional
         Makes the noise repeatable, for tests and experiments: who knows it can subtract it.
+    adaptive : AdaptiveClip, optional
+        How the clip follows the norms of the updates. Default: it stays.
 
     Raises
     ------
@@ -66,11 +75,14 @@ class CentralPrivacy:
     max_epsilon: float | None = None
     delta: float = 1e-5
     seed: int | None = None
+    adaptive: AdaptiveClip | None = None
 
     protects = "all updates of a node, in the versions"
 
     def __post_init__(self) -> None:
         _require(self.clip, self.noise_multiplier, self.max_epsilon, self.delta, self.seed)
+        if not isinstance(self.adaptive, AdaptiveClip | None):
+            raise ValueError(f"adaptive is {shown(self.adaptive)}: must be AdaptiveClip() or None")
 
     def ledger(self) -> Ledger:
         """Return an empty ledger; ``ImportError`` without the package that it needs."""
@@ -91,7 +103,13 @@ class CentralPrivacy:
 
     def noise_norm(self, weights: np.ndarray, size: int) -> float:
         """Return the expected norm of the noise in a merged update of `size` values."""
-        return self.noise_multiplier * self.clip * float(np.max(weights)) * math.sqrt(size)
+        return self.noise * float(np.max(weights)) * math.sqrt(size)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise of a value, for a largest weight of 1."""
+        increase = 1.0 if self.adaptive is None else self.adaptive.increase
+        return self.noise_multiplier * increase * self.clip
 
     @property
     def most_norm(self) -> float:
@@ -100,8 +118,18 @@ class CentralPrivacy:
 
     def rule(self, release: int) -> NoisyMean:
         """Return the merge rule of a release, with noise that no other release has."""
-        entropy = np.random.SeedSequence(self.seed, spawn_key=(release,))
-        return NoisyMean(self.noise_multiplier * self.clip, np.random.default_rng(entropy))
+        return NoisyMean(self.noise, self._rng(release))
+
+    def after(self, release: int, norms: Sequence[float]) -> Self:
+        """Return this with the clip that is in force after a release of updates of these norms."""
+        if self.adaptive is None:
+            return self
+        rng = self._rng(release, 1)  # other noise than that of the version
+        clip = self.adaptive.after(self.clip, norms, self.noise_multiplier, rng)
+        return replace(self, clip=clip)
+
+    def _rng(self, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=numbers))
 
 
 @dataclass(frozen=True)

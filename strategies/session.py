@@ -345,6 +345,7 @@ class Session(SessionPrivacy):
         self.result.arrays = arrays
         if self.ledger is not None:
             fields |= self.noise
+            self.adapt_clip(updates)
             metrics = MetricRecord({**(metrics or {}), EPSILON: self.ledger.epsilon})
         if metrics is not None:
             self.result.train_metrics_clientapp[self.version] = metrics

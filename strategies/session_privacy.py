@@ -1,12 +1,14 @@
 """The part of a training that accounts for privacy before anything is released."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
 from flwr.common.logger import log
 
+from strategies.buffer import Update
 from strategies.checkpoint import CheckpointError, State, Tensors
 from strategies.ledger import Spent
 from strategies.merge import MergeRule
@@ -83,31 +85,38 @@ class SessionPrivacy(SessionEvaluation):
 
     @property
     def noise(self) -> dict[str, float]:
-        """Norms of the last merged update and of the noise in it, as expected, for an event.
+        """Norms of the last merged update and of the noise in it, and the clip, for an event.
 
         The first is that of the update with its noise, which is released anyway: what follows from
-        it (:func:`strategies.privacy.signal_to_noise`) costs no privacy.
+        it (:func:`strategies.privacy.signal_to_noise`) costs no privacy. The second is as expected.
+        The clip is known beforehand: it was made of earlier noisy counts.
         """
-        merged, privacy = self.versions.merged, self.strategy.privacy
+        merged, privacy = self.versions.merged, self.in_force
         if self.ledger is None or privacy is None or merged is None:
             return {}
         norm, weights = merged
         expected = privacy.noise_norm(weights, self.versions.layout.size)
-        return {"merged_norm": float(f"{norm:.4g}"), "noise_norm": float(f"{expected:.4g}")}
+        norms = {"merged_norm": float(f"{norm:.4g}"), "noise_norm": float(f"{expected:.4g}")}
+        return norms | ({"clip": privacy.clip} if isinstance(privacy, CentralPrivacy) else {})
+
+    def adapt_clip(self, updates: Sequence[Update]) -> None:
+        """Adapt the clip to the updates in a version that was made, if it is to adapt."""
+        if self.ledger is not None and isinstance(self.in_force, CentralPrivacy):
+            norms = [update.norm for update in updates]
+            self.in_force = self.in_force.after(self.ledger.releases, norms)
 
     @property
     def rule(self) -> MergeRule:
         """Rule that merges the updates of the version that is being made."""
-        privacy = self.strategy.privacy
+        privacy = self.in_force
         if self.ledger is None or not isinstance(privacy, CentralPrivacy):
             return self.strategy.merge
         return privacy.rule(self.ledger.releases)
 
     def most_norm(self, base_version: int) -> float:
         """Return the norm to which larger updates from a version are scaled down."""
-        privacy = self.strategy.privacy
-        if isinstance(privacy, CentralPrivacy):
-            return privacy.most_norm
+        if isinstance(self.in_force, CentralPrivacy):
+            return self.in_force.most_norm
         others = len(self.present) + len(self.banned) >= FEW
         return self.strategy.guard.most_norm(base_version, others)
 
@@ -126,6 +135,8 @@ class SessionPrivacy(SessionEvaluation):
         state, tensors = super().state()
         if self.ledger is not None:
             state["privacy"] = self.ledger.state()
+        if isinstance(self.in_force, CentralPrivacy):
+            state["clip"] = self.in_force.clip
         return state, tensors
 
     def load(self, state: State, tensors: Tensors) -> None:
@@ -136,4 +147,8 @@ class SessionPrivacy(SessionEvaluation):
                     "the versions in this checkpoint were made without privacy: no epsilon holds"
                 )
             self.ledger.load(state["privacy"])
+        # A fixed clip is that of the settings; an older training has had one, and adapts from here.
+        privacy = self.in_force
+        if isinstance(privacy, CentralPrivacy) and privacy.adaptive is not None:
+            self.in_force = replace(privacy, clip=state.get("clip", privacy.clip))
         super().load(state, tensors)

@@ -47,6 +47,8 @@ class SessionState:
         Nodes that take part and may be sent a message, in rising order.
     ledger : Ledger or None
         Privacy spent so far; None in a training without.
+    in_force : Privacy or None
+        That of the strategy, with the clip of the next version.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SessionState:
         self.waiting_since = 0.0  # when the version before was made, or nodes were there at last
         self._unsaved = False
         self.ledger = None if strategy.privacy is None else strategy.privacy.ledger()
+        self.in_force = strategy.privacy
 
     @property
     def version(self) -> int:

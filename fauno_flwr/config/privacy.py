@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fauno_flwr.config.errors import ConfigError
-from sim_env.errors import Use, require_choice, require_effect, require_number, without_kind
+from sim_env.errors import (
+    Use,
+    require_choice,
+    require_effect,
+    require_number,
+    with_kind,
+    without_kind,
+)
+from strategies.adaptive_clip import AdaptiveClip
 from strategies.privacy import CentralPrivacy, LocalPrivacy, Privacy
 
 PRIVACIES = NONE, CENTRAL, LOCAL = ("none", "central", "local")
@@ -20,7 +28,13 @@ class PrivacyConfig:
         Who adds the noise: nobody (``none``); the server, to each version (``central``): nodes
         trust it; or each node, to its update before it leaves (``local``).
     clip : float
-        Largest Euclidean norm of an update; a larger one is scaled down to it.
+        Largest Euclidean norm of an update; a larger one is scaled down to it. With
+        ``clip_quantile`` that of the first version.
+    clip_quantile : float
+        Fraction of the updates that are to be within the clip, which the server then adapts after
+        each version; 0: it stays. With ``central`` only. Costs 2 % more noise, and no epsilon.
+    clip_learning_rate : float
+        Step of the logarithm of the clip; less of it where few nodes or much noise make it wander.
     noise_multiplier : float
         Standard deviation of the noise: in units of ``clip`` divided by the updates in the version
         with ``central``, of ``clip`` with ``local``.
@@ -30,12 +44,18 @@ class PrivacyConfig:
         Probability with which epsilon does not hold; less than one in the number of nodes.
     """
 
-    uses: ClassVar[dict[str, Use]] = dict.fromkeys(
-        ("clip", "noise_multiplier", "max_epsilon", "delta"), without_kind("kind", NONE)
-    )
+    uses: ClassVar[dict[str, Use]] = {
+        **dict.fromkeys(
+            ("clip", "noise_multiplier", "max_epsilon", "delta"), without_kind("kind", NONE)
+        ),
+        "clip_quantile": with_kind("kind", CENTRAL),  # a node would need the clip of the server
+        "clip_learning_rate": Use("clip_quantile", bool),
+    }
 
     kind: str = NONE
     clip: float = 1.0
+    clip_quantile: float = 0.0
+    clip_learning_rate: float = AdaptiveClip.learning_rate
     noise_multiplier: float = 1.0
     max_epsilon: float = 0.0
     delta: float = 1e-5
@@ -44,6 +64,10 @@ class PrivacyConfig:
         require_choice("federation.privacy.kind", self.kind, PRIVACIES)
         for name in ("clip", "noise_multiplier"):
             require_number(f"federation.privacy.{name}", getattr(self, name), above=0)
+        name = "federation.privacy.clip_quantile"
+        require_number(name, self.clip_quantile, at_least=0, at_most=0.99)
+        name = "federation.privacy.clip_learning_rate"
+        require_number(name, self.clip_learning_rate, above=0, at_most=1)
         require_number("federation.privacy.max_epsilon", self.max_epsilon, at_least=0)
         require_number("federation.privacy.delta", self.delta, above=0, at_most=0.5)
         require_effect("federation.privacy.", self, self.uses)
@@ -63,9 +87,11 @@ class PrivacyConfig:
         """
         if self.kind == NONE:
             return None
-        most = self.max_epsilon or None
+        most, adaptive = self.max_epsilon or None, None
+        if self.clip_quantile:
+            adaptive = AdaptiveClip(self.clip_quantile, self.clip_learning_rate)
         made: Privacy = (
-            CentralPrivacy(self.clip, self.noise_multiplier, most, self.delta, seed)
+            CentralPrivacy(self.clip, self.noise_multiplier, most, self.delta, seed, adaptive)
             if self.kind == CENTRAL
             else LocalPrivacy(self.clip, self.noise_multiplier, most, self.delta)
         )

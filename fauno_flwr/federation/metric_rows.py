@@ -17,6 +17,7 @@ WALL, VIRTUAL, STEPS = "time/wall", "time/virtual", "time/total_timesteps"
 UPDATES, STALENESS = "federation/updates", "federation/staleness"
 NORM, SCALED = "federation/norm", "federation/scaled_down"
 EPSILON, SIGNAL_TO_NOISE = "privacy/epsilon", "privacy/signal_to_noise"
+CLIP = "privacy/clip"
 
 
 class MetricRows:
@@ -27,10 +28,10 @@ class MetricRows:
     ``federation/updates`` and ``federation/staleness``, the number of merged updates and their mean
     staleness in versions; ``federation/norm``, their median norm, and ``federation/scaled_down``,
     how many of them were scaled down to the largest norm that is allowed; with
-    ``federation.privacy``, ``privacy/epsilon`` so far and ``privacy/signal_to_noise`` of the merged
-    update; ``train/num_steps``, the mean number of decisions behind an update; other ``train/...``,
-    the means of the nodes' metrics as the strategy has merged them; and ``eval/...`` if the version
-    was evaluated.
+    ``federation.privacy``, ``privacy/epsilon`` so far, ``privacy/signal_to_noise`` of the merged
+    update and, if the server adds the noise, ``privacy/clip``; ``train/num_steps``, the mean number
+    of decisions behind an update; other ``train/...``, the means of the nodes' metrics as the
+    strategy has merged them; and ``eval/...`` if the version was evaluated.
 
     What a row adds to the merged metrics is also stored in their record, which the strategy saves
     in its checkpoints: a run that resumes writes the rows of the earlier versions again.
@@ -81,6 +82,8 @@ class MetricRows:
             metrics[EPSILON] = metrics.pop(PRIVACY_EPSILON)
             norms = [flush["merged_norm"]], [flush["noise_norm"]]
             metrics[SIGNAL_TO_NOISE] = signal_to_noise(*norms)
+        if "clip" in flush:
+            metrics[CLIP] = flush["clip"]
         metrics[UPDATES] = len(flush["staleness"])
         metrics[NORM] = float(median(flush["norms"]))
         metrics[SCALED] = flush["scaled_down"]

@@ -26,7 +26,7 @@ from fauno_flwr.results.prometheus import metrics_of
 from fauno_flwr.results.state import State
 from fauno_flwr.results.status import format_status, read_events, summarise_status
 from fauno_flwr.tasks.edge import EdgeTask
-from strategies import CentralPrivacy, LocalPrivacy, ledger
+from strategies import AdaptiveClip, CentralPrivacy, LocalPrivacy, ledger
 from strategies.arrays import Layout, to_arrays
 from strategies.grids import InMemoryGrid
 from strategies.ledger import epsilon_of
@@ -37,6 +37,7 @@ from tests.fauno_flwr.tiny import AGENTS, TINY, ask, train_message
 pytest.importorskip("dp_accounting")
 
 CENTRAL = ["federation.privacy.kind=central", "federation.privacy.noise_multiplier=2"]
+ADAPTIVE = [*CENTRAL, "federation.privacy.clip_quantile=0.5"]
 LOCAL = ["federation.privacy.kind=local", "federation.privacy.noise_multiplier=4"]
 DELTA = 1e-5
 
@@ -98,6 +99,42 @@ def test_a_run_without_privacy_shows_none(tmp_path: Path) -> None:
     assert "noise_norm" not in flushes(events)[-1]
     assert "fauno_privacy_epsilon" not in [m.name for m in metrics_of(events, "finished")]
     assert 'id="privacy"' not in run_page(tmp_path)
+
+
+@pytest.mark.parametrize("factor", [10.0, 0.1])
+def test_a_clip_that_adapts_moves_to_the_norms_of_the_updates(
+    tmp_path: Path, factor: float
+) -> None:
+    """From ten times too large and too small. Nodes that met no task, with norm 0, say nothing."""
+
+    def norms(made: list[dict[str, Any]]) -> list[float]:
+        return [norm for event in made for norm in event["norms"] if norm > 0]
+
+    usual = float(np.median(norms(flushes(train(tmp_path / "plain")))))
+    events = train(
+        tmp_path / "private",
+        "federation.privacy.kind=central",
+        "federation.privacy.noise_multiplier=1e-3",
+        f"federation.privacy.clip={usual * factor}",
+        "federation.privacy.clip_quantile=0.5",
+        "federation.privacy.clip_learning_rate=0.5",
+        "federation.versions=40",
+    )
+    made = flushes(events)
+    assert made[0]["clip"] == pytest.approx(usual * factor)
+    assert len(made) == 40
+    assert abs(np.log(made[-1]["clip"] / np.median(norms(made[-10:])))) < np.log(2.5)
+    text = (tmp_path / "private" / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["privacy/clip"] for row in rows] == [event["clip"] for event in made]
+    page = run_page(tmp_path / "private")
+    assert f"Norm to which updates are clipped; {made[-1]['clip']:.3g} in the end" in page
+
+
+def test_a_clip_that_stays_has_no_chart(tmp_path: Path) -> None:
+    events = train(tmp_path, *CENTRAL, "federation.versions=2")
+    assert [event["clip"] for event in flushes(events)] == [1.0, 1.0]
+    assert "Norm to which updates are clipped" not in run_page(tmp_path)
 
 
 def test_decisions_are_counted_although_updates_have_no_weights(tmp_path: Path) -> None:
@@ -181,6 +218,10 @@ def test_the_strategy_has_the_privacy_of_the_settings() -> None:
     central = built(*CENTRAL, "federation.privacy.max_epsilon=7", "federation.privacy.delta=1e-4")
     assert central.privacy == CentralPrivacy(1.0, 2.0, 7.0, 1e-4, seed=3)
     assert central.weighted_by_key is None
+    quantile = "federation.privacy.clip_quantile=0.7"
+    assert built(*CENTRAL, quantile).privacy.adaptive == AdaptiveClip(0.7)
+    rate = "federation.privacy.clip_learning_rate=0.1"
+    assert built(*CENTRAL, quantile, rate).privacy.adaptive == AdaptiveClip(0.7, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +231,23 @@ def test_the_strategy_has_the_privacy_of_the_settings() -> None:
         (["federation.privacy.clip=2"], "federation.privacy.clip is 2.0: has no effect with"),
         ([*CENTRAL, "federation.privacy.clip=0"], "federation.privacy.clip is 0"),
         ([*CENTRAL, "federation.privacy.delta=1"], "federation.privacy.delta is 1"),
+        ([*CENTRAL, "federation.privacy.clip_quantile=1"], "clip_quantile is 1.* at most 0.99"),
+        (
+            [*ADAPTIVE, "federation.privacy.clip_learning_rate=0"],
+            "clip_learning_rate is 0.*: must be a finite number above 0 and at most 1",
+        ),
+        (
+            [*CENTRAL, "federation.privacy.clip_learning_rate=0.5"],
+            "clip_learning_rate is 0.5: has no effect with federation.privacy.clip_quantile=0.0",
+        ),
+        (
+            [*LOCAL, "federation.privacy.clip_quantile=0.5"],
+            "clip_quantile is 0.5: has no effect with federation.privacy.kind=local",
+        ),
+        (
+            ["federation.privacy.clip_quantile=0.5"],
+            "clip_quantile is 0.5: has no effect with federation.privacy.kind=none",
+        ),
         ([*CENTRAL, "federation.merge=median"], "federation.merge is 'median': must be mean with"),
         (
             [*CENTRAL, "federation.weight_factor=2"],

@@ -37,6 +37,11 @@ def privacy_section(run: RunFiles) -> Section | None:
         mean = signal_to_noise(*([e[key] for e in noisy] for key in ("merged_norm", "noise_norm")))
         text = f"Signal to noise of the merged update, estimated; {mean:.2g} over all versions"
         charts.append(_curve(at, np.array(ratios), "signal to noise", text))
+    clips = {event["version"]: event["clip"] for event in noisy if "clip" in event}
+    if len(set(clips.values())) > 1:  # one that adapts
+        at, values = np.array(list(clips), np.int32), np.array(list(clips.values()))
+        text = f"Norm to which updates are clipped; {values[-1]:.3g} in the end"
+        charts.append(_curve(at, values, "clip", text))
     return Section("privacy", "Privacy", [f"<p>{escape(told)} {OPEN_END}</p>", charts])
 
 

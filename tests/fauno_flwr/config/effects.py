@@ -28,6 +28,7 @@ VALUES: dict[str, list[Any]] = {
     "dynamics.nodes": [{"*": []}, {"rpi_0": [{"down": 1}]}, {"node_0": [{"down": 1}]}],
     "dynamics.links": [{"rpi_0/nuc_0": [{"down": 1}]}],
     "evaluation.policies": [["lq"]],
+    "federation.privacy.clip_quantile": [0.9],
     "cosim.slowdown": [{"rpi_0": 50}],
     "cosim.server": ["nuc_0"],
     "cosim.message_factor": [1000.0],

@@ -34,6 +34,10 @@ BASES: list[tuple[list[str], tuple[str, ...]]] = [
     ([], GROUPS),
     (["agent=ddqn", "federation.share=model"], ("agent",)),
     (["federation.privacy.kind=central"], ("federation.privacy",)),
+    (
+        ["federation.privacy.kind=central", "federation.privacy.clip_quantile=0.5"],
+        ("federation.privacy",),
+    ),
     (["federation.privacy.kind=local"], ("federation.privacy",)),
     (["federation.merging=gossip"], ("cosim",)),
     (["federation.merging=gossip", "cosim.slowdown={rpi_0: 50}"], ("federation",)),
