@@ -14,7 +14,7 @@ from fauno_flwr.experiments.runner import Results, compute, in_process
 from fauno_flwr.experiments.summary import summarise
 from strategies import noise_multiplier_for
 from strategies.ledger import epsilon_of
-from tests.fauno_flwr.experiments.test_experiments import SHORT, SMALL
+from tests.fauno_flwr.experiments.tiny import SHORT, SMALL
 
 pytest.importorskip("dp_accounting")
 

@@ -1,4 +1,4 @@
-"""Experiments: cells, resuming, tables and verdicts."""
+"""Runs of an experiment: resuming, failed cells, the command; and their tables and verdicts."""
 
 import gc
 import json
@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +14,10 @@ from typer.testing import CliRunner
 
 from fauno_flwr.cli.main import app
 from fauno_flwr.config.errors import ConfigError
-from fauno_flwr.config.loading import load_config
-from fauno_flwr.experiments import EXPERIMENTS, bound, tuning
-from fauno_flwr.experiments.cells import fingerprint, run_cell, train
-from fauno_flwr.experiments.design import (
-    BASELINES,
-    DEVELOPMENT_SEED,
-    HELD_OUT_SEED,
-    Arm,
-    Cell,
-    Condition,
-    Design,
-    Experiment,
-    cells,
-)
-from fauno_flwr.experiments.methods import METHODS, Method
+from fauno_flwr.experiments import bound, tuning
+from fauno_flwr.experiments.cells import run_cell
+from fauno_flwr.experiments.design import BASELINES, Arm, Cell, Condition, Design, Experiment, cells
+from fauno_flwr.experiments.methods import Method
 from fauno_flwr.experiments.report import write
 from fauno_flwr.experiments.runner import (
     CellsFailedError,
@@ -41,70 +29,7 @@ from fauno_flwr.experiments.runner import (
     stored,
 )
 from fauno_flwr.experiments.summary import SIGN, deciding, differences, summarise
-from fauno_flwr.learning.registry import make_population
-from sim_env.policies.heuristics import POLICIES
-
-SMALL = (
-    "topology=ether1",
-    "evaluation.worlds=3",
-    "evaluation.window=200",
-    "evaluation.warmup=50",
-)
-SHORT = ("training.worlds=2", "training.ticks=40", "training.rollouts=1", "training.warmup=10")
-
-
-def tiny(quick: bool) -> Design:
-    condition = Condition("small", "1 cluster", SMALL, SHORT)
-    return Design([condition], [Arm("fauno", "small"), Arm("sync", "small")], messages=2)
-
-
-TINY = Experiment("tiny", "Is it?", tiny, {k: METHODS[k] for k in ("fauno", "sync")}, target=True)
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory) -> tuple[Path, list[dict]]:
-    """Compute the tiny experiment."""
-    out = tmp_path_factory.mktemp("tiny")
-    return out, compute(cells(TINY, True, 2), Results(out), in_process, lambda text: None)
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_is_made_of_cells_with_names_of_their_own(name: str) -> None:
-    made = cells(EXPERIMENTS[name], True, 1)
-    keys = [cell.key for cell in made]
-    assert len(set(keys)) == len(keys)
-    assert set(EXPERIMENTS[name].rivals) <= {
-        "lq",
-        "sed",
-        "threshold",
-        *EXPERIMENTS[name].methods,
-    }
-    assert {cell.method for cell in made} - {"heuristics"} <= set(EXPERIMENTS[name].methods)
-    # Or the tables would mix a method and a heuristic.
-    assert not set(EXPERIMENTS[name].methods) & {*POLICIES, *EXPERIMENTS[name].heuristics}
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_nothing_is_evaluated_on_seeds_of_training_or_development(name: str) -> None:
-    """But for the tuning, which has no part in any result."""
-    first, end = HELD_OUT_SEED, 10_000_000
-    if name == "tuning":
-        first, end = DEVELOPMENT_SEED, HELD_OUT_SEED
-    for cell in cells(EXPERIMENTS[name], True, 2):
-        for world in cell.worlds.values():
-            assert first <= min(world.evaluation.seeds) < end
-        assert cell.training is None or cell.training.seed < 1000
-
-
-@pytest.mark.parametrize("name", ["baseline", "buffer", "gossip"])
-def test_arms_get_the_same_data_whatever_makes_a_version(name: str) -> None:
-    for cell in cells(EXPERIMENTS[name], True, 1):
-        if cell.training:
-            agents = len(cell.training.build_scenario().agents)
-            federation = cell.training.federation
-            size = agents if federation.merging == "gossip" else federation.buffer_size
-            updates = cell.training.federation.versions * (size if size >= 1 else size * agents)
-            assert updates / agents == pytest.approx(EXPERIMENTS[name].design(True).messages, 0.1)
+from tests.fauno_flwr.experiments.tiny import SHORT, SMALL, TINY
 
 
 def test_a_gossip_is_a_method_and_its_links_are_measured(tmp_path: Path) -> None:
@@ -127,87 +52,6 @@ def test_a_gossip_is_a_method_and_its_links_are_measured(tmp_path: Path) -> None
     assert gossip["distance"][-1] > 0
     training = next(cell["training"] for cell in found if cell["method"] == "gossip")
     assert training["versions"] == 2
-
-
-def test_only_some_methods_can_be_asked_for() -> None:
-    some = cells(EXPERIMENTS["baseline"], True, 1, ["fauno", "scratch"])
-    assert {cell.method for cell in some} == {"heuristics", "fauno", "scratch"}
-    with pytest.raises(ValueError, match=r"method is 'funo': .*did you mean fauno"):
-        cells(EXPERIMENTS["baseline"], True, 1, ["funo"])
-    with pytest.raises(ValueError, match=r"methods are sync: must have 'fauno' among them"):
-        cells(EXPERIMENTS["baseline"], True, 1, ["sync"])
-
-
-def test_a_cell_is_a_matter_of_its_settings_only(done) -> None:
-    cell = next(cell for cell in cells(TINY, True, 2) if cell.key == "small.fauno.2")
-    first = next(found for found in done[1] if found["key"] == cell.key)
-    again = json.loads(json.dumps(run_cell(cell)))
-    assert again["worlds"]["small"]["policies"]["greedy"]["finished_ratio"] == pytest.approx(
-        first["worlds"]["small"]["policies"]["greedy"]["finished_ratio"], rel=1e-5
-    )
-    assert again["training"]["versions"] == 4
-    assert len(again["worlds"]["small"]["policies"]["sampled"]["response_mean"]) == 3
-
-
-def test_agents_observe_in_the_evaluation_as_they_did_in_training() -> None:
-    def paper(quick: bool) -> Design:
-        return replace(tiny(quick), arms=[Arm("paper", "small")], messages=1)
-
-    heuristics, trained = cells(Experiment("paper", "?", paper, METHODS), True, 1)
-    by_cell = [run_cell(cell)["worlds"]["small"]["policies"] for cell in (heuristics, trained)]
-    assert by_cell[1]["greedy"]["created"] == by_cell[0]["sed"]["created"]
-
-
-def test_newcomers_are_evaluated_before_and_after_they_learn() -> None:
-    """With what others share, and without; at first they have nothing but that."""
-    source = Condition("source", "source", SMALL, SHORT, 2)
-    stages = [
-        Condition(name, name, ("topology=random10", *SMALL[1:]), SHORT, 4, (), "source", decisions)
-        for name, decisions in (("first", 0), ("early", 5), ("end", None))
-    ]
-    arms = [Arm(name, "end", ("first", "early", "end")) for name in ("shared", "alone")]
-    methods = {
-        "shared": Method("shared"),
-        "alone": Method("alone", ("federation.share=nothing",)),
-    }
-    design = Design([source, *stages], arms, 2)
-    made = cells(Experiment("new", "?", lambda quick: design, methods), True, 1)
-    shared, alone = (cell for cell in made if cell.training)
-    assert shared.start is not None
-    assert shared.start.topology == next(iter(made)).worlds["source"].topology
-    assert alone.start is None
-    assert fingerprint(shared) != fingerprint(replace(shared, start=None))
-    assert fingerprint(shared) != fingerprint(replace(shared, decisions={"first": 1}))
-
-    trained = train(shared.training, shared.start, {0, 5})
-    assert sorted(trained.earlier) == [0, 5]
-    received = train(shared.start).shared
-    untrained = make_population(1, shared.training, shared.training.build_scenario()).get_actor()
-    for actor in trained.earlier[0]:
-        for name, array in actor.items():
-            part, _, rest = name.partition(".")
-            expected = received[rest] if part == "critic" else untrained[name]
-            assert np.array_equal(array, expected)
-    stage = [trained.earlier[0], trained.earlier[5], trained.actors]
-    for before, after in pairwise(stage):
-        pairs = zip(before, after, strict=True)
-        assert any(not np.array_equal(b[name], a[name]) for b, a in pairs for name in b)
-
-    found = run_cell(alone)["worlds"]
-    assert list(found) == ["first", "early", "end"]
-    finished = [found[name]["policies"]["greedy"]["finished_ratio"] for name in found]
-    assert finished[0] != finished[2]
-    with pytest.raises(ValueError, match=r"decisions is 100000: must be at most \d+ here"):
-        train(alone.training, None, {100_000})
-
-
-def test_training_seeds_differ_and_worlds_are_common(done) -> None:
-    by_key = {found["key"]: found for found in done[1]}
-    one, two = (by_key[f"small.fauno.{seed}"]["worlds"]["small"] for seed in (1, 2))
-    assert one["policies"]["greedy"]["created"] == two["policies"]["greedy"]["created"]
-    heuristics = by_key["small.heuristics"]["worlds"]["small"]["policies"]
-    assert heuristics["sed"]["created"] == one["policies"]["greedy"]["created"]
-    assert by_key["small.fauno.1"]["training"] != by_key["small.fauno.2"]["training"]
 
 
 def test_a_killed_experiment_resumes(done, tmp_path: Path) -> None:
@@ -322,11 +166,6 @@ def test_every_policy_has_its_distance_to_the_clairvoyant(done, tmp_path: Path) 
     assert first["finished_ratio"].value == same["value"]
 
 
-def test_the_full_baseline_is_on_worlds_of_its_own_and_the_quick_one_where_it_was() -> None:
-    design = EXPERIMENTS["baseline"].design
-    assert (design(True).first_world, design(False).first_world) == (HELD_OUT_SEED, 4_000_000)
-
-
 def test_cells_of_other_settings_are_not_mixed_in(done) -> None:
     cell = cells(TINY, True, 1)[1]
     assert cell.training is not None
@@ -397,12 +236,6 @@ def test_a_sampled_method_is_compared_by_its_samples(done) -> None:
     for name, same in pairs.items():
         np.testing.assert_array_equal(after[name].response_mean, before[same].response_mean)
     assert as_sampled.title("sync-greedy") == "synchronous critic, greedy"
-
-
-def test_methods_are_compared_as_their_presets_evaluate() -> None:
-    for name, method in METHODS.items():
-        preset = load_config("paper" if name == "paper" else "ether2")
-        assert method.greedy == preset.evaluation.greedy
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
