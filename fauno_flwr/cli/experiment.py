@@ -18,8 +18,8 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="baseline, buffer, transfer, straggler, federation, gossip, privacy or scale, or "
-            "package.module:attribute of your own."
+            help="baseline, buffer, transfer, straggler, federation, gossip, privacy, scale or "
+            "tuning, or package.module:attribute of your own."
         ),
     ],
     out: Annotated[

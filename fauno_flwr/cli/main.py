@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
+from typer.utils import get_params_from_function
 
 from fauno_flwr import __version__
 from fauno_flwr.cli import deploy, topology, world
@@ -60,6 +61,21 @@ class Commands(TyperGroup):
         except click.Abort:
             code = FAILED
         sys.exit(code)
+
+
+class Command(TyperCommand):
+    """A command whose arguments have their help also with click 8.5.
+
+    Its arguments have a help of their own, which overwrites with nothing what the versions of typer
+    that Flower admits (before 0.21) have stored there.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        declared = get_params_from_function(options["callback"])
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument) and parameter.name is not None:
+                parameter.help = declared[parameter.name].default.help
 
 
 app = typer.Typer(
@@ -136,4 +152,4 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 for group, functions in COMMANDS.items():
     for each in functions:
-        group.command()(guarded(each))
+        group.command(cls=Command)(guarded(each))

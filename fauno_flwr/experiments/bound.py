@@ -1,4 +1,4 @@
-"""The part of a report about the distance to the clairvoyant: what is left to be had."""
+"""The part of a report about the distance to the clairvoyant: how much is left to gain."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +24,14 @@ NEAREST = "sed"  # what the first method's actors start from
 
 
 def best_heuristic(summary: Summary, condition: str) -> str:
-    """Return the heuristic with the best mean of the measure that decides in a condition."""
+    """Return the heuristic with the best mean of the measure that decides in a condition.
+
+    Of the experiment's further heuristics, too, except the bound itself.
+    """
     measure, samples = deciding(summary, condition), summary.samples[condition]
+    heuristics = (*BASELINES, *summary.experiment.heuristics)
     return max(
-        (name for name in BASELINES if name in samples),
+        (name for name in heuristics if name in samples and name != BOUND),
         key=lambda name: SIGN[measure] * float(mean(samples[name].measure(measure).ravel())),
     )
 
@@ -39,8 +43,9 @@ def distances(summary: Summary) -> list[Row]:
     -------
     list of dict
         ``condition``, ``group`` (the title of the first method, of ShortestExpectedDelay, or
-        ``best heuristic``), ``policy``, and for each measure an estimate of policy - clairvoyant,
-        negative if behind.
+        ``best heuristic``), ``policy``, and for each measure an :class:`Estimate` of how far the
+        policy is ahead of the clairvoyant, a fraction of the tasks and seconds: negative if behind.
+        Conditions without the clairvoyant have no row.
     """
     first = next(iter(summary.experiment.methods))
     found = []

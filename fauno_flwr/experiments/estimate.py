@@ -10,7 +10,7 @@ from fauno_flwr.experiments.design import Cell
 from sim_env.network.topology import TopologySpec, build_topology
 
 # Wall seconds of a training on one core, measured over 80 kinds of cells: they scatter around
-# SECONDS * updates * sqrt(slots * rate) by 0.32 in the logarithm.
+# SECONDS * updates * sqrt(slots * rate) with a standard deviation of 0.32 in the logarithm.
 SECONDS = 0.022
 # Standard deviations of the effects on the logarithm of the seconds: of the machine, of a
 # condition, of a method, of a cell alone; and of the load of the machine from now on.
@@ -19,7 +19,7 @@ DRAWS = 400
 RANGE = (0.1, 0.9)  # quantiles
 
 
-class Estimate:
+class TimeEstimate:
     """Estimate of the time that trainings take: a typical cost, corrected by what is measured.
 
     The logarithm of the seconds of a training is the typical one plus an effect of the machine, of
@@ -67,9 +67,10 @@ class Estimate:
             self._weighted += row * (np.log(seconds) - self._typical[cell.key]) / CELL**2
 
     def left(self, missing: Iterable[Cell], workers: int) -> tuple[float, float]:
-        """Return a range of seconds for these cells on so many cores, probability 80 %.
+        """Return low and high seconds for these cells on so many cores, an interval of 80 %.
 
-        It is at least the time of the longest one.
+        Cores are taken as busy to the end, but no time is less than that of the longest cell.
+        Without trainings it is (0, 0).
         """
         keys = [cell.key for cell in missing if cell.key in self._rows]
         if not keys:
@@ -95,7 +96,16 @@ def size_of(topology: TopologySpec) -> tuple[int, float]:
 
 
 def typical_seconds(config: RunConfig, agents: int, slots: float) -> float:
-    """Return what a training of this size takes on one core of a typical machine."""
+    """Return the seconds of a training on one core of a typical machine; at least 1.
+
+    Parameters
+    ----------
+    config : RunConfig
+    agents : int
+        Nodes that learn.
+    slots : float
+        Their own node and their neighbours, on average.
+    """
     size = config.federation.buffer_size
     each = size if isinstance(size, int) else size * agents
     if config.federation.merging == GOSSIP:

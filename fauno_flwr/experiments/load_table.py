@@ -1,4 +1,4 @@
-"""The table of an experiment about size: links, staleness, time to target, cost of a node."""
+"""The table of an experiment about size: load of the links, staleness, cost of a node."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +17,15 @@ def load_rows(summary: Summary) -> list[Row]:
     Returns
     -------
     list of dict
-        ``nodes`` that learn; ``megabytes`` on the manager's links, ``utilisation`` of the busiest
-        of them and of the busiest one ``elsewhere``; ``nodes_at_full``: how many nodes would fill
-        the busiest link of the manager if its utilisation grew in proportion to them, None where it
-        is nearly full and no longer proportional, and without a manager; ``delay`` of messages and
-        ``staleness`` of updates, their ``median`` and ``p95``; CPU milliseconds per node and
-        message, ``cpu_ms``; ``peak_megabytes`` of the process and ``growth_megabytes`` per node.
+        ``condition``, ``method``, number of ``seeds``, and of each the mean over these: ``nodes``
+        that learn; ``versions`` made and ``virtual_seconds`` until the last one; ``megabytes`` on
+        the manager's links, ``utilisation`` (a fraction) of the busiest of them and of the busiest
+        one ``elsewhere``; ``nodes_at_full``: how many nodes would fill the busiest link of the
+        manager if its utilisation grew in proportion to them, None without a manager, and where it
+        is half full or more (:data:`PROPORTIONAL`), as it no longer grows in proportion then;
+        ``median`` and ``p95`` of the ``delay`` of messages in seconds and of the ``staleness`` of
+        updates in versions; ``cpu_ms``, CPU milliseconds per node and message;
+        ``peak_megabytes`` of the process and its ``growth_megabytes`` per node.
     """
     return [
         _row(summary, condition, method, runs)

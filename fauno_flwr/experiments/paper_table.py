@@ -21,11 +21,12 @@ from fauno_flwr.experiments.summary import (
 from fauno_flwr.results.statistics import TIE
 
 READING = (
-    "± is half of the 95 % interval over training seeds and worlds, of heuristics over worlds. "
-    "Bold: the best of its column and load, and all that tie with it, which means that the "
-    "interval of the paired difference has 0. The response counts finished tasks only, so a "
-    "policy that loses the long ones looks fast: bold there are the best of those that finish at "
-    f"most {100 * LOSSES_THAT_DECIDE:g} point less than the one that finishes most."
+    "Means over training seeds and worlds (of heuristics, over worlds); ± is half of their 95 % "
+    "interval. Bold: the best of its column and load, and all that tie with it, that is, the "
+    "interval of the paired difference contains 0. The response counts finished tasks only, so a "
+    "policy that loses the long ones looks fast: its bold numbers are the best of the policies "
+    f"that finish at most {100 * LOSSES_THAT_DECIDE:g} percentage point less than the one that "
+    "finishes most."
 )
 
 
@@ -60,6 +61,7 @@ class PaperTable:
     name : str
         For references to it: ``baseline-finished``.
     caption : str
+        The measure and its unit.
     columns : tuple of str
         Networks.
     blocks : mapping of str to mapping of str to sequence of Number or None
@@ -77,7 +79,7 @@ class PaperTable:
 
 
 def places(titles: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return column and block of each condition if the conditions are a grid; else nothing.
+    """Return column and block of each condition if the conditions are a grid; else an empty dict.
 
     Parameters
     ----------
@@ -171,9 +173,17 @@ def _number(mean: Mapping[str, Any], scale: float, decimals: int, best: bool) ->
 
 
 def best_policies(samples: Mapping[str, Sample], measure: str) -> set[str]:
-    """Return the best policy of a condition and those that tie with it.
+    """Return the best policy of a condition by a measure, and those that tie with it.
 
-    Of the response, among those that finish nearly as much as the one that finishes most.
+    By the response, only among policies that have one and whose finished ratio is at most
+    :data:`LOSSES_THAT_DECIDE` below the highest; so there may be none.
+
+    Parameters
+    ----------
+    samples : mapping of str to Sample
+        By policy; at least one.
+    measure : str
+        ``finished_ratio`` or ``response_mean``.
     """
     finished = {p: float(np.nanmean(sample.finished_ratio)) for p, sample in samples.items()}
     least = max(finished.values()) - LOSSES_THAT_DECIDE if measure == RESPONSE else 0.0

@@ -85,8 +85,7 @@ def write(
     _plot(summary, minus, targets, out / "figures")
     heading = f"{experiment.name}{', quick' if quick else ''}"
     if papers := paper_tables(summary, rows):
-        scope = f"{seeds} training seeds." if seeds > 1 else ONE_SEED.strip("*")
-        write_paper_tables(papers, heading, [READING, scope], out)
+        write_paper_tables(papers, heading, [READING, _scope(rows, seeds)], out)
     further = experiment.further(summary, out / "figures") if experiment.further else []
     lines = [
         f"# {heading}",
@@ -108,6 +107,14 @@ def write(
     text = "\n".join(lines)
     write_atomically(out / "results.md", text)
     return text
+
+
+def _scope(rows: Sequence[Row], seeds: int) -> str:
+    """Return how many trainings and worlds the numbers of the paper's tables come from."""
+    if seeds == 1:
+        return ONE_SEED.strip("*")
+    fewest, most = (bound(row["worlds"] for row in rows) for bound in (min, max))
+    return f"{seeds} training seeds, {most if fewest == most else f'{fewest} to {most}'} worlds."
 
 
 def _plot(summary: Summary, minus: list[Row], targets: list[Row], folder: Path) -> None:

@@ -16,7 +16,7 @@ from fauno_flwr.deployment.processes import no_survivors
 from fauno_flwr.experiments.cells import fingerprint, run_cell
 from fauno_flwr.experiments.design import HEURISTICS, Cell, Experiment
 from fauno_flwr.experiments.design import cells as cells_of
-from fauno_flwr.experiments.estimate import Estimate
+from fauno_flwr.experiments.estimate import TimeEstimate
 from fauno_flwr.learning.kernels import compile_kernels
 from fauno_flwr.results.directory import RunDirectory, write_atomically
 from sim_env.plugins import is_import_path
@@ -158,7 +158,7 @@ def compute(
     missing = {cell.key: cell for cell in cells if found[cell.key] is None}
     failed: list[str] = []
     kept = len(cells) - len(missing)
-    estimate = Estimate(cells)
+    estimate = TimeEstimate(cells)
     for cell in cells:
         if result := found[cell.key]:
             estimate.add(cell, result["seconds"]["wall"])
@@ -312,7 +312,7 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _time_left(estimate: Estimate, missing: Iterable[Cell], workers: int) -> str:
+def _time_left(estimate: TimeEstimate, missing: Iterable[Cell], workers: int) -> str:
     """Return the estimate as a part of a sentence; empty if nothing is left, or it is unknown."""
     low, high = (_clock(seconds) for seconds in estimate.left(missing, workers))
     if not workers or high == _clock(0):

@@ -95,7 +95,16 @@ class Summary:
 
 
 def summarise(experiment: Experiment, titles: dict[str, str], cells: Cells) -> Summary:
-    """Collect the samples of an experiment from its cells."""
+    """Collect the samples of an experiment from its cells.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    titles : dict of str to str
+        Of all conditions that the cells have, by name.
+    cells : sequence of dict
+        From :func:`fauno_flwr.experiments.cells.run_cell`.
+    """
     samples: dict[str, dict[str, Sample]] = {}
     rho: dict[str, float] = {}
     agents: dict[str, int] = {}
@@ -137,7 +146,15 @@ def _sample(runs: Sequence[Mapping[str, Any]]) -> Sample:
 
 
 def table(summary: Summary) -> list[Row]:
-    """Make a row per condition and policy: mean (two-way Student) and IQM (bootstrap)."""
+    """Make a row per condition and policy.
+
+    Returns
+    -------
+    list of dict
+        ``condition``, ``rho``, ``policy``, the numbers of ``seeds`` and ``worlds``; for each
+        measure the ``mean`` with its two-way Student interval and the ``iqm`` with that of the
+        bootstrap, each ``value``, ``low`` and ``high``; and ``lost``, fractions by kind.
+    """
     return [
         {
             "condition": condition,
@@ -162,7 +179,9 @@ def table(summary: Summary) -> list[Row]:
 def difference(ours: Sample, theirs: Sample, measure: str) -> Estimate:
     """Estimate ours - theirs, paired by world and, between methods, by seed.
 
-    Larger is better: of the response, the difference is theirs - ours.
+    Larger is better: of the response, the difference is theirs - ours. Of two methods with unlike
+    numbers of seeds, only the seeds that both have count; a heuristic as `theirs` is compared with
+    every seed, as `ours` with the first only.
     """
     seeds = min(len(ours.finished_ratio), len(theirs.finished_ratio))
     a, b = ours.measure(measure), theirs.measure(measure)
@@ -172,7 +191,14 @@ def difference(ours: Sample, theirs: Sample, measure: str) -> Estimate:
 
 
 def differences(summary: Summary) -> list[Row]:
-    """Make a row per condition, rival of the first method, and measure."""
+    """Make a row per rival of the first method, condition, and measure.
+
+    Returns
+    -------
+    list of dict
+        ``rival``, ``condition``, ``measure``, whether that ``decides`` there, how far the first
+        method is ahead (``value``, ``low``, ``high``), and the ``verdict``.
+    """
     return [
         {
             "condition": condition,
@@ -195,7 +221,15 @@ def deciding(summary: Summary, condition: str) -> str:
 
 
 def overall(summary: Summary) -> list[Row]:
-    """Make rows over all conditions: mean and IQM of differences, probability of improvement."""
+    """Make a row per rival of the first method and measure, over all conditions that both have.
+
+    Returns
+    -------
+    list of dict
+        ``rival``, ``measure``, the number of ``conditions``; ``mean`` and ``iqm`` of how far the
+        first method is ahead, and the ``probability_of_improvement``, each ``value``, ``low`` and
+        ``high``, with bootstrap intervals.
+    """
     rows = []
     for rival in _rivals(summary):
         pairs = list(summary.pairs(rival).values())

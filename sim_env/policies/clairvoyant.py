@@ -1,17 +1,21 @@
 """A dispatcher that knows the state of all nodes: a bound by information.
 
 It decides for all agents of a world at one place, without delay, and knows what no agent can: the
-work left in every queue and in service, and the tasks in flight, their sizes, deadlines and
-arrivals. Of the future it knows the rates only. It is a bound by information, **not a proven
-optimum**: it decides task by task.
+work left in every queue and in service, and of each task in flight its size, deadline and tick of
+arrival. Of the future it knows only rates of arrival. It is a bound by information, **not a proven
+optimum**: it decides one task at a time.
 
 For each task it compares its own node, every neighbour, and the nodes one hop further by a cost in
-ticks (:func:`price`): the time until the output is home, or a multiple of the time that the task
-had if it is to be lost, its service time for each task that it delays, known or expected, and its
-place in a queue that fills up. So a
-task that costs the others more than itself is lost on purpose, under heavy load. Without the delay
-of others it would be as selfish as ShortestExpectedDelay, and hardly better. Messages do not wait
-for each other on a link in this world: transfers are known exactly.
+ticks (:func:`price`). This is the sum of
+
+* the time until the output is home or, if the task will be lost, a multiple of the time from its
+  birth to its deadline;
+* its service time, once for each task that it delays, known or expected;
+* a charge for its place in a queue that fills up.
+
+So under heavy load, a task that costs the others more than it is worth is lost on purpose. Without
+the cost of delaying others the dispatcher would be as selfish as ShortestExpectedDelay, and hardly
+better. Messages do not wait for each other on a link in this world, so transfers are known exactly.
 :mod:`sim_env.reference.clairvoyant` is the same in plain Python.
 """
 
@@ -25,10 +29,11 @@ from sim_env.engine.kernel import has_room, legal, tick, travel
 from sim_env.engine.observation import Observation, undecided
 from sim_env.engine.state import NONE, OUTBOUND, SENT, WHEEL, State
 
-LOSS, DELAY = 8.0, 1.0  # see prices(); chosen on development worlds, as the next one
-# Of the ticks from birth to deadline: the cost of a place in a queue that is expected to be full.
+# These three were chosen on worlds of development; see prices() for the first two.
+LOSS, DELAY = 8.0, 1.0
+# Cost of a place in a queue that is expected to be full, per tick from birth to deadline.
 CROWD = 0.3
-LEAST = 1e-9  # ticks: what rounding may add to an end
+ROUNDING = 1e-9  # ticks that rounding may add to the end of a service
 
 
 class Prices(NamedTuple):
@@ -39,7 +44,7 @@ class Prices(NamedTuple):
     loss : float
         Ticks that a lost task costs, for each tick from its birth to its deadline.
     delay : float
-        Tasks that are delayed in the end for each one that is expected while it waits.
+        Tasks that are delayed in the end for each one that is expected to come while it waits.
     """
 
     loss: float
@@ -47,10 +52,16 @@ class Prices(NamedTuple):
 
 
 def prices(rho: float) -> Prices:
-    """Return the prices at an offered load.
+    """Return the prices at an offered load: ``LOSS / rho^3`` and ``1 + DELAY * rho``.
 
-    The lighter the load, the less does a delay make others miss their deadlines, and the sooner is
-    a queue empty again, which ends the delay.
+    The lighter the load, the less often does a delay make others miss their deadlines, so the more
+    is a loss worth beside it; and the sooner is a queue empty again, which ends the delay.
+
+    Parameters
+    ----------
+    rho : float
+        Offered load; taken as 0.01 below that, or a loss would have no finite price, and as 1
+        above 1.
     """
     load = min(max(rho, 0.01), 1.0)
     return Prices(LOSS / load**3, 1.0 + DELAY * load)
@@ -109,14 +120,18 @@ def gather(st, b, now, plan):
 
 @part
 def serve(net, st, b, n, task, free):
-    """Return when a node that turns to a task at `free` is free again, and when the task leaves."""
+    """Return when a node that turns to a task at `free` is free again, and when the task leaves.
+
+    Both are in ticks. The former may lie within a tick, since a node goes on to the next task at
+    once; a task leaves at a whole one.
+    """
     deadline = st.deadline[b, task]
     if free >= deadline:  # cancelled while it waits
         return free, float(deadline)
     end = free + st.work[b, task] / net.speed[n]
-    if net.cancel_in_service and np.ceil(end - LEAST) > deadline:
+    if net.cancel_in_service and np.ceil(end - ROUNDING) > deadline:
         return float(deadline), float(deadline)
-    return end, np.ceil(end - LEAST)
+    return end, np.ceil(end - ROUNDING)
 
 
 @part
@@ -168,12 +183,23 @@ def forecast(net, st, b, n, task, at, now, plan):
 
 @part
 def price(net, st, b, n, task, at, back, now, queue, prices):
-    """Compute the cost in ticks of a task at a node; `queue` is what :func:`forecast` returned.
+    """Compute the cost in ticks of a task at a node.
 
-    The tasks that it delays are those known behind it, and those expected while it waits and for
-    half of its service: at the rate of the node's births, or of what it has accepted lately if that
-    is more. Beyond half of its capacity, the queue that is expected then has a price too, or else
-    small tasks, which delay nobody, would fill it behind a large one, and births overflow.
+    The tasks that it delays are those known behind it, and :attr:`Prices.delay` for each one that
+    is expected while it waits and in half of its service: at the rate of the node's births, or of
+    what it has accepted lately if that is more. A place in the queue costs nothing while the node
+    is expected to be less than half full at the start of its service, and then rises to
+    :data:`CROWD` of the time from birth to deadline: or else small tasks, which delay nobody, would
+    fill the queue behind a large one, and births would overflow.
+
+    Parameters
+    ----------
+    at : int
+        Tick at which the task reaches the node; `now` if it is kept.
+    back : int
+        Ticks that the output takes home.
+    queue : tuple
+        What :func:`forecast` returned.
     """
     start, load, behind = queue
     deadline = st.deadline[b, task]
@@ -183,7 +209,7 @@ def price(net, st, b, n, task, at, back, now, queue, prices):
     if start >= deadline:
         return lost
     end = start + st.work[b, task] / net.speed[n]
-    home = np.ceil(end - LEAST) + back
+    home = np.ceil(end - ROUNDING) + back
     service = min(end, float(deadline)) - start
     rate = max(st.incoming[b, n], net.arrivals[n])
     others = service * (behind + prices.delay * rate * (start - at + 0.5 * service))
@@ -196,8 +222,8 @@ def price(net, st, b, n, task, at, back, now, queue, prices):
 def dispatch(net, st, b, n, task, now, plan, prices):
     """Choose the slot for a task at node n: the first hop to the node where it costs least.
 
-    A neighbour passes a task on only if it is an agent, has room for it and is busy when it
-    arrives, or else would serve it; it decides anew one tick later.
+    A neighbour can pass the task on only if it is an agent and has room for it. It decides one tick
+    after the arrival, so it must be busy until then, or else it would serve the task.
     """
     job = st.job[b, task]
     bits, output = net.job_input[job], net.job_output[job]
@@ -276,8 +302,8 @@ def run_events(net, st, now, factors, actions, plan, prices):
 class Clairvoyant:
     """The dispatcher, as :meth:`sim_env.world.World.run` takes it.
 
-    Under the quirks of the original simulator it forecasts as if there were none, and its actions
-    are as legal.
+    Under the physics of the original simulator its actions are legal, too, but its forecasts know
+    none of the quirks (:class:`sim_env.engine.physics.Quirks`), so it is no bound there.
     """
 
     def __call__(self, observation: Observation, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from sim_env.policies.clairvoyant import CROWD, LEAST, Prices, prices
+from sim_env.policies.clairvoyant import CROWD, ROUNDING, Prices, prices
 from sim_env.reference.world import ReferenceWorld, Task
 
 Flight = tuple[int, Task]
@@ -113,7 +113,7 @@ class Dispatcher:
             leaves = float(each.deadline)
             if free < each.deadline:
                 end = free + each.work / float(self.net.speed[n])
-                leaves = math.ceil(end - LEAST)
+                leaves = math.ceil(end - ROUNDING)
                 free = end
                 if self.world.physics.cancel_in_service and leaves > each.deadline:
                     free = leaves = float(each.deadline)
@@ -127,7 +127,7 @@ class Dispatcher:
         if (at > now and load >= self.net.capacity[n]) or start >= task.deadline:
             return lost
         end = start + float(self.net.job_work[task.job]) / float(self.net.speed[n])
-        home = math.ceil(end - LEAST) + back
+        home = math.ceil(end - ROUNDING) + back
         service = min(end, float(task.deadline)) - start
         rate = max(node.incoming, float(self.net.arrivals[n]))
         others = service * (behind + self.prices.delay * rate * (start - at + 0.5 * service))

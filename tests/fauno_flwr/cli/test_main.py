@@ -5,16 +5,20 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from fauno_flwr.cli.compilation import LINE
 from fauno_flwr.cli.flower_run import keep_log
 from fauno_flwr.cli.main import app
 from fauno_flwr.cli.progress import EventFile, Progress, follow
+from fauno_flwr.experiments import EXPERIMENTS
 from fauno_flwr.learning import kernels
 
 FAUNO = str(Path(sys.executable).with_name("fauno"))
@@ -56,6 +60,29 @@ def test_compare_prints_the_table_and_writes_it(tmp_path: Path) -> None:
         if (row["policy"], row["other"], row["measure"]) == ("sed", "lq", "response_mean")
     ]
     assert found == [[minus["mean"], minus["low"], minus["high"]]]
+
+
+def commands(group: click.Group, path: str = "fauno") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def test_every_argument_and_option_of_every_command_has_its_help() -> None:
+    """Mutation: arguments lose it with click 8.5 and typer before 0.21."""
+    found = dict(commands(typer.main.get_command(app)))
+    assert {"fauno experiment", "fauno topology show"} <= set(found)
+    silent = [
+        f"{name}: {parameter.name}"
+        for name, command in found.items()
+        for parameter in command.params
+        if not getattr(parameter, "help", "")
+    ]
+    assert silent == []
+    (name, *_) = found["fauno experiment"].params
+    assert all(experiment in name.help for experiment in EXPERIMENTS)
 
 
 def test_version_is_that_of_the_package() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fauno_flwr.experiments import EXPERIMENTS
 from fauno_flwr.experiments.design import Cell, cells
-from fauno_flwr.experiments.estimate import Estimate
+from fauno_flwr.experiments.estimate import TimeEstimate
 from fauno_flwr.experiments.runner import _clock
 from tests.paths import ROOT
 
@@ -54,7 +54,7 @@ def test_the_estimate_of_a_stored_experiment_is_near_from_the_start(
     stored = cells(EXPERIMENTS[name], quick, 3, methods)
     made = [cell for cell in stored if cell.key in seconds]  # others were added since
     done = replay(made, seconds)
-    estimate, missing = Estimate(made), {cell.key: cell for cell in made}
+    estimate, missing = TimeEstimate(made), {cell.key: cell for cell in made}
     end = done[-1][0]
     low, high = estimate.left(missing.values(), CORES)
     assert low / 1.5 < end < 1.5 * high
@@ -76,14 +76,14 @@ def kinds(seeds: int) -> list[Cell]:
     return [cell for cell in made if cell.training and cell.key.startswith("ether2")]
 
 
-def middle(estimate: Estimate, cell: Cell) -> float:
+def middle(estimate: TimeEstimate, cell: Cell) -> float:
     low, high = estimate.left([cell], 1)
     return float(np.sqrt(low * high))
 
 
 def test_another_seed_of_a_measured_cell_takes_as_long() -> None:
     made = kinds(5)
-    estimate = Estimate(made)
+    estimate = TimeEstimate(made)
     same = [cell for cell in made if cell.key.startswith("ether2-rate1.fauno.")]
     for cell in same[:4]:
         estimate.add(cell, 500.0)
@@ -93,7 +93,7 @@ def test_another_seed_of_a_measured_cell_takes_as_long() -> None:
 def test_a_kind_that_is_not_measured_follows_from_the_ratios() -> None:
     """At another rate the two methods are as different as at this one."""
     made = {cell.key: cell for cell in kinds(3)}
-    estimate = Estimate(made.values())
+    estimate = TimeEstimate(made.values())
     for seed in (1, 2, 3):
         estimate.add(made[f"ether2-rate1.fauno.{seed}"], 20.0)
         estimate.add(made[f"ether2-rate1.sync.{seed}"], 10.0)
@@ -104,7 +104,7 @@ def test_a_kind_that_is_not_measured_follows_from_the_ratios() -> None:
 
 def test_more_cores_take_less_time_but_no_less_than_the_longest_cell() -> None:
     made = kinds(3)
-    estimate = Estimate(made)
+    estimate = TimeEstimate(made)
     one, two, many = (estimate.left(made, cores) for cores in (1, 2, 1000))
     assert two == pytest.approx([bound / 2 for bound in one])
     longest = max(estimate.left([cell], 1)[0] for cell in made)

@@ -166,6 +166,22 @@ def test_every_policy_has_its_distance_to_the_clairvoyant(done, tmp_path: Path) 
     assert first["finished_ratio"].value == same["value"]
 
 
+def test_a_further_heuristic_may_be_the_best_but_not_the_clairvoyant_itself(done) -> None:
+    summary = summarise(TINY, {"small": "1 cluster"}, done[1])
+    samples = summary.samples["small"]
+    perfect = replace(
+        samples["sed"],
+        finished_ratio=np.ones_like(samples["sed"].finished_ratio),
+        response_mean=np.full_like(samples["sed"].response_mean, 1e-3),
+    )
+    more = replace(
+        summary,
+        experiment=replace(TINY, heuristics=("clairvoyant", "lqrand")),
+        samples={"small": {**samples, "clairvoyant": perfect, "lqrand": perfect}},
+    )
+    assert bound.best_heuristic(more, "small") == "lqrand"
+
+
 def test_cells_of_other_settings_are_not_mixed_in(done) -> None:
     cell = cells(TINY, True, 1)[1]
     assert cell.training is not None

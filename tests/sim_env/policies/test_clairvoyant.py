@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim_env.engine.state import DEADLINE, FINISHED, MASKED, OFFLOADED, OVERFLOW, RESPONSE
 from sim_env.evaluation import run_policy
 from sim_env.network.topology import Topology
 from sim_env.peersimgym import results as peersimgym
@@ -21,6 +22,15 @@ from sim_env.world import World
 from tests.conftest import small_scenarios
 
 CLAIRVOYANT = BUILT_IN["clairvoyant"]
+# Where the compiled world counts what the plain one has under this name.
+COLUMNS = {
+    "finished": FINISHED,
+    "overflow": OVERFLOW,
+    "deadline": DEADLINE,
+    "response": RESPONSE,
+    "masked": MASKED,
+    "offloaded": OFFLOADED,
+}
 
 
 def run(scenario: Scenario, name: str, seeds: list[int], ticks: int) -> World:
@@ -43,9 +53,8 @@ def test_it_equals_the_plain_one_tick_by_tick(scenario: Scenario, seed: int) -> 
                 getattr(compiled.state, f"num_{kind}")[0, n] for kind in ("ready", "pending")
             ) + (compiled.state.service[0, n] >= 0)
             assert load == node.load
-        for name in ("finished", "overflow", "deadline", "offloaded", "response", "masked"):
-            column = {"finished": 1, "overflow": 2, "deadline": 3, "response": 5, "masked": 6}
-            assert compiled.state.total[0, column.get(name, 7)] == plain.counts[name]
+        for name, column in COLUMNS.items():
+            assert compiled.state.total[0, column] == plain.counts[name]
     assert plain.counts["masked"] == 0  # every action was legal
 
 
@@ -103,14 +112,24 @@ def put(world: ReferenceWorld, node: int, works: list[float], deadline: int = 10
     return tasks
 
 
-def choice(scenario: Scenario, busy: dict[int, list[float]], node: int = 0, **task: int) -> int:
-    """Return where the task of a node goes while the queues hold some decided work."""
+def choice(
+    scenario: Scenario,
+    busy: dict[int, list[float]],
+    node: int = 0,
+    behind: int = 0,
+    rho: float = 0.0,
+    **task: int,
+) -> int:
+    """Return where the task of a node goes.
+
+    The queues hold some decided work, and so many undecided tasks are behind it in its own.
+    """
     world = ReferenceWorld(scenario, 0)
     for n, works in busy.items():
         for each in put(world, n, works):
             each.decided = True
-    put(world, node, [10.0], **task)
-    return decide(world, scenario.rho)[node]
+    put(world, node, [10.0] * (1 + behind), **task)
+    return decide(world, rho)[node]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +161,23 @@ def test_it_avoids_a_full_queue_and_a_missed_deadline() -> None:
     assert choice(chain([0.5, 100, 1], capacity=1), {1: [100.0]}) == 1  # it has left by then
     assert choice(chain([1, 100, 1]), {0: [2.0]}, deadline=11) == 1
     assert choice(chain([1, 2, 1]), {0: [1.0]}, deadline=11) == 0
+
+
+def test_under_heavy_load_a_task_that_delays_many_is_lost_on_purpose() -> None:
+    """Here it takes 90 ticks, and delays each task behind it as long; the queue of b is full."""
+    scenario = chain([1 / 9, 1, 1], capacity=10)
+    full = {1: [1000.0] * 10}
+    assert choice(scenario, full, behind=7, rho=1.0) == 0  # 90 + 7 x 90 = 720; lost 8 x 100
+    assert choice(scenario, full, behind=9, rho=1.0) == 1  # 90 + 9 x 90 = 900
+    assert choice(scenario, full, behind=9, rho=0.5) == 0  # lost 8 x 100 / 0.5^3
+
+
+def test_a_place_in_a_queue_has_a_price_from_half_of_its_capacity_on() -> None:
+    """11 ticks here behind small tasks, 20 at b: 9 more; a place costs up to 0.3 x 100."""
+    scenario = chain([1, 1, 1], capacity=10)
+    assert choice(scenario, {0: [0.01] * 5}) == 0  # nothing
+    assert choice(scenario, {0: [0.01] * 6}) == 0  # 0.2 of it: 6
+    assert choice(scenario, {0: [0.01] * 7}) == 1  # 0.4 of it: 12
 
 
 def test_a_decision_knows_those_before_it_in_the_same_tick() -> None:
@@ -190,8 +226,8 @@ def test_it_is_not_behind_the_heuristics(overrides: dict[str, float]) -> None:
 def test_it_runs_under_the_quirks_of_the_original_simulator() -> None:
     scenario = Scenario(ScenarioSpec(physics=peersimgym.PHYSICS))
     world = run(scenario, "clairvoyant", [1, 2], 400)
-    assert world.state.total[:, 1].min() > 0
-    assert world.state.total[:, 6].max() == 0
+    assert world.state.total[:, FINISHED].min() > 0
+    assert world.state.total[:, MASKED].max() == 0
 
 
 def test_its_scratch_space_grows_with_the_pool_of_tasks() -> None:
