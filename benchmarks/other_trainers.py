@@ -20,13 +20,14 @@ These libraries are no dependencies of the project. Methods whose library is mis
     pip install 'ray[rllib]==2.55.1'    # in an environment of its own: it pins another gymnasium
 
 A cell is one training, kept in DIR/cells; the same command goes on where it was stopped, also in
-another environment, and ``--part 0 4`` computes every fourth cell from the first on. It prints the
-table of what is there, which ``--table`` does alone, and writes it to DIR/table.json.
+another environment, and ``--part 0 4`` computes every fourth cell from the first on. Then it prints
+the tables of what is there and writes all numbers to DIR/table.json; with ``--table`` it only does
+that.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -38,6 +39,7 @@ import psutil
 import torch
 from rivals.common import Progress, measure_all, measure_node
 
+from fauno_flwr.results.directory import write_atomically
 from sim_env.evaluation import interval
 from sim_env.policies.heuristics import TITLES, Policy, get_policy
 
@@ -74,11 +76,12 @@ BUDGETS = {
     ONE: Budget(100_000, 30.0, 8, measure_node),
     ALL: Budget(500_000, 40.0, 16, measure_all),
 }
-# What is measured, with title and format; and, by budget, what it leaves open.
+# What is measured, with title and format.
 MEASURED = {
     ALL: {"finished": ("finished %", "{:.1f}"), "response": ("response s", "{:.2f}")},
 }
 MEASURED[ONE] = {**MEASURED[ALL], "reward": ("reward", "{:.3f}")}
+# By budget, the other quantity: what had been spent of it when the budget was.
 SPENT = {"steps": "cpu_seconds", "seconds": "agent_steps"}
 
 
@@ -92,9 +95,9 @@ class Method:
     kind : str
         Key of :data:`BUDGETS`.
     place : str
-        Module and function.
-    needs : tuple of str
-        Modules.
+        ``module:function``, a :data:`rivals.common.Trainer`.
+    needs : tuple of str, default empty
+        Modules that must be installed.
     """
 
     title: str
@@ -186,7 +189,7 @@ class Meter:
 
 
 def train(name: str, seed: int, budget: Budget) -> dict[str, dict[str, float]]:
-    """Train by one method, and return what :class:`Meter` has found."""
+    """Train by one method, and return :attr:`Meter.found`."""
     torch.set_num_threads(1)
     method = METHODS[name]
     module, _, function = method.place.partition(":")
@@ -197,14 +200,14 @@ def train(name: str, seed: int, budget: Budget) -> dict[str, dict[str, float]]:
 
 
 def measure_heuristics(kind: str) -> dict[str, dict[str, float]]:
-    """Measure the heuristics: of all nodes, or of one node beside the same peers."""
+    """Measure each heuristic, on all nodes or on the one node beside the same peers."""
     budget = BUDGETS[kind]
     seeds = range(FIRST_WORLD, FIRST_WORLD + budget.worlds)
     return {name: budget.measure(get_policy(name), seeds) for name in HEURISTICS}
 
 
 def cells() -> dict[str, Callable[[], dict]]:
-    """Return what computes each cell, by name."""
+    """Return what computes each cell, by name: a method and a seed, or the heuristics of a kind."""
     found: dict[str, Callable[[], dict]] = {
         f"{HEURISTIC}{kind.partition(' ')[0]}": partial(measure_heuristics, kind)
         for kind in BUDGETS
@@ -215,8 +218,8 @@ def cells() -> dict[str, Callable[[], dict]]:
     return found
 
 
-def is_missing(cell: str) -> str:
-    """Return the first module that a cell needs and this environment lacks, or nothing."""
+def missing_module(cell: str) -> str:
+    """Return the first module that a cell needs and this environment lacks; empty if none."""
     method = METHODS.get(cell.rpartition("-")[0])
     needs = () if method is None else method.needs
     return next((name for name in needs if find_spec(name.partition(".")[0]) is None), "")
@@ -229,14 +232,11 @@ def compute(folder: Path, part: int, parts: int) -> None:
         path = folder / "cells" / f"{name}.json"
         if path.exists():
             continue
-        if missing := is_missing(name):
+        if missing := missing_module(name):
             print(f"{name} is left out: no module {missing}", flush=True)
             continue
         print(f"{name} ...", flush=True)
-        found = json.dumps(cell(), indent=1)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(found + "\n")
-        unfinished.replace(path)
+        write_atomically(path, json.dumps(cell(), indent=1) + "\n")
 
 
 def shown(values: list[float], form: str) -> str:
@@ -247,7 +247,7 @@ def shown(values: list[float], form: str) -> str:
 
 
 def row(method: Method, cells: list[dict[str, dict[str, float]]]) -> list[str]:
-    """Return how fast a method trains, and what it has learned at both budgets."""
+    """Return the row of a method: how fast it trains, and what it has learned at both budgets."""
     ends = [max(cell.values(), key=lambda found: found["cpu_seconds"]) for cell in cells]
     columns = [method.title]
     for what in ("agent_steps", "decisions"):
@@ -261,42 +261,59 @@ def row(method: Method, cells: list[dict[str, dict[str, float]]]) -> list[str]:
 
 
 def heuristic_row(kind: str, name: str, found: dict[str, float]) -> list[str]:
-    """Return what a heuristic does, without any training."""
+    """Return the row of a heuristic, the same at both budgets."""
     measured = [form.format(found[what]) for what, (_, form) in MEASURED[kind].items()]
     return [TITLES[name], "", "", *["", *measured] * len(SPENT)]
 
 
-def table(folder: Path) -> str:
-    """Return the tables of what is there, as Markdown."""
-    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("cells/*.json")}
-    (folder / "table.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    rows: list[list[str]] = []
+def read(folder: Path) -> dict[str, dict]:
+    """Return the cells that are there, by name."""
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("cells/*.json")}
+
+
+def tables(found: Mapping[str, dict]) -> str:
+    """Format cells as Markdown: a table for one node, and one for all nodes."""
+    made = []
     for kind, budget in BUDGETS.items():
         titles = [title for title, _ in MEASURED[kind].values()]
         heads = [kind, "agent-steps / CPU s", "decisions / CPU s"]
         heads += [f"{budget.steps:,} agent-steps: CPU s", *titles]
         heads += [f"{budget.seconds:g} CPU s: agent-steps", *titles]
-        rows += [heads, ["---"] * len(heads)]
+        rows = [heads, ["---"] * len(heads)]
         for name, method in METHODS.items():
             cells = [found[cell] for cell in sorted(found) if cell.rpartition("-")[0] == name]
             if method.kind == kind and cells:
                 rows.append(row(method, cells))
         for name, each in found.get(f"{HEURISTIC}{kind.partition(' ')[0]}", {}).items():
             rows.append(heuristic_row(kind, name, each))
-    lines = [f"| {' | '.join(columns)} |" for columns in rows]
-    return "\n".join(lines).replace(f"| {ALL} ", f"\n| {ALL} ")
+        made.append("\n".join(f"| {' | '.join(columns)} |" for columns in rows))
+    return "\n\n".join(made)
 
 
-def main() -> None:
-    """Compute what is missing, and print the table."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"))
+    parser.add_argument(
+        "--part",
+        type=int,
+        nargs=2,
+        default=(0, 1),
+        metavar=("I", "N"),
+        help="compute every N-th cell, from number I on (0 1: all)",
+    )
     parser.add_argument("--table", action="store_true", help="only print what is there")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    part, parts = options.part
+    if not 0 <= part < parts:
+        parser.error(f"part is {part} {parts}: must be I N with 0 <= I < N")
     if not options.table:
-        compute(options.out, *options.part)
-    print(table(options.out))
+        compute(options.out, part, parts)
+    found = read(options.out)
+    if not found:
+        parser.error(f"out is {str(options.out)!r}: holds no cells")
+    write_atomically(options.out / "table.json", json.dumps(found, indent=1, sort_keys=True) + "\n")
+    print(tables(found))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def main(data: Path, seeds: int) -> None:
             cells.append(f"{chances[-1]:.2f}")
         print("| " + " | ".join(cells) + " |", flush=True)
     low = sum(p < 0.1 for p in chances)
-    print(f"\n{close} of {len(rows)} rows lie within {POINTS} points and {SHARE:.0%} of our mean; ")
+    print(f"\nOur mean is within {POINTS} points and {SHARE:.0%} of {close} of {len(rows)} runs; ")
     print(f"{low} of {len(chances)} numbers have p < 0.1.")
 
 

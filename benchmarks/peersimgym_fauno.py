@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from fauno_flwr.config.errors import ConfigError
 from fauno_flwr.experiments.cells import GREEDY, SAMPLED, fingerprint, train, trained_policies
 from fauno_flwr.experiments.design import (
     HEURISTICS,
@@ -33,7 +34,7 @@ from fauno_flwr.experiments.design import (
 from fauno_flwr.experiments.methods import METHODS
 from fauno_flwr.experiments.paper_table import READING, Number, PaperTable, paper_tables
 from fauno_flwr.experiments.paper_text import write_paper_tables
-from fauno_flwr.experiments.runner import Outcome, Results, compute, stored
+from fauno_flwr.experiments.runner import CellsFailedError, Outcome, Results, compute, stored
 from fauno_flwr.experiments.summary import summarise, table
 from fauno_flwr.federation.logs import quiet_flower
 from sim_env.peersimgym.results import run_worlds
@@ -46,9 +47,9 @@ NETWORKS = {
 }
 RATES = (0.5, 1.0, 2.0)  # the paper's
 COMPARED = ("fauno", "paper", "scof")
-# A choice was never made on these worlds, nor on those of other experiments.
+# No choice was made on these worlds, and no other experiment has them.
 FIRST_WORLD, WORLDS, TICKS = 6_300_000, 24, 10_000
-MESSAGES = 20  # to a node
+MESSAGES = 20  # train messages to a node, on average
 UNKNOWN_LOAD = "load unknown"
 PUBLISHED = "FAuNO, published†"
 # For Ether and for a random network.
@@ -106,7 +107,15 @@ def experiment(data: Path) -> Experiment:
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
-    """Train and measure as the original does; responses are in ticks."""
+    """Train in co-simulation and measure as the original does.
+
+    Returns
+    -------
+    dict
+        As of :func:`fauno_flwr.experiments.cells.run_cell`, but for ``response_mean``, which is in
+        ticks, and a single kind of loss, ``not finished``. Of a method, only the kind of actions
+        that it is compared by.
+    """
     torch.set_num_threads(1)
     begin, cpu = time.monotonic(), time.process_time()
     ((name, world),) = cell.worlds.items()
@@ -147,7 +156,13 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 
 class Pool:
-    """Pool of so many processes."""
+    """Pool that computes cells in processes of their own.
+
+    Parameters
+    ----------
+    workers : int
+        How many at a time.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -165,7 +180,7 @@ class Pool:
 
 
 def tables(chosen: Experiment, found: Sequence[Mapping[str, Any]]) -> list[PaperTable]:
-    """Return the tables of cells, with a block of the published numbers."""
+    """Return the tables of finished tasks and response, each with a block of published numbers."""
     titles = {condition.name: condition.title for condition in chosen.design(False).conditions}
     summary = summarise(chosen, titles, found)
     made = []
@@ -176,29 +191,37 @@ def tables(chosen: Experiment, found: Sequence[Mapping[str, Any]]) -> list[Paper
     return made
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compute the cells that are missing, and write the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder of the original's data")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cells and tables")
     parser.add_argument("--seeds", type=int, default=5, help="trainings per method (5)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="processes (one for each core)",
+    )
     parser.add_argument("--tables-only", action="store_true", help="compute nothing")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    for name in ("seeds", "workers"):
+        if getattr(given, name) < 1:
+            parser.error(f"{name} is {getattr(given, name)}: must be at least 1")
     chosen, out = experiment(given.data.absolute()), given.out.absolute()
-    if given.tables_only:
+    try:
+        if not given.tables_only:
+            # The longest first, or the last would keep one core busy while the others are idle.
+            made = sorted(cells(chosen, False, given.seeds), key=_cost, reverse=True)
+            pool = Pool(given.workers)
+            compute(
+                made, Results(out), pool, lambda line: print(line, flush=True), lambda: pool.workers
+            )
         found = stored(out, chosen, False)
-    else:
-        # The longest first, or the last of them would keep one core busy while others are idle.
-        made = sorted(cells(chosen, False, given.seeds), key=_cost, reverse=True)
-        out.mkdir(parents=True, exist_ok=True)
-        pool = Pool(given.workers)
-        compute(
-            made, Results(out), pool, lambda line: print(line, flush=True), lambda: pool.workers
-        )
-        found = stored(out, chosen, False)
+    except (ConfigError, CellsFailedError) as error:
+        parser.error(str(error))
     seeds = max(cell["seed"] or 0 for cell in found)
     notes = [f"{seeds} training{'s' * (seeds > 1)} of each method. {READING}", SETTINGS, KNOWN]
     write_paper_tables(tables(chosen, found), "FAuNO in the original's physics", notes, out)

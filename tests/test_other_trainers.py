@@ -114,21 +114,45 @@ def test_a_federation_of_all_nodes_is_measured_on_its_way_and_at_its_end(
 
 
 def test_cells_are_kept_and_not_computed_again(
-    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
-    done = []
+    done: list[str] = []
     one = {"agent_steps": 10, "decisions": 5, "cpu_seconds": 1.0, "finished": 90.0}
     cell = {budget: {**one, "response": 3.0, "reward": 0.1} for budget in small.SPENT}
     names = [f"{name}-{seed}" for name in small.METHODS for seed in (1, 2)]
     cells = {name: lambda name=name: done.append(name) or cell for name in names}
     monkeypatch.setattr(small, "cells", lambda: cells)
-    monkeypatch.setattr(small, "is_missing", lambda cell: "ray" if "rllib" in cell else "")
-    small.compute(tmp_path, 0, 2)
-    small.compute(tmp_path, 0, 1)
-    small.compute(tmp_path, 0, 1)
+    monkeypatch.setattr(small, "missing_module", lambda cell: "ray" if "rllib" in cell else "")
+    out = ["--out", str(tmp_path)]
+    small.main([*out, "--part", "0", "2"])
+    assert done == [name for name in names[::2] if "rllib" not in name]
+    small.main(out)
+    small.main(out)
     assert sorted(done) == sorted(name for name in names if "rllib" not in name)
-    text = small.table(tmp_path)
+    capsys.readouterr()
+    small.main([*out, "--table"])
+    text = capsys.readouterr().out
     assert "| ours | 10 | 5 | 1 | 90.0 ± 0.0 | 3.00 ± 0.00 | 0.100 ± 0.000 | 10 |" in text
     assert set(json.loads((tmp_path / "table.json").read_text())) == set(done)
     widths = [line.count("|") for line in text.splitlines() if line]
     assert set(widths) == {10, 12}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--part", "4", "4"], "part is 4 4: must be I N with 0 <= I < N"),
+        (["--part", "0", "0"], "part is 0 0: must be"),
+        (["--table"], "holds no cells"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        other_trainers.main(["--out", str(tmp_path / "new"), *words])
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -75,3 +75,21 @@ def test_the_tables_are_ascii_in_latex_and_say_what_is_unknown(found) -> None:
     assert r"\multicolumn{3}{l}{load unknown}" in to_latex(made, notes)
     assert to_latex(made, notes).isascii()
     assert "Unknown: λ and the number of nodes" in to_markdown(made, "x", notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--seeds", "0"], "seeds is 0: must be at least 1"),
+        (["--workers", "-1"], "workers is -1: must be at least 1"),
+        ([], "network_2_clusters_heterogeneous_type.json"),  # no data there
+        (["--tables-only"], "holds no cells"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        peersimgym_fauno.main([str(tmp_path), "--out", str(tmp_path / "new"), *words])
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "new").exists()
