@@ -56,6 +56,12 @@ def experiment(
     from fauno_flwr.experiments.design import cells, require_names
     from fauno_flwr.results.directory import RunDirectory
 
+    if tables_only and (methods or seeds):
+        given = "methods" if methods else "seeds"
+        raise ConfigError(
+            f"{given} is {methods or seeds}: must not be set with tables-only, which takes the "
+            f"methods and seeds of the cells there"
+        )
     chosen = find_experiment(name)
     if heuristics:
         chosen = chosen.with_heuristics(split_names(heuristics))

@@ -130,28 +130,22 @@ def paper_tables(
     shown = [p for p in order if any(p in samples for samples in summary.samples.values())]
     means = {(row["condition"], row["policy"]): row for row in rows}
     tables = []
-    for measure, name, caption, scale, places_after_point in (
+    for measure, name, caption, scale, digits in (
         (FINISHED, "finished", "Finished tasks, %", 100, 2),
         (RESPONSE, "response", f"Response, {unit}", 1, decimals),
     ):
-        numbers = {
-            condition: {
+        numbers: dict[str, dict[str, Number | None]] = {}
+        for condition, samples in summary.samples.items():
+            # The bound is shown, but no policy competes with it.
+            rivals = {p: samples[p] for p in shown if p in samples and p != BOUND}
+            best = best_policies(rivals, measure)
+            numbers[condition] = {
                 policy: _number(
-                    means[condition, policy][measure]["mean"],
-                    scale,
-                    places_after_point,
-                    policy in best,
+                    means[condition, policy][measure]["mean"], scale, digits, policy in best
                 )
                 for policy in shown
                 if policy in samples
             }
-            for condition, samples in summary.samples.items()
-            for best in [
-                best_policies(
-                    {p: samples[p] for p in shown if p in samples and p != BOUND}, measure
-                )
-            ]
-        }
         blocks = {
             block: {
                 summary.title(policy): [numbers[conditions[c, block]].get(policy) for c in columns]

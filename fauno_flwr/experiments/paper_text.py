@@ -9,6 +9,7 @@ from fauno_flwr.results.directory import write_atomically
 
 MISSING = "-"
 WIDE = 4  # more columns need smaller print
+# LaTeX for the characters that have a meaning in it, or are in none of its default fonts.
 COMMANDS = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

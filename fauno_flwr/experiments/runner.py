@@ -60,12 +60,12 @@ class Results:
         Raises
         ------
         ConfigError
-            If it was computed with other settings.
+            If it was computed with other settings, or its file is damaged.
         """
         path = self._path(cell)
         if not path.exists():
             return None
-        found: dict[str, Any] = json.loads(path.read_text())
+        found = _load(path)
         if found["settings"] != fingerprint(cell):
             raise ConfigError(
                 f"out is {str(self.path)!r}: {path.name} was computed with other settings, "
@@ -99,12 +99,12 @@ def stored(path: Path, experiment: Experiment, quick: bool) -> list[dict[str, An
     Raises
     ------
     ConfigError
-        If there are no cells, or if some are missing for the methods, seeds and further heuristics
-        of the others.
+        If there are no cells, if some are missing for the methods, seeds and further heuristics
+        of the others, or if a file is damaged.
     """
     found: dict[str, dict[str, Any]] = {}
     for file in (path / "cells").glob("*.json"):
-        result = json.loads(file.read_text())
+        result = _load(file)
         found[result["key"]] = result
     if not found:
         raise ConfigError(f"out is {str(path)!r}: holds no cells")
@@ -121,6 +121,17 @@ def stored(path: Path, experiment: Experiment, quick: bool) -> list[dict[str, An
             f"{missing[0]}"
         )
     return [found[key] for key in keys]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Return the result in a file; raise ``ConfigError`` if it holds none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        if {"key", "method", "seed", "settings", "worlds", "seconds"} <= set(found):
+            return found
+    except (ValueError, TypeError):
+        pass
+    raise ConfigError(f"cell is {str(path)!r}: holds no result; remove it and compute it again")
 
 
 def _further(key: str) -> str:

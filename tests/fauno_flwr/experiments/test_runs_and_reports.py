@@ -125,6 +125,17 @@ def test_tables_can_be_made_again_of_the_cells_alone(done, tmp_path: Path) -> No
         stored(tmp_path / "figures", TINY, True)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"key": "small.fauno.1"}'])
+def test_a_damaged_cell_is_named(done, tmp_path: Path, text: str) -> None:
+    shutil.copytree(done[0] / "cells", tmp_path / "cells")
+    (tmp_path / "cells" / "small.fauno.1.json").write_text(text)
+    (cell,) = (cell for cell in cells(TINY, True, 2) if cell.key == "small.fauno.1")
+    with pytest.raises(ConfigError, match=r"small.fauno.1.json': holds no result; remove it"):
+        stored(tmp_path, TINY, True)
+    with pytest.raises(ConfigError, match=r"small.fauno.1.json': holds no result; remove it"):
+        Results(tmp_path).read(cell)
+
+
 def test_cells_from_before_a_heuristic_was_added_make_tables_without_it(
     done, tmp_path: Path
 ) -> None:
@@ -267,6 +278,11 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     new = str(tmp_path / "new")
     assert "did you mean fauno" in said("baseline", "--methods", "funo", "--out", new)
     assert "holds no cells" in said("buffer", "--tables-only", "--out", new)
+    words = ("buffer", "--tables-only", "--out", new)
+    assert "methods is fauno: must not be set with tables-only" in said(
+        *words, "--methods", "fauno"
+    )
+    assert "seeds is 2: must not be set with tables-only" in said(*words, "--seeds", "2")
     assert not Path(new).exists()
 
 
