@@ -32,10 +32,12 @@ class EdgeTask:
     config : RunConfig
     scenario : Scenario
         The compiled world of `config`.
+    threads : int, default 1
+        So many policies are evaluated at once.
     """
 
-    def __init__(self, config: RunConfig, scenario: Scenario) -> None:
-        self.config, self.scenario = config, scenario
+    def __init__(self, config: RunConfig, scenario: Scenario, threads: int = 1) -> None:
+        self.config, self.scenario, self.threads = config, scenario, threads
         self.names = [str(scenario.topology.names[node]) for node in scenario.agents]
         arrivals = float(scenario.net.arrivals.sum() / config.physics.tick)
         self.facts = {"rho": scenario.rho, "tasks_per_second": arrivals}
@@ -74,6 +76,7 @@ class EdgeTask:
             evaluation.seeds,
             warmup=evaluation.warmup,
             window=evaluation.window,
+            threads=self.threads,
         )
 
     def _policies(self, population: AgentStack | None) -> dict[str, Policy]:
