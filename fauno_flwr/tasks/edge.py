@@ -14,6 +14,7 @@ from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
 from fauno_flwr.tasks.heuristics import find_heuristics
+from fauno_flwr.tasks.memory import evaluations_at_once
 from fauno_flwr.tasks.start import start_agents
 from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.evaluation import interval, run_policies, run_policy
@@ -33,7 +34,7 @@ class EdgeTask:
     scenario : Scenario
         The compiled world of `config`.
     threads : int, default 1
-        So many policies are evaluated at once.
+        So many policies are evaluated at once, as far as the memory allows.
     """
 
     def __init__(self, config: RunConfig, scenario: Scenario, threads: int = 1) -> None:
@@ -76,7 +77,7 @@ class EdgeTask:
             evaluation.seeds,
             warmup=evaluation.warmup,
             window=evaluation.window,
-            threads=self.threads,
+            threads=evaluations_at_once(self.config, self.scenario, self.threads),
         )
 
     def _policies(self, population: AgentStack | None) -> dict[str, Policy]:
