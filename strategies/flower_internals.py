@@ -12,7 +12,7 @@ import copy
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,7 +205,8 @@ SUPEREXEC, CLIENTAPP = (
     "flwr.supercore.superexec.run_superexec",
     "flwr.supernode.runtime.run_clientapp",
 )
-EXIT_HANDLERS = ("flwr.supercore.exit.exit_handler", "registered_exit_handlers")
+EXIT_HANDLER = "flwr.supercore.exit.exit_handler"
+EXIT_HANDLERS = (EXIT_HANDLER, "registered_exit_handlers")
 SPECIFIED = ("task_type", "runtime_api_address", "token", "insecure", "root_certificates_path")
 
 
@@ -222,6 +223,8 @@ def require_superexec() -> None:
         _require(executor, name)
         _require_parameters(getattr(executor, name), *parameters)
     _require_parameters(_load(CLIENTAPP, "install_from_fab"), "fab_file")
+    _require_parameters(_load(CLIENTAPP, "register_signal_handlers"), "event_type")
+    _require_parameters(_load(EXIT_HANDLER, "add_exit_handler"), "exit_handler")
     for name in (*SPECIFIED, "parent_pid"):
         if name not in inspect.signature(spec).parameters:
             raise FlowerVersionError(f"ExecutionSpec has no {name}")
@@ -252,6 +255,21 @@ def use_executor(make_executor: "Callable[[], SubprocessExecutor]") -> None:
 def forget_exit_handlers() -> None:
     """Drop what ``flwr_exit`` would call: in a fork, it closes connections of the parent."""
     _load(*EXIT_HANDLERS).clear()
+
+
+def let_signals_end_apps() -> None:
+    """Make ``flwr-clientapp`` leave signals alone: one ends it at once, without a word.
+
+    Its SuperNode then answers with an error when the heartbeats have lapsed. Flower's own handler
+    reports the task as failed instead, but no reply: the SuperNode waits for one for ever.
+    """
+    add = _load(EXIT_HANDLER, "add_exit_handler")
+
+    def register(event_type: Any, *, exit_handlers: Sequence[Any] = (), **_: Any) -> None:
+        for each in exit_handlers:
+            add(each)
+
+    vars(import_module(CLIENTAPP))["register_signal_handlers"] = register
 
 
 APPS = (

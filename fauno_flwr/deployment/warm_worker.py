@@ -133,6 +133,7 @@ def main() -> None:
     """Load the libraries, then run ``flower-superexec`` with its own arguments."""
     load_libraries()
     flower.unpack_apps_once()
+    flower.let_signals_end_apps()
     gc.freeze()  # a collection in a fork would copy the shared pages
     flower.use_executor(ForkExecutor)
     flower_superexec()

@@ -139,6 +139,29 @@ def test_what_the_parent_does_at_its_exit_is_not_done_by_its_forks(
     assert (tmp_path / f"{os.getpid()}").exists()
 
 
+def test_a_signal_ends_a_message_without_a_report(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that is reported without a reply blocks a SuperNode for ever."""
+    original = run_clientapp.register_signal_handlers
+    monkeypatch.setattr(run_clientapp, "register_signal_handlers", original)
+    flower.let_signals_end_apps()
+
+    def app(signals: bool) -> None:
+        run_clientapp.register_signal_handlers(
+            event_type=None, exit_message="Task stopped.", exit_handlers=[(tmp_path / "end").touch]
+        )
+        if signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        trigger_exit_handlers(run_before_force_exit=False)
+
+    run(lambda: app(signals=True))
+    assert not (tmp_path / "end").exists()
+    run(lambda: app(signals=False))
+    assert (tmp_path / "end").exists()
+
+
 def test_an_app_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first time by Flower; another app with another content is another one."""
     unpacked = []
