@@ -8,7 +8,7 @@
 # make lock       the versions and hashes of deploy/requirements.lock; make demo LOCKED=1 installs exactly these
 # make audit      known weaknesses of the locked versions; needs the internet
 # make lowest     the tests with the lowest versions that pyproject.toml allows, in build/lowest
-# make flower     the tests of the strategies with the lowest Flower that is allowed, and the newest there is
+# make flower     the tests of the strategies and of the warm worker with the lowest Flower that is allowed, and the newest there is
 # make release    wheels and sources of both distributions and a bill of materials (CycloneDX) in dist/;
 #                 ADDRESS=https://github.com/OWNER/NAME/blob/main makes the links of readmes absolute
 # make hub        the app as Flower Hub takes it, in build/hub/fauno-flwr; ADDRESS as for make release
@@ -19,7 +19,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 LOCK = deploy/requirements.lock
 FUZZ_SECONDS = 600
-FLOWER_TESTS = tests/strategies tests/test_hub.py
+FLOWER_TESTS = tests/strategies tests/test_hub.py tests/fauno_flwr/deployment/test_warm_worker.py
 OUT = results/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: demo test test-slow benchmark fuzz coverage docs lock audit lowest flower release hub install lint clean

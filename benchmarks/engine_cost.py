@@ -26,7 +26,7 @@ SETTINGS = (
 SETTINGS += ("evaluation.policies=[]", "evaluation.worlds=1", "evaluation.window=10")
 COMMANDS = {
     "simulate": ("simulate", "topology=full20", "topology.nodes={nodes}"),
-    "deploy": ("deploy", "local", "--warm", "--nodes", "{nodes}"),
+    "deploy": ("deploy", "local", "--nodes", "{nodes}"),
 }
 COLUMNS = (
     "engine | nodes | messages | wall s | CPU s | CPU s per message | memory, MB | per node, MB"

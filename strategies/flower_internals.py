@@ -9,9 +9,12 @@ path, in a process that must not have ``strategies`` in ``sys.modules``.
 """
 
 import copy
+import hashlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flwr
@@ -198,9 +201,96 @@ def in_simulation() -> bool:
 
 # ---- the SuperExec ---------------------------------------------------------------------------
 
+SUPEREXEC, CLIENTAPP = (
+    "flwr.supercore.superexec.run_superexec",
+    "flwr.supernode.runtime.run_clientapp",
+)
+EXIT_HANDLER = "flwr.supercore.exit.exit_handler"
+EXIT_HANDLERS = (EXIT_HANDLER, "registered_exit_handlers")
+SPECIFIED = ("task_type", "runtime_api_address", "token", "insecure", "root_certificates_path")
+
+
+def require_superexec() -> None:
+    """Check every part of the SuperExec that a warm worker calls or replaces.
+
+    Raises
+    ------
+    FlowerVersionError
+        If one is missing, or has other parameters.
+    """
+    executor, spec = __getattr__("SubprocessExecutor"), __getattr__("ExecutionSpec")
+    for name, parameters in (("launch", ("self", "spec")), ("reconcile", ("self",))):
+        _require(executor, name)
+        _require_parameters(getattr(executor, name), *parameters)
+    _require_parameters(_load(CLIENTAPP, "install_from_fab"), "fab_file")
+    _require_parameters(_load(CLIENTAPP, "register_signal_handlers"), "event_type")
+    _require_parameters(_load(EXIT_HANDLER, "add_exit_handler"), "exit_handler")
+    for name in (*SPECIFIED, "parent_pid"):
+        if name not in inspect.signature(spec).parameters:
+            raise FlowerVersionError(f"ExecutionSpec has no {name}")
+    _require(__getattr__("LaunchResult"), "accepted")
+    _require(__getattr__("TaskType"), "CLIENT_APP")
+    for name in ("flower_superexec", "flwr_clientapp"):
+        _require_parameters(__getattr__(name))
+    for module, name in ((SUPEREXEC, "get_executor"), EXIT_HANDLERS, *APPS):
+        _load(module, name)
+
+
+def _require_parameters(function: Any, *names: str) -> None:
+    """Raise an error unless a function takes these arguments by position, and needs no others."""
+    _require(function, "__name__")
+    parameters = inspect.signature(function).parameters.values()
+    needed = [each.name for each in parameters if each.default is inspect.Parameter.empty]
+    if needed != list(names):
+        raise FlowerVersionError(f"{function.__qualname__} needs {needed}, not {list(names)}")
+
 
 def use_executor(make_executor: "Callable[[], SubprocessExecutor]") -> None:
     """Make ``flower-superexec`` start its tasks through another executor."""
-    module = import_module("flwr.supercore.superexec.run_superexec")
+    module = import_module(SUPEREXEC)
     _require(module, "get_executor")
     vars(module)["get_executor"] = lambda *_, **__: make_executor()
+
+
+def forget_exit_handlers() -> None:
+    """Drop what ``flwr_exit`` would call: in a fork, it closes connections of the parent."""
+    _load(*EXIT_HANDLERS).clear()
+
+
+def let_signals_end_apps() -> None:
+    """Make ``flwr-clientapp`` leave signals alone: one ends it at once, without a word.
+
+    Its SuperNode then answers with an error when the heartbeats have lapsed. Flower's own handler
+    reports the task as failed instead, but no reply: the SuperNode waits for one for ever.
+    """
+    add = _load(EXIT_HANDLER, "add_exit_handler")
+
+    def register(event_type: Any, *, exit_handlers: Sequence[Any] = (), **_: Any) -> None:
+        for each in exit_handlers:
+            add(each)
+
+    vars(import_module(CLIENTAPP))["register_signal_handlers"] = register
+
+
+APPS = (
+    ("flwr.common.constant", "APP_DIR"),
+    ("flwr.common.constant", "FAB_HASH_TRUNCATION"),
+    ("flwr.supercore.utils", "get_flwr_home"),
+)
+
+
+def unpack_apps_once() -> None:
+    """Make ``flwr-clientapp`` unpack and check an app only if it is not installed yet.
+
+    Flower does so with every message, before it finds that the app's folder exists and uses that.
+    """
+    module = import_module(CLIENTAPP)
+    install = _load(CLIENTAPP, "install_from_fab")
+    folder, digits, home = (_load(*each) for each in APPS)
+
+    def install_once(fab: bytes, **options: Any) -> Path:
+        name = hashlib.sha256(fab).hexdigest()[:digits]
+        found = list((home() / folder).glob(f"*.{name}"))
+        return found[0] if found else install(fab, **options)
+
+    vars(module)["install_from_fab"] = install_once

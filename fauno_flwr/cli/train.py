@@ -81,7 +81,8 @@ def train_once(config: RunConfig, path: Path) -> None:
     find_heuristics("evaluation.policies", config.evaluation.policies)
     require_training(config, scenario, len(scenario.agents))
     require_own_checkpoints(config)
-    task = EdgeTask(config, scenario)
+    cores = len(os.sched_getaffinity(0))
+    task = EdgeTask(config, scenario, threads=cores)
     first_version(config, task.make_population(1))
     directory = RunDirectory(path)
     torch.set_num_threads(1)
@@ -89,7 +90,7 @@ def train_once(config: RunConfig, path: Path) -> None:
     typer.echo(f"{agents} nodes learn, offered load rho = {scenario.rho:.3f}; results in {path}")
     try:
         # A core is left to the world, which is mostly what the others wait for.
-        grid = make_grid(config, scenario, threads=len(os.sched_getaffinity(0)) - 1)
+        grid = make_grid(config, scenario, threads=cores - 1)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     progress, request = Progress(agents, config.federation.versions), StopRequest()

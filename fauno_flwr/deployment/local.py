@@ -24,6 +24,7 @@ from fauno_flwr.deployment.keys import (
     write_node_key,
 )
 from fauno_flwr.shared_world.tokens import token_of
+from strategies.flower_internals import FlowerVersionError, require_superexec
 
 RESTART_PAUSE = 2.0
 # Seconds between two polls of a SuperExec for tasks; the default is 1.
@@ -70,13 +71,14 @@ class Deployment(Engine):
     world : sequence of str, default empty
         Arguments of ``fauno world serve`` with ``--port``, if the nodes share a world; it runs as a
         process of this deployment then, with a token for each node and, with `tls`, a certificate.
-    warm : bool, default False
-        Run each node's messages in forks of a worker, see :mod:`fauno_flwr.deployment.warm_worker`.
+    warm : bool, default True
+        Run each node's messages in forks of a worker, see :mod:`fauno_flwr.deployment.warm_worker`;
+        without it, or if Flower's internals are not those that were tested, in new processes.
     agents : Path, optional
         Folder in which the nodes save their agents, so that a later deployment can resume the
         training. Default: a folder that is removed with this deployment.
     report : callable, optional
-        Called with a sentence whenever a process is restarted.
+        Called with a sentence whenever a process is restarted, and if there can be no worker.
     """
 
     def __init__(
@@ -86,15 +88,16 @@ class Deployment(Engine):
         tls: bool = False,
         auth: bool = False,
         world: Sequence[str] = (),
-        warm: bool = False,
+        warm: bool = True,
         agents: Path | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
         if auth and not tls:
             raise ValueError("auth is on and tls is off: keys of SuperNodes need TLS, add it")
         self.nodes, self.tls, self.auth, self.world = nodes, tls, auth, list(world)
-        self.warm, self.agents = warm, agents
+        self.agents = agents
         self.report = report or (lambda sentence: None)
+        self.warm = warm and self._can_be_warm()
         self.services: dict[str, Service] = {}
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._restart_ended, daemon=True)
@@ -103,6 +106,14 @@ class Deployment(Engine):
         entered = super().__enter__()
         self._watch.start()
         return entered
+
+    def _can_be_warm(self) -> bool:
+        try:
+            require_superexec()
+        except FlowerVersionError as error:
+            self.report(f"a new process for each message, as with --no-warm: {error}")
+            return False
+        return True
 
     def submit_run(self, app: Path, run_config: Mapping[str, str]) -> str:
         """Submit a run; return its id."""

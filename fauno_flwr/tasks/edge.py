@@ -14,6 +14,7 @@ from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks.base import Experience
 from fauno_flwr.tasks.heuristics import find_heuristics
+from fauno_flwr.tasks.memory import evaluations_at_once
 from fauno_flwr.tasks.start import start_agents
 from sim_env.envs.vector import EdgeVectorEnv
 from sim_env.evaluation import interval, run_policies, run_policy
@@ -32,10 +33,12 @@ class EdgeTask:
     config : RunConfig
     scenario : Scenario
         The compiled world of `config`.
+    threads : int, default 1
+        So many policies are evaluated at once, as far as the memory allows.
     """
 
-    def __init__(self, config: RunConfig, scenario: Scenario) -> None:
-        self.config, self.scenario = config, scenario
+    def __init__(self, config: RunConfig, scenario: Scenario, threads: int = 1) -> None:
+        self.config, self.scenario, self.threads = config, scenario, threads
         self.names = [str(scenario.topology.names[node]) for node in scenario.agents]
         arrivals = float(scenario.net.arrivals.sum() / config.physics.tick)
         self.facts = {"rho": scenario.rho, "tasks_per_second": arrivals}
@@ -74,6 +77,7 @@ class EdgeTask:
             evaluation.seeds,
             warmup=evaluation.warmup,
             window=evaluation.window,
+            threads=evaluations_at_once(self.config, self.scenario, self.threads),
         )
 
     def _policies(self, population: AgentStack | None) -> dict[str, Policy]:

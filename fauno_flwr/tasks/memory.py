@@ -49,6 +49,17 @@ def require_training(config: RunConfig, scenario: Scenario | None, agents: int) 
         raise ConfigError(str(error)) from error
 
 
+def evaluations_at_once(config: RunConfig, scenario: Scenario, most: int) -> int:
+    """Return how many policies, `most` at most and one at least, the free memory has room for."""
+    for number in range(most, 1, -1):
+        try:
+            require_room(scenario, number * config.evaluation.worlds)
+        except ValueError:
+            continue
+        return number
+    return 1
+
+
 def _require_worlds(setting: str, worlds: int, scenario: Scenario) -> None:
     try:
         require_room(scenario, worlds)

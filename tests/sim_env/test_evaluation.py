@@ -88,6 +88,18 @@ def test_every_policy_meets_the_same_tasks() -> None:
     assert all(np.array_equal(born[0], each) for each in born)
 
 
+def test_policies_in_threads_and_one_after_the_other_have_the_same_results() -> None:
+    scenario = load_scenario("ether2")
+    policies = {name: POLICIES[name] for name in ("sed", "random", "lq", "threshold")}
+    policies["python"] = lambda seen, rng: rng.integers(0, 2, len(seen)) * seen.mask[:, 1]
+    alone, beside = (
+        run_policies(scenario, policies, [7, 8], warmup=50, window=200, threads=threads)
+        for threads in (1, 3)
+    )
+    assert [row["policy"] for row in beside] == list(policies)
+    assert beside == alone
+
+
 def test_the_cohort_is_followed_to_its_end() -> None:
     """Tasks of the window all end, those born before and after are not counted."""
     scenario = load_scenario("balanced")

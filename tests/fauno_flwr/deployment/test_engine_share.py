@@ -16,26 +16,24 @@ LEARNED = 4  # messages of a node after which their length has been learned
 
 
 @pytest.mark.parametrize(
-    ("nodes", "options"),
+    ("nodes", "options", "most"),
     [
-        pytest.param(2, [], id="as-flower-does-it"),
-        pytest.param(3, ["--warm"], id="warm"),
-        pytest.param(
-            3,
-            [],
-            id="three",
-            marks=pytest.mark.skipif((os.cpu_count() or 1) < 3, reason="a core for each node"),
-        ),
+        pytest.param(2, [], 0.1, id="a-core-each"),
+        pytest.param(3, [], 0.1, id="three"),
+        pytest.param(2, ["--no-warm"], 0.15, id="as-flower-does-it"),
     ],
 )
-def test_the_engine_costs_less_than_15_percent_of_a_message(
-    tmp_path: Path, nodes: int, options: list[str]
+def test_the_engine_costs_a_small_part_of_a_message(
+    tmp_path: Path, nodes: int, options: list[str], most: float
 ) -> None:
     """From a node's message to its next one, all that is not its ClientApp at work."""
     out = tmp_path / "run"
     settings = [f"federation.versions={8 * nodes}", "federation.buffer_size=1"]
     command = [FAUNO, "deploy", "local", "--nodes", str(nodes), "--out", str(out), *options]
-    subprocess.run([*command, *settings, "evaluation.policies=[]"], check=True, cwd=tmp_path)
+    # Where a variable says so, as in some containers, every message would compile the app's code.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    command += [*settings, "evaluation.policies=[]"]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
     sent: dict[str, float] = {}
     worked: dict[str, list[float]] = {}
     cycles: dict[str, list[tuple[float, float]]] = {}
@@ -53,4 +51,4 @@ def test_the_engine_costs_less_than_15_percent_of_a_message(
     share = float((whole - work).sum() / whole.sum())
     print(json.dumps({name: np.round(each, 1).tolist() for name, each in cycles.items()}))
     print(f"engine: {np.mean(whole - work):.1f} s of {np.mean(whole):.1f} s, {100 * share:.1f} %")
-    assert share < 0.15
+    assert share < most
