@@ -11,7 +11,7 @@ EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE.read_text(), re.DOTALL)
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 10
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
