@@ -227,8 +227,8 @@ class AgentStack(ABC):
         return False
 
     def learner(self, agent: int) -> Learner:
-        """Return a copy of an agent that learns on its own, if :attr:`learns_one_by_one`."""
-        raise NotImplementedError
+        """Return a copy of an agent that learns on its own."""
+        return StackOfOne(self, agent)
 
     def groups(self, batches: list[Decisions]) -> list[list[int]]:
         """Group agents to learn side by side, so that there is little padding."""
@@ -363,6 +363,23 @@ class AgentStack(ABC):
             weights = self.weights(agent_of_node, greedy=True, acting={"critic": 1.0})
             critic = ActorPolicy(weights)
         return ActionScores(acting, critic)
+
+
+class StackOfOne:
+    """A copy of one agent of a stack, which learns as the stack does."""
+
+    def __init__(self, stack: AgentStack, agent: int) -> None:
+        self._stack, self._agent, self._copy = stack, agent, stack.select([agent])
+
+    def learn(
+        self, decisions: Decisions, rate: float, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """Update the copy on these decisions; return the metrics of the update."""
+        return self._copy.update([decisions], rate, [rng])[0]
+
+    def write(self) -> None:
+        """Replace the agent in the stack by this copy."""
+        self._stack.put(self._agent, self._copy)
 
 
 def side_by_side(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fauno_flwr.config.agent import MODEL, STATE, PPOConfig
 from fauno_flwr.learning import dense_ppo
-from fauno_flwr.learning.agents import AgentStack, Arrays, get, get_all, put, put_all
+from fauno_flwr.learning.agents import AgentStack, Arrays, Learner, get, get_all, put, put_all
 from fauno_flwr.learning.dense import DenseNetwork
 from fauno_flwr.learning.networks import ACTION_VALUE_GAIN, Actor, Critic, find_networks
 from fauno_flwr.learning.targets import targets
@@ -80,8 +80,10 @@ class Population(AgentStack):
         changed = type(self).learn is not Population.learn
         return not changed and dense_ppo.is_supported(self.config, self.actor, self.critic)
 
-    def learner(self, agent: int) -> dense_ppo.Learner:
-        """Return a copy of an agent that learns on its own."""
+    def learner(self, agent: int) -> Learner:
+        """Return a copy of an agent that learns on its own, in compiled code if it can."""
+        if not self.learns_one_by_one:
+            return super().learner(agent)
         actor, critic = (
             DenseNetwork(self.networks[name], self.optimizers[name], agent) for name in self.TRAINED
         )

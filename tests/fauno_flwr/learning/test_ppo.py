@@ -328,3 +328,19 @@ def test_outputs_of_any_number_of_rows_are_those_of_autograd(
         expected = torch.bmm(expected, actor.weights[layer]) + actor.biases[layer]
         expected = expected.tanh() if layer < 2 else expected
     np.testing.assert_allclose(values, expected[0, :, 0].detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["equivariant", "padded"])
+def test_a_learner_leaves_the_stack_as_it_is_until_it_writes(network: str) -> None:
+    config = PPOConfig(network=network)
+    stack, beside = (Population(2, config, 0, "full", 4) for _ in range(2))
+    before = [tensor.clone() for tensor in stack._tensors()]
+    batch = some_decisions(3, 60, 4)
+    learner = stack.learner(1)
+    metrics = learner.learn(batch, 1e-3, np.random.default_rng(1))
+    assert all(torch.equal(a, b) for a, b in zip(stack._tensors(), before, strict=True))
+    learner.write()
+    one = beside.select([1])
+    assert one.update([batch], 1e-3, [np.random.default_rng(1)]) == [metrics]
+    beside.put(1, one)
+    assert all(torch.equal(a, b) for a, b in zip(stack._tensors(), beside._tensors(), strict=True))
