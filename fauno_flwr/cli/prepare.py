@@ -31,9 +31,11 @@ def prepare(
 ) -> None:
     """Compile the kernels once for this machine, so that no run has to."""
     typer.echo("loading numba and torch", err=True)
+    from fauno_flwr.cosim.links import compile_links
     from fauno_flwr.learning.kernels import PARTS, compile_kernels
     from sim_env.engine.compilation import cache_root
 
+    compile_links()
     chosen = {**COMMON, **(RARE if every else {})}
     for i, (title, (conf, overrides)) in enumerate(chosen.items()):
 

@@ -29,7 +29,7 @@ from sim_env.workload.workload import WorkloadSpec
 
 LARGEST_SEED = 2**62
 VALIDATION_OFFSET = 500_000  # from the seeds of the evaluation to those during training
-MOST_ROLLOUTS = 1000  # of a message that is sized by time
+MOST_ROLLOUTS = 10_000  # of a message that is sized by time
 MOST_NODES = 10_000  # of a federation without a network
 LONGEST_MESSAGE = 10**8  # ticks
 WORLDS = OWN, SHARED, GYM = ("own", "shared", "gym")

@@ -133,7 +133,7 @@ class CosimGrid(LocalGrid):
         self._updates = Updates(self.population, threads)
         self._recorder = Recorder(self.world, agents, training.ticks)
         self._weights = self.population.weights(scenario.agent_of_node, greedy=False)
-        self._weights_changed = False
+        self._changed: set[int] = set()  # agents whose policies differ from the weights
         self._replies: list[Message] = []
         self._sent = 0
         self.seconds = dict.fromkeys((ACTING, LEARNING), 0.0)
@@ -172,9 +172,9 @@ class CosimGrid(LocalGrid):
                 if now >= end or len(self._replies) != replies:
                     break
             span = 1 if self._transport.journeys else self._next_due(end) - self.world.now
-            if self._weights_changed:
-                self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
-                self._weights_changed = False
+            if self._changed:
+                self.population.refresh(self._weights, sorted(self._changed))
+                self._changed.clear()
             with self._timed(ACTING):
                 self._recorder.roll(self._weights, span)
             for key in self._transport.advance(span, self._open_links(), self._tasks_on_links()):
@@ -263,7 +263,7 @@ class CosimGrid(LocalGrid):
         """Discard the decisions of an agent whose policy has changed."""
         self._recorder.drop(agent.index)
         agent.since = self.world.now
-        self._weights_changed = True
+        self._changed.add(agent.index)
 
     def _collect(self, agent: Agent, trip: RoundTrip) -> None:
         trip.phase = COLLECTING
@@ -350,7 +350,7 @@ class CosimGrid(LocalGrid):
         self.world.restore(load(state["world"]))
         self._recorder.restore(load(state["recorder"]))
         self.population.load(state["population"])
-        self._weights_changed = True
+        self._weights = self.population.weights(self.scenario.agent_of_node, greedy=False)
         for agent in self._agents:
             start = f"agent-{agent.index}."
             blobs = {n.removeprefix(start): b for n, b in state.items() if n.startswith(start)}

@@ -12,6 +12,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from fauno_flwr.cosim.links import progress
 from sim_env.scenario import Net
 
 
@@ -70,6 +71,7 @@ class Transport:
         self._row, self._left, self._wait = np.zeros(0, int), np.zeros(0), np.zeros(0)
         self._messages = np.zeros(len(self._capacity), int)  # that each link is transferring
         self.carried, self.busy = np.zeros(len(self._capacity)), np.zeros(len(self._capacity))
+        self._is_noted = np.zeros(len(self._capacity), np.bool_)  # scratch space
         nodes = len(self.net.slots)
         self.source = np.repeat(np.arange(nodes), self.net.slots)
         self._graph: nx.DiGraph = nx.DiGraph()
@@ -179,24 +181,15 @@ class Transport:
                 arrived += [self.journeys[i].key for i in here]
                 self._remove(here.tolist())
                 continue
-            row, left, wait = self._row, self._left, self._wait
-            moving = left > 0
-            sharing = self._messages[row] + tasks[row]
-            rate, span = np.zeros(len(row)), np.where(moving, np.inf, wait)
-            np.divide(self._capacity[row], sharing, out=rate, where=moving & open_links[row])
-            np.divide(left, rate, out=span, where=rate > 0)
-            step = min(float(span.min()), ticks - now)
-            self.busy[row[moving]] += step  # once for each link: NumPy does not add up
-            done, still = span <= step, moving & (span > step)
-            self._left = np.where(moving, 0.0, left)
-            self._left[still] = np.maximum(left[still] - rate[still] * step, 0.0)
-            self._wait = np.where(moving, wait, np.where(done, 0.0, wait - step))
-            # A few in each step: those that have left a link, or wait for its latency now.
-            for i in np.flatnonzero(moving & (self._left == 0)):
-                self._messages[row[i]] -= 1
-            for i in np.flatnonzero((self._left == 0) & (self._wait == 0)):
-                self._go_on(int(i))
-            now += step
+            now = progress(
+                now,
+                float(ticks),
+                (self._capacity, open_links, tasks),
+                (self._row, self._left, self._wait),
+                (self._messages, self.busy, self._is_noted),
+            )
+            for i in np.flatnonzero((self._left == 0) & (self._wait == 0)).tolist():
+                self._go_on(i)
             if now >= ticks and (self._row >= 0).all():
                 break
         self._update_rates()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fauno_flwr.config.errors import ConfigError
+from fauno_flwr.cosim.links import compile_links
 from fauno_flwr.deployment.processes import no_survivors
 from fauno_flwr.experiments.cells import fingerprint, run_cell
 from fauno_flwr.experiments.design import HEURISTICS, Cell, Experiment
@@ -239,6 +240,7 @@ class RayPool:
             # Here, or each worker would compile the same.
             config = cells[-1].training or next(iter(cells[-1].worlds.values()))
             compile_kernels(config, config.build_scenario())
+            compile_links()
             self._report(f"starting Ray on {self.workers} cores")
         else:
             self._report(f"connecting to Ray on {self.address}")

@@ -5,7 +5,7 @@ A = 1 in a Flower client; A = all agents in co-simulation and in the joint evalu
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -306,36 +306,55 @@ class AgentStack(ABC):
         acting: Mapping[str, float] | None = None,
     ) -> Weights:
         """Return what acts as compiled code reads it: :meth:`policy`; by default :attr:`acting`."""
-        chosen = self.acting if acting is None else acting
-        networks = [(self.networks[name], weight) for name, weight in chosen.items()]
-        (first, middle, last), biases = side_by_side(networks)
+        layers = self._layers(self.acting if acting is None else acting, np.arange(self.agents))
+        softmax, epsilon = (False, np.zeros(self.agents)) if greedy else self.exploration()
+        return Weights(
+            padded=isinstance(self.actor, PaddedActor),
+            **layers,
+            agent_of_node=np.asarray(agent_of_node, np.int32),
+            softmax=softmax,
+            epsilon=epsilon,
+        )
+
+    def refresh(self, weights: Weights, agents: Iterable[int]) -> None:
+        """Update what :meth:`weights` has returned for :attr:`acting` to what some agents are now.
+
+        Parameters
+        ----------
+        weights : Weights
+            Not greedy.
+        agents : iterable of int
+        """
+        chosen = np.array(list(agents), int)
+        for name, layer in self._layers(self.acting, chosen).items():
+            getattr(weights, name)[chosen] = layer
+        weights.epsilon[chosen] = self.exploration()[1][chosen]
+
+    def _layers(self, acting: Mapping[str, float], agents: np.ndarray) -> dict[str, Any]:
+        """Return copies of the layers of some agents, by their names in :class:`Weights`."""
+        networks = [(self.networks[name], weight) for name, weight in acting.items()]
+        (first, middle, last), biases = side_by_side(networks, agents)
         width, features = self.encoding.local, self.encoding.destinations
         rest = first[:, width:]
-        padded = isinstance(self.actor, PaddedActor)
-        if padded:
-            rest = rest.reshape(self.agents, self.slots, features + 1, -1)
+        if isinstance(self.actor, PaddedActor):
+            rest = rest.reshape(len(agents), self.slots, features + 1, -1)
             slot, present = rest[:, :, :features], rest[:, :, features]
             best = np.zeros_like(slot[:, 0])
         else:
             best = rest[:, features:]
             slot = (rest[:, :features] + best)[:, None]
             present = np.zeros_like(slot[:, :, 0])
-        softmax, epsilon = (False, np.zeros(self.agents)) if greedy else self.exploration()
-        return Weights(
-            padded=padded,
-            local=first[:, :width].copy(),
-            slot=slot.copy(),
-            best=best.copy(),
-            present=present.copy(),
-            bias=biases[0],
-            middle=middle,
-            middle_bias=biases[1],
-            last=last.transpose(0, 2, 1).copy(),
-            last_bias=biases[2],
-            agent_of_node=np.asarray(agent_of_node, np.int32),
-            softmax=softmax,
-            epsilon=epsilon,
-        )
+        return {
+            "local": first[:, :width].copy(),
+            "slot": slot.copy(),
+            "best": best.copy(),
+            "present": present.copy(),
+            "bias": biases[0],
+            "middle": middle,
+            "middle_bias": biases[1],
+            "last": last.transpose(0, 2, 1).copy(),
+            "last_bias": biases[2],
+        }
 
     def policy(self, agent_of_node: np.ndarray | None = None, greedy: bool = False) -> ActorPolicy:
         """Return the current actors as a policy for a world.
@@ -383,7 +402,7 @@ class StackOfOne:
 
 
 def side_by_side(
-    networks: Sequence[tuple[nn.Module, float]],
+    networks: Sequence[tuple[nn.Module, float]], agents: np.ndarray
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return copies of networks of equal sizes as one, whose output is their weighted sum.
 
@@ -391,6 +410,8 @@ def side_by_side(
     ----------
     networks : sequence of (StackedMLP, float)
         G networks of H hidden units, with their weights.
+    agents : array of int, shape (A,)
+        Of the stacks.
 
     Returns
     -------
@@ -402,7 +423,8 @@ def side_by_side(
     """
 
     def arrays(kind: str, layer: int) -> list[np.ndarray]:
-        return [getattr(network, kind)[layer].detach().numpy() for network, _ in networks]
+        stacks = [getattr(network, kind)[layer].detach().numpy() for network, _ in networks]
+        return [stack[agents] for stack in stacks]
 
     scales = [np.float32(scale) for _, scale in networks]
     last = [w * scale for w, scale in zip(arrays("weights", 2), scales, strict=True)]

@@ -69,14 +69,53 @@ def add_product(x, weight, total):
 
 
 @part
+def add_two_products(x, y, weight, of_x, of_y):
+    """Add ``x @ weight`` to `of_x` and ``y @ weight`` to `of_y`, as :func:`add_product` would.
+
+    Each part of the weights is loaded once for both, which takes two thirds of the time.
+    """
+    width = len(of_x)
+    whole = len(x) - len(x) % 4
+    for g in range(0, whole, 4):
+        x0, x1, x2, x3 = x[g], x[g + 1], x[g + 2], x[g + 3]
+        y0, y1, y2, y3 = y[g], y[g + 1], y[g + 2], y[g + 3]
+        w0, w1, w2, w3 = weight[g], weight[g + 1], weight[g + 2], weight[g + 3]
+        for h in range(width):
+            a, b, c, d = w0[h], w1[h], w2[h], w3[h]
+            of_x[h] += (x0 * a + x1 * b) + (x2 * c + x3 * d)
+            of_y[h] += (y0 * a + y1 * b) + (y2 * c + y3 * d)
+    for g in range(whole, len(x)):
+        x0, y0, row = x[g], y[g], weight[g]
+        for h in range(width):
+            of_x[h] += x0 * row[h]
+            of_y[h] += y0 * row[h]
+
+
+@part
+def add_products(x, weight, total, rows):
+    """Add ``x[:rows] @ weight`` to ``total[:rows]``."""
+    for r in range(0, rows - 1, 2):
+        add_two_products(x[r], x[r + 1], weight, total[r], total[r + 1])
+    if rows % 2:
+        add_product(x[rows - 1], weight, total[rows - 1])
+
+
+@part
 def add_outer(x, y, rows, total):
     """Add ``x[:rows].T @ y[:rows]`` to `total`."""
     inputs, width = total.shape
-    whole = rows - rows % 4
+    whole, pairs = rows - rows % 4, inputs - inputs % 2
     for r in range(0, whole, 4):
         x0, x1, x2, x3 = x[r], x[r + 1], x[r + 2], x[r + 3]
         y0, y1, y2, y3 = y[r], y[r + 1], y[r + 2], y[r + 3]
-        for i in range(inputs):
+        for i in range(0, pairs, 2):  # two inputs for each time that y is loaded
+            a, b, c, d, row = x0[i], x1[i], x2[i], x3[i], total[i]
+            e, f, g, k, after = x0[i + 1], x1[i + 1], x2[i + 1], x3[i + 1], total[i + 1]
+            for h in range(width):
+                s, t, u, v = y0[h], y1[h], y2[h], y3[h]
+                row[h] += (a * s + b * t) + (c * u + d * v)
+                after[h] += (e * s + f * t) + (g * u + k * v)
+        for i in range(pairs, inputs):
             a, b, c, d, row = x0[i], x1[i], x2[i], x3[i], total[i]
             for h in range(width):
                 row[h] += (a * y0[h] + b * y1[h]) + (c * y2[h] + d * y3[h])

@@ -7,10 +7,9 @@ of its operations, padding, and a tanh that is ten times slower.
 from typing import NamedTuple
 
 import numpy as np
-from torch import nn
 
 from fauno_flwr.learning.agents import StackedAdam
-from fauno_flwr.learning.arithmetic import add_outer, add_product, copy, dot, tanh
+from fauno_flwr.learning.arithmetic import add_outer, add_products, copy, dot, tanh
 from sim_env.engine.compilation import compiled, part
 
 BLOCK = 256  # rows whose activations are computed together: they stay in the cache
@@ -50,14 +49,15 @@ class Activations(NamedTuple):
     two: np.ndarray  # float32 (N, H)
     out: np.ndarray  # float32 (N,)
     slope: np.ndarray  # float32 (N,): of the loss by the outputs
-    row: np.ndarray  # float32 (H,)
+    back: np.ndarray  # float32 (N, H): the slope by the first hidden layer
     turned: np.ndarray  # float32 (H, H): the middle layer, transposed
 
 
 def make_activations(network: Network, rows: int) -> Activations:
     """Allocate room for a network and blocks of at most so many rows."""
     inputs, hidden = network.layers.first.shape
-    shapes = (rows, inputs), (rows, hidden), (rows, hidden), rows, rows, hidden, (hidden, hidden)
+    units = rows, hidden
+    shapes = (rows, inputs), units, units, rows, rows, units, (hidden, hidden)
     return Activations(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
@@ -65,15 +65,15 @@ def make_activations(network: Network, rows: int) -> Activations:
 def forward(layers, room, rows):
     """Compute the activations of both hidden layers, and the outputs, for inputs ``room.x``."""
     for r in range(rows):
-        one, two = room.one[r], room.two[r]
-        for h in range(len(one)):
-            one[h] = layers.first_bias[h]
-            two[h] = layers.middle_bias[h]
-        add_product(room.x[r], layers.first, one)
-        tanh(one)
-        add_product(one, layers.middle, two)
-        tanh(two)
-        room.out[r] = dot(two, layers.last) + layers.last_bias[0]
+        copy(layers.first_bias, room.one[r])
+        copy(layers.middle_bias, room.two[r])
+    add_products(room.x, layers.first, room.one, rows)
+    for r in range(rows):
+        tanh(room.one[r])
+    add_products(room.one, layers.middle, room.two, rows)
+    for r in range(rows):
+        tanh(room.two[r])
+        room.out[r] = dot(room.two[r], layers.last) + layers.last_bias[0]
 
 
 @part
@@ -92,12 +92,14 @@ def backward(network, room, rows):
         for h in range(layers.middle.shape[1]):
             room.turned[h, g] = layers.middle[g, h]
     for r in range(rows):
-        one = room.one[r]
+        back = room.back[r]
+        for h in range(len(back)):
+            back[h] = 0
+    add_products(room.two, room.turned, room.back, rows)
+    for r in range(rows):
+        one, back = room.one[r], room.back[r]
         for h in range(len(one)):
-            room.row[h] = 0
-        add_product(room.two[r], room.turned, room.row)
-        for h in range(len(one)):
-            one[h] = (ONE - one[h] * one[h]) * room.row[h]
+            one[h] = (ONE - one[h] * one[h]) * back[h]
             slopes.first_bias[h] += one[h]
     add_outer(room.x, room.one, rows, slopes.first)
 
@@ -139,25 +141,22 @@ class DenseNetwork:
 
     Parameters
     ----------
-    module : StackedMLP
-        Its last layer has one unit.
     optimizer : StackedAdam
-        Of `module`.
+        Of a StackedMLP whose last layer has one unit.
     agent : int
         Index in the stack.
     """
 
-    def __init__(self, module: nn.Module, optimizer: StackedAdam, agent: int) -> None:
-        self._stacked = [p.detach()[agent].numpy() for p in optimizer.parameters]
+    def __init__(self, optimizer: StackedAdam, agent: int) -> None:
+        self._stacked = [p.detach().numpy()[agent] for p in optimizer.parameters]
         first, second = optimizer.first[agent].numpy(), optimizer.second[agent].numpy()
         steps = optimizer.steps[agent : agent + 1].numpy()
         self._moments = [first, second, steps]
-        names = list(module.state_dict())
         parameters = np.concatenate([p.ravel() for p in self._stacked])
         gradient = np.zeros_like(parameters)
         self.network = Network(
-            self._layers(names, parameters),
-            self._layers(names, gradient),
+            self._layers(parameters),
+            self._layers(gradient),
             parameters,
             gradient,
             first.copy(),
@@ -167,15 +166,17 @@ class DenseNetwork:
         )
 
     def _views(self, flat: np.ndarray) -> list[np.ndarray]:
-        ends = np.cumsum([p.size for p in self._stacked])
-        parts = np.split(flat, ends[:-1])
-        return [part.reshape(p.shape) for part, p in zip(parts, self._stacked, strict=True)]
+        views, begin = [], 0
+        for parameter in self._stacked:
+            end = begin + parameter.size
+            views.append(flat[begin:end].reshape(parameter.shape))
+            begin = end
+        return views
 
-    def _layers(self, names: list[str], flat: np.ndarray) -> Layers:
-        named = dict(zip(names, self._views(flat), strict=True))
-        first, middle, last = (named[f"weights.{layer}"] for layer in range(3))
-        biases = [named[f"biases.{layer}"].reshape(-1) for layer in range(3)]
-        return Layers(first, biases[0], middle, biases[1], last.reshape(-1), biases[2])
+    def _layers(self, flat: np.ndarray) -> Layers:
+        first, middle, last, *biases = self._views(flat)  # the order of a StackedMLP
+        one, two, three = (bias.reshape(-1) for bias in biases)
+        return Layers(first, one, middle, two, last.reshape(-1), three)
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return the outputs (N,) for inputs (N, I)."""

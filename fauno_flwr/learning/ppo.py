@@ -84,9 +84,7 @@ class Population(AgentStack):
         """Return a copy of an agent that learns on its own, in compiled code if it can."""
         if not self.learns_one_by_one:
             return super().learner(agent)
-        actor, critic = (
-            DenseNetwork(self.networks[name], self.optimizers[name], agent) for name in self.TRAINED
-        )
+        actor, critic = (DenseNetwork(self.optimizers[name], agent) for name in self.TRAINED)
         return dense_ppo.Learner(self.config, actor, critic)
 
     def groups(self, batches: list[Decisions]) -> list[list[int]]:

@@ -257,6 +257,26 @@ def test_the_target_network_follows_by_periods_and_exploration_falls() -> None:
     assert stack.weights(np.zeros(1), greedy=True).epsilon.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("network", ["equivariant", "padded"])
+@pytest.mark.parametrize("algorithm", ["ppo", "ddqn"])
+def test_refreshed_weights_are_those_of_the_agents_now(algorithm: str, network: str) -> None:
+    stack = make(algorithm, network, 3)
+    nodes = np.array([2, 0, 1])
+    before, weights = (stack.weights(nodes, greedy=False) for _ in range(2))
+    stack.update([some_decisions(seed) for seed in range(3)], 1e-2, rngs(0, 1, 2))
+    stack.refresh(weights, [2, 0])
+    now = stack.weights(nodes, greedy=False)
+    for name, refreshed in weights._asdict().items():
+        if name in ("padded", "agent_of_node", "softmax", "otherwise"):
+            continue
+        old, new = getattr(before, name), getattr(now, name)
+        np.testing.assert_array_equal(refreshed[[0, 2]], new[[0, 2]])
+        np.testing.assert_array_equal(refreshed[1], old[1])
+    assert not np.array_equal(before.middle[0], now.middle[0])
+    stack.refresh(weights, [1])
+    np.testing.assert_equal(weights._asdict(), now._asdict())
+
+
 def test_the_replay_buffer_keeps_the_newest_and_never_joins_two_worlds() -> None:
     stack = make("ddqn", "equivariant", replay=100)
     batches = [some_decisions(seed, rows=60, slots=3) for seed in range(4)]

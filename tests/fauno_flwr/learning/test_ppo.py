@@ -322,7 +322,7 @@ def test_outputs_of_any_number_of_rows_are_those_of_autograd(
     actor = population.actor
     x = np.random.default_rng(seed).standard_normal((rows, actor.weights[0].shape[1]))
     x = x.astype(np.float32)
-    values = dense.DenseNetwork(actor, population.optimizers["actor"], 0).values(x)
+    values = dense.DenseNetwork(population.optimizers["actor"], 0).values(x)
     expected = torch.from_numpy(x)[None]
     for layer in range(3):
         expected = torch.bmm(expected, actor.weights[layer]) + actor.biases[layer]
