@@ -88,11 +88,12 @@ class Members:
         self._query_unknown(grid, present)
         self._receive(grid)
         self._let_in(grid, present)
-        for agent, node_id in self.among(present).items():
+        now = self.among(present)
+        for agent, node_id in now.items():
             before = self.held.get(agent)
             if before is not None and before != node_id:
                 log(INFO, "agent %s is now node %s, no longer node %s", agent, node_id, before)
-        self.held = self.among(present)
+        self.held = now
         return sorted(self.held.values())
 
     @property
@@ -117,7 +118,7 @@ class Members:
 
     def _let_in(self, grid: Grid, present: set[int]) -> None:
         """Give the places without a node to nodes that say that they are these agents."""
-        taken = self.among(present)
+        taken = self.among(present) if self._identified else {}
         for node_id, agent in sorted(self._identified.items()):
             if agent in taken:
                 if node_id not in self._waiting:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fauno_flwr.config.loading import load_config
+from fauno_flwr.cosim.links import compile_links, progress
 from fauno_flwr.cosim.transport import Transport
 from sim_env.network.topology import Topology
 from sim_env.scenario import Net, PhysicsSpec, Scenario, ScenarioSpec
@@ -45,6 +46,17 @@ def test_a_message_takes_its_bits_over_the_rate_on_every_hop() -> None:
     transport.send("one", 0, 1, BYTES)
     transport.send("three", 1, 3, BYTES)
     assert arrivals(transport, 10) == {"one": 2, "three": 4}
+
+
+def test_what_is_compiled_ahead_is_what_messages_need() -> None:
+    """Another type of any argument would be compiled while the network already works."""
+    compile_links()
+    prepared = list(progress.signatures)
+    transport = Transport(line(latency=0.3))
+    transport.send("one", 0, 2, BYTES)
+    transport.advance(3, np.ones(len(transport.net.rate), bool), np.zeros(len(transport.net.rate)))
+    assert progress.signatures == prepared
+    assert len(prepared) == 1
 
 
 def test_latency_comes_on_top() -> None:
