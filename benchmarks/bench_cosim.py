@@ -10,8 +10,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.learning.recorder import Recorder
-from fauno_flwr.tasks.edge import collect
-from sim_env.envs.vector import EdgeVectorEnv
+from fauno_flwr.tasks.own_worlds import CompiledWorlds
 from sim_env.world import World
 
 TICKS = 256
@@ -79,18 +78,15 @@ def test_one_agent_after_another(benchmark) -> None:
 def test_each_agent_in_its_own_copy(benchmark) -> None:
     """As 19 Flower clients do it, one after the other: copies of the worlds for each."""
     config, world, population = setting()
-    scenario, training = world.scenario, config.training
+    config.training.warmup, scenario = 0, world.scenario
+    assert config.training.ticks == TICKS
     agents = [population.select([agent]) for agent in range(population.agents)]
 
     def run() -> None:
         for agent, alone in enumerate(agents):
             rng = np.random.default_rng(agent)
-            node = int(scenario.agents[agent])
-            env = EdgeVectorEnv(scenario, node, training.worlds, horizon=TICKS)
-            env.set_actor(alone.policy())
-            view, _ = env.reset(seed=agent)
-            decisions, view = collect(env, view, alone, TICKS, rng)
-            alone.update([decisions], 1e-3, [rng])
+            worlds = CompiledWorlds(config, scenario, agent, alone, 1, rng)
+            alone.update([worlds.collect(alone)], 1e-3, [rng])
 
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
     note(benchmark, config, len(agents))

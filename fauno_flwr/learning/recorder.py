@@ -1,6 +1,6 @@
 """The recorder: decisions of all agents of a world, taken agent by agent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,15 +13,17 @@ PER_SLOT = ("destination", "legal")  # columns with a row for each slot, not for
 
 
 class Recorder:
-    """Record of the decisions of all agents of B worlds, until each agent's are taken.
+    """Record of the decisions of agents of B worlds, until each agent's are taken.
 
     Parameters
     ----------
     world : World
     agents : int
-        A.
+        A; agents from A on act, but are not recorded.
     keep : int
         Ticks after which a decision that has not been taken may be discarded.
+    nodes : sequence of int, optional
+        Nodes of the A agents; default: all that decide.
 
     Attributes
     ----------
@@ -29,11 +31,13 @@ class Recorder:
         Number of discarded decisions of each agent.
     """
 
-    def __init__(self, world: World, agents: int, keep: int) -> None:
+    def __init__(
+        self, world: World, agents: int, keep: int, nodes: Sequence[int] | None = None
+    ) -> None:
         self.world, self.agents, self.keep = world, agents, keep
         net, self._encoding = world.net, world.scenario.encoding
-        deciding = net.is_agent
-        self._rows_per_tick = world.num_worlds * int(deciding.sum())
+        deciding = np.flatnonzero(net.is_agent) if nodes is None else np.asarray(nodes)
+        self._rows_per_tick = world.num_worlds * len(deciding)
         self._slots_per_tick = world.num_worlds * int(net.slots[deciding].sum())
         self._slots = int(net.slots.max())
         self._rows = make_rows(self._encoding, world.num_worlds, agents, 0, 0)

@@ -61,7 +61,8 @@ class Rows(NamedTuple):
     local: np.ndarray  # float32 (R, F)
     destination: np.ndarray  # float32 (M, D)
     legal: np.ndarray  # bool (M,)
-    newest: np.ndarray  # int64 (B, A): row of an agent's newest decision in a world, -1 for none
+    newest: np.ndarray  # int64 (B, A): row of an agent's newest decision in a world, -1 for none;
+    #                     agents from A on act without being recorded
     used: np.ndarray  # int64 (2,): rows and slots in use
 
 
@@ -203,9 +204,15 @@ def record(net, now, b, n, a, action, reward, scratch, rows):
 
 
 @part
+def is_recorded(a, rows):
+    """Return whether the decisions of an agent are recorded: of the first A, if there are rows."""
+    return 0 <= a < rows.newest.shape[1] and len(rows.world) > 0
+
+
+@part
 def idle(net, b, a, rows):
     """Credit an agent with an actor for a tick without a decision to its newest decision."""
-    if a >= 0 and len(rows.world) and net.reward.no_op != 0.0 and rows.newest[b, a] >= 0:
+    if is_recorded(a, rows) and net.reward.no_op != 0.0 and rows.newest[b, a] >= 0:
         rows.reward[rows.newest[b, a]] += net.reward.no_op
 
 
@@ -234,7 +241,7 @@ def decide(net, st, now, actions, weights, observation, scratch, rows):
             destination[:] = np.float32(0.0)
             encode(observation, raw_local, raw, mask, scratch.local, destination)
             actions[b, n] = choose(st, b, weights, a, scratch, slots)
-            if len(rows.world):
+            if is_recorded(a, rows):
                 reward = decision_reward(net, n, actions[b, n], raw[0])
                 record(net, now, b, n, a, actions[b, n], reward, scratch, rows)
 
@@ -282,7 +289,7 @@ def decide_seen(net, st, now, actions, weights, seen, scratch, rows):
                 for f in range(scratch.destination.shape[2]):
                     scratch.destination[0, k, f] = seen.destination[row, k, f]
             actions[b, n] = choose(st, b, weights, a, scratch, slots)
-            if len(rows.world):
+            if is_recorded(a, rows):
                 reward = seen.reward[row, actions[b, n]]
                 record(net, now, b, n, a, actions[b, n], reward, scratch, rows)
             row += 1
@@ -295,7 +302,7 @@ def credit(net, st, weights, rows):
         for n in range(st.ends.shape[1]):
             a = weights.agent_of_node[n]
             earned = ends_reward(net.reward, n, st.ends[b, n])
-            if earned != 0.0 and a >= 0 and rows.newest[b, a] >= 0:
+            if earned != 0.0 and is_recorded(a, rows) and rows.newest[b, a] >= 0:
                 rows.reward[rows.newest[b, a]] += earned
             st.ends[b, n, :] = 0
 

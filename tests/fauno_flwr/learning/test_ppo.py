@@ -13,7 +13,7 @@ from fauno_flwr.learning.networks import EquivariantActor
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.learning.targets import advantages
 from fauno_flwr.learning.transitions import Decisions
-from fauno_flwr.tasks.edge import collect
+from fauno_flwr.tasks.own_worlds import collect
 from sim_env.engine.features import OBSERVATIONS, Encoding
 from sim_env.envs.vector import EdgeVectorEnv
 
@@ -219,8 +219,9 @@ def test_ppo_learns_what_pays(critic: str) -> None:
 def test_collected_decisions_are_those_of_the_node(node: int, at_least: int) -> None:
     """Worlds one after the other, legal actions, and the reward that the action announces."""
     env = EdgeVectorEnv("balanced", node, num_envs=3, horizon=60)
-    view, _ = env.reset(seed=1)
     population = Population(1, PPOConfig(), 0)
+    view, _ = env.reset(seed=1)
+    env.set_actor(population.policy())
     decisions, _ = collect(env, view, population, 60, np.random.default_rng(0))
     rows = np.arange(len(decisions))
     assert len(decisions) > at_least
@@ -240,9 +241,6 @@ class ScriptedEnv:
 
     def __init__(self, deciding: list[tuple[int, int]], rewards: list[tuple[float, float]]) -> None:
         self.deciding, self.rewards, self.tick = deciding, rewards, 0
-
-    def set_actor(self, actor) -> None:
-        """Ignore the actor: there are no peers."""
 
     def view(self) -> dict[str, np.ndarray]:
         """Zeros but for who decides; a second feature tells the decisions apart."""
