@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -177,8 +178,13 @@ def test_a_killed_node_resumes_with_its_agent(tmp_path: Path, secure: bool, warm
         others = [event for event in run.events("flush") if event["t"] > killed_at]
         meanwhile = [e for e in others if e["t"] < replies[before]["t"] and name not in e["names"]]
         assert meanwhile, "no version was made without the dead node"
-        merged = [tuple(sorted(zip(e["nodes"], e["steps"], strict=True))) for e in others]
-        assert len(merged) == len(set(merged)), "an update was merged twice"
+        unmerged: Counter[int] = Counter()
+        for event in run.events():
+            if event["event"] == "reply":
+                unmerged[event["node"]] += 1
+            elif event["event"] == "flush":
+                unmerged.subtract(event["nodes"])
+                assert min(unmerged.values()) >= 0, "an update was merged twice"
         given_up = next(e["t"] for e in run.events("error", name) if e["t"] > killed_at)
         going_on = {
             event["name"]
@@ -221,7 +227,9 @@ def test_a_node_resumes_after_its_worker_was_stopped_or_its_supernode_or_a_messa
         name = names_of(run)[0]
         run.wait(lambda: run.events("reply", name))
         worker = deployment.services["worker-0"]
-        messages = run.wait(lambda: set(psutil.Process(worker.process.pid).children()))
+        # One that has just begun: at its end, a message may be sent before it is stopped.
+        known = set(psutil.Process(worker.process.pid).children())
+        messages = run.wait(lambda: set(psutil.Process(worker.process.pid).children()) - known)
         before = len(run.events("reply", name))
         service = deployment.services.get(victim)
         stopped = [service.process.pid] if service else [each.pid for each in messages]
