@@ -10,7 +10,7 @@ from fauno_flwr.config.loading import load_config
 from fauno_flwr.config.settings import RunConfig
 from fauno_flwr.learning.ppo import Population
 from fauno_flwr.learning.recorder import Recorder
-from fauno_flwr.tasks.own_worlds import CompiledWorlds
+from fauno_flwr.tasks.own_worlds import own_worlds
 from sim_env.world import World
 
 TICKS = 256
@@ -85,7 +85,7 @@ def test_each_agent_in_its_own_copy(benchmark) -> None:
     def run() -> None:
         for agent, alone in enumerate(agents):
             rng = np.random.default_rng(agent)
-            worlds = CompiledWorlds(config, scenario, agent, alone, 1, rng)
+            worlds = own_worlds(config, scenario, agent, alone, 1, rng)
             alone.update([worlds.collect(alone)], 1e-3, [rng])
 
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fauno_flwr.config.settings import RunConfig
+from fauno_flwr.config.settings import RunConfig, TrainingConfig
 from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.metrics import task_metrics
 from fauno_flwr.learning.recorder import Recorder
@@ -37,9 +37,18 @@ def own_worlds(
     agent, population, rollouts, rng
         As of :meth:`fauno_flwr.tasks.base.Task.open`.
     """
-    peers = config.training.peers
-    kind = CompiledWorlds if peers == SELF or peers in POLICIES else EnvironmentWorlds
-    return kind(config, scenario, agent, population, rollouts, rng)
+    training, node = config.training, int(scenario.agents[agent])
+    if training.peers == SELF or training.peers in POLICIES:
+        return CompiledWorlds(training, scenario, node, population, rollouts, rng)
+    env = EdgeVectorEnv(
+        scenario,
+        node,
+        training.worlds,
+        training.peers,
+        horizon=training.ticks * rollouts,
+        warmup=training.warmup,
+    )
+    return EnvironmentWorlds(env, training.ticks, rng)
 
 
 class CompiledWorlds:
@@ -49,22 +58,23 @@ class CompiledWorlds:
 
     Parameters
     ----------
-    config : RunConfig
+    training : TrainingConfig
     scenario : Scenario
-    agent, population, rollouts, rng
+    node : int
+        Of the agent.
+    population, rollouts, rng
         As of :meth:`fauno_flwr.tasks.base.Task.open`.
     """
 
     def __init__(
         self,
-        config: RunConfig,
+        training: TrainingConfig,
         scenario: Scenario,
-        agent: int,
+        node: int,
         population: AgentStack,
         rollouts: int,
         rng: np.random.Generator,
     ) -> None:
-        training, node = config.training, int(scenario.agents[agent])
         self._ticks = training.ticks
         self._otherwise = LOCAL if training.peers == SELF else CODES[POLICIES[training.peers]]
         others = PEERS if training.peers == SELF else NOBODY
@@ -102,31 +112,16 @@ class EnvironmentWorlds:
 
     Parameters
     ----------
-    config : RunConfig
-    scenario : Scenario
-    agent, population, rollouts, rng
-        As of :meth:`fauno_flwr.tasks.base.Task.open`.
+    env : EdgeVectorEnv
+        Is reset.
+    ticks : int
+        Of a rollout.
+    rng : Generator
+        Seeds the worlds, and samples the actions.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        scenario: Scenario,
-        agent: int,
-        population: AgentStack,
-        rollouts: int,
-        rng: np.random.Generator,
-    ) -> None:
-        training = config.training
-        self._ticks, self._rng = training.ticks, rng
-        self._env = EdgeVectorEnv(
-            scenario,
-            int(scenario.agents[agent]),
-            training.worlds,
-            training.peers,
-            horizon=training.ticks * rollouts,
-            warmup=training.warmup,
-        )
+    def __init__(self, env: EdgeVectorEnv, ticks: int, rng: np.random.Generator) -> None:
+        self._env, self._ticks, self._rng = env, ticks, rng
         self._view, _ = self._env.reset(seed=int(rng.integers(2**31)))
         assert self._env.world is not None
         self._world = self._env.world

@@ -10,6 +10,7 @@ from fauno_flwr.learning.agents import AgentStack
 from fauno_flwr.learning.registry import make_population
 from fauno_flwr.learning.transitions import Decisions
 from fauno_flwr.tasks import own_worlds
+from fauno_flwr.tasks.base import Experience
 from fauno_flwr.tasks.own_worlds import CompiledWorlds, EnvironmentWorlds, collect
 from sim_env.envs import batch
 from sim_env.envs.vector import EdgeVectorEnv
@@ -60,6 +61,20 @@ class Seeds:
         return World(scenario, self.seeds)
 
 
+def made(config, scenario, agent: int, population: AgentStack, rollouts: int) -> Experience:
+    return own_worlds.own_worlds(
+        config, scenario, agent, population, rollouts, np.random.default_rng(0)
+    )
+
+
+def in_python(config, scenario, agent: int, population: AgentStack, rollouts: int) -> Experience:
+    """Return the same through the environment, also with peers that need none."""
+    training, node = config.training, int(scenario.agents[agent])
+    horizon = training.ticks * rollouts
+    env = EdgeVectorEnv(scenario, node, training.worlds, training.peers, horizon, training.warmup)
+    return EnvironmentWorlds(env, training.ticks, np.random.default_rng(0))
+
+
 KINDS = [
     (),
     ("agent.network=padded",),
@@ -80,7 +95,7 @@ def test_peers_that_follow_the_own_actor(overrides, monkeypatch) -> None:
     view, _ = env.reset(seed=5)
     config.training.warmup = 50
     assert len(seeds.seeds) == 3
-    worlds = CompiledWorlds(config, scenario, 1, population, 2, np.random.default_rng(0))
+    worlds = made(config, scenario, 1, population, 2)
     for _ in range(2):
         expected, view = collect(env, view, population, 120, np.random.default_rng(1))
         require_same(worlds.collect(population), expected)
@@ -91,9 +106,9 @@ def test_peers_that_follow_the_own_actor(overrides, monkeypatch) -> None:
 def test_peers_that_follow_a_heuristic(peers: str, monkeypatch) -> None:
     config, scenario, population = setting(f"training.peers={peers}", "training.warmup=0")
     seeds = Seeds(monkeypatch)
-    environment = EnvironmentWorlds(config, scenario, 0, population, 2, np.random.default_rng(0))
+    environment = in_python(config, scenario, 0, population, 2)
     assert len(seeds.seeds) == 3
-    worlds = CompiledWorlds(config, scenario, 0, population, 2, np.random.default_rng(0))
+    worlds = made(config, scenario, 0, population, 2)
     for _ in range(2):
         require_same(worlds.collect(population), environment.collect(population))
     found, expected = worlds.metrics(), environment.metrics()
@@ -114,9 +129,9 @@ def never_offload(observation, rng) -> np.ndarray:
 )
 def test_only_peers_of_another_policy_need_the_environment(peers: str, kind: type) -> None:
     config, scenario, population = setting(f"training.peers={peers}")
-    made = own_worlds.own_worlds(config, scenario, 0, population, 1, np.random.default_rng(0))
-    assert type(made) is kind
-    assert len(made.collect(population)) > 50
+    worlds = made(config, scenario, 0, population, 1)
+    assert type(worlds) is kind
+    assert len(worlds.collect(population)) > 50
 
 
 def test_a_policy_from_a_module_plays_as_the_built_in_one(monkeypatch) -> None:
@@ -124,15 +139,15 @@ def test_a_policy_from_a_module_plays_as_the_built_in_one(monkeypatch) -> None:
     config, scenario, population = setting("training.peers=local", "training.warmup=0")
     Seeds(monkeypatch)
     other, _, _ = setting(f"training.peers={__name__}:never_offload", "training.warmup=0")
-    environment = EnvironmentWorlds(other, scenario, 0, population, 1, np.random.default_rng(0))
-    worlds = CompiledWorlds(config, scenario, 0, population, 1, np.random.default_rng(0))
+    environment = made(other, scenario, 0, population, 1)
+    worlds = made(config, scenario, 0, population, 1)
     require_same(worlds.collect(population), environment.collect(population))
 
 
 def test_only_the_own_decisions_are_recorded() -> None:
     """Room for those of all nodes would be 300 times as large with 300 nodes."""
     config, scenario, population = setting()
-    worlds = CompiledWorlds(config, scenario, 0, population, 1, np.random.default_rng(0))
+    worlds = made(config, scenario, 0, population, 1)
     worlds.collect(population)
     rows = worlds._recorder._rows
     assert set(rows.agent[: len(rows.agent)].tolist()) == {0}
