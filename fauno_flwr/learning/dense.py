@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fauno_flwr.learning.agents import StackedAdam
+from fauno_flwr.learning.adam import StackedAdam
 from fauno_flwr.learning.arithmetic import add_outer, add_products, copy, dot, tanh
 from sim_env.engine.compilation import compiled, part
 
